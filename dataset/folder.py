@@ -1,0 +1,53 @@
+"""Any images with index masks: someone's own data, described by two glob patterns per split."""
+
+import re
+from pathlib import Path
+
+from dataset.segmentation import Sample
+
+
+def find_folder(root: str | Path, *, images: str, masks: str | None) -> list[Sample]:
+    """List the files that match `images` with the masks of the same name, sorted by name.
+
+    An image and a mask belong together when the wildcards of the two patterns stand for the same text:
+    `frames/*.jpg` and `labels/*_mask.png` pair `frames/7.jpg` with `labels/7_mask.png`; `**` stands for any folders.
+
+    Args:
+        root: folder that the patterns are relative to.
+        images, masks: glob patterns; without masks the samples have none.
+
+    Raises:
+        ValueError: no image matches, or images are left without a mask.
+        FileNotFoundError: no folder at `root`.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {root}; set dataset.root to the folder that holds the data")
+    found = _match(root, images)
+    if not found:
+        raise ValueError(f"no file in {root} matches the images' pattern {images!r}")
+    if masks is None:
+        return [Sample(path, None) for path in found.values()]
+    mask_of = _match(root, masks)
+    missing = [str(path) for name, path in found.items() if name not in mask_of]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(found)} images in {root} have no mask that matches {masks!r}; "
+            f"the first: {', '.join(missing[:3])}"
+        )
+    return [Sample(path, mask_of[name]) for name, path in found.items()]
+
+
+def _match(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
+    """Find the files of a glob pattern, keyed by what its wildcards stand for."""
+    expression = _expression(pattern)
+    files = {path.relative_to(root).as_posix(): path for path in sorted(root.glob(pattern)) if path.is_file()}
+    matches = {name: match for name in files if (match := expression.fullmatch(name))}
+    return {match.groups(default=""): files[name] for name, match in matches.items()}
+
+
+def _expression(pattern: str) -> re.Pattern:
+    """Turn a glob pattern into a regular expression with a group for each wildcard."""
+    wildcards = {"**/": r"(?:(.*)/)?", "**": "(.*)", "*": "([^/]*)", "?": "([^/])"}
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+])", pattern)
+    return re.compile("".join(wildcards.get(p, f"({p})" if p.startswith("[") else re.escape(p)) for p in parts))

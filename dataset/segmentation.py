@@ -1,0 +1,137 @@
+"""Images with label maps: from the files on the disk to the tensors of one sample."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch.utils.data import Dataset, Sampler
+
+from dataset.labels import UNKNOWN, ClassTable
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The files of one sample; `mask` is None where a split has no labels."""
+
+    image: Path
+    mask: Path | None
+
+
+class SegmentationDataset(Dataset):
+    """Decode a sample, map its mask to class indices, check it, augment it.
+
+    Every random choice about a sample is a function of (seed, epoch, index) alone, so neither the number of workers
+    nor an interruption changes what is seen.
+
+    Args:
+        samples: the files.
+        classes: names and colours of the classes.
+        train_ids: (256,) uint8 table from the masks' values to class indices, see `dataset.labels.lookup_table`.
+        transform: called with (image, target, rng), see `dataset.transforms`; None leaves the pair as it is.
+        seed: of the random choices.
+    """
+
+    def __init__(
+        self,
+        samples: list[Sample],
+        classes: ClassTable,
+        train_ids: np.ndarray,
+        *,
+        transform: Callable | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.samples = samples
+        self.classes = classes
+        self.train_ids = train_ids
+        self.transform = transform
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, torch.Tensor | int]:
+        """Load sample `index`, or `(epoch, index)`.
+
+        Returns:
+            `index`, `image` (3, H, W) uint8 and, where there are labels, `target` (H, W) uint8 class indices, 255 =
+            ignored.
+
+        Raises:
+            ValueError: a file that cannot be read, a mask of another size or with a value that is no class.
+        """
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        image, target = self.load(index)
+        if self.transform is not None:
+            image, target = self.transform(image, target, np.random.default_rng((self.seed, epoch, index)))
+        sample = {"index": index, "image": torch.from_numpy(np.array(image)).permute(2, 0, 1)}
+        if target is not None:
+            sample["target"] = torch.from_numpy(np.array(target))
+        return sample
+
+    def load(self, index: int) -> tuple[Image.Image, Image.Image | None]:
+        """Decode sample `index`: an RGB image and an "L" image of class indices."""
+        sample = self.samples[index]
+        image = _open(sample.image).convert("RGB")
+        if sample.mask is None:
+            return image, None
+        mask = _open(sample.mask)
+        if mask.size != image.size:
+            raise ValueError(
+                f"image and mask differ in size: {sample.image} is {image.width}x{image.height}, "
+                f"{sample.mask} is {mask.width}x{mask.height}"
+            )
+        return image, Image.fromarray(self._class_indices(mask, sample.mask))
+
+    def _class_indices(self, mask: Image.Image, path: Path) -> np.ndarray:
+        values = np.asarray(mask)
+        if values.ndim != 2 or values.dtype not in (np.uint8, np.bool_):
+            raise ValueError(f"{path} is no mask: class indices in one 8-bit channel are needed, not {mask.mode!r}")
+        target = self.train_ids[values.astype(np.uint8, copy=False)]
+        if (unknown := target == UNKNOWN).any():
+            known = np.flatnonzero(self.train_ids != UNKNOWN)
+            raise ValueError(
+                f"{path} holds the value {values[unknown][0]}, which is none of the dataset's label values "
+                f"({_ranges(known)}); mend the mask, or dataset.classes and dataset.ignore_index"
+            )
+        return target
+
+
+class EpochSampler(Sampler):
+    """Yield `(epoch, index)` keys in an order that is a function of (seed, epoch) alone.
+
+    Attributes:
+        epoch: set it before each pass; it travels with the keys, so workers that live on see it too.
+    """
+
+    def __init__(self, length: int, *, seed: int) -> None:
+        self.length = length
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        return ((self.epoch, int(index)) for index in order)
+
+
+def _open(path: Path) -> Image.Image:
+    """Open and decode an image file; a broken one is a ValueError that names it."""
+    try:
+        image = Image.open(path)
+        image.load()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is gone") from None
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}") from None
+    return image
+
+
+def _ranges(values: np.ndarray) -> str:
+    """Write sorted integers briefly: 0-10, 255."""
+    runs = np.split(values, np.flatnonzero(np.diff(values) > 1) + 1)
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

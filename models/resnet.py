@@ -1,0 +1,83 @@
+"""The backbone: torchvision's ResNet with dilation for stride in its last two layers."""
+
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+_LAYERS = {
+    "resnet18": (BasicBlock, [2, 2, 2, 2]),
+    "resnet34": (BasicBlock, [3, 4, 6, 3]),
+    "resnet50": (Bottleneck, [3, 4, 6, 3]),
+    "resnet101": (Bottleneck, [3, 4, 23, 3]),
+    "resnet152": (Bottleneck, [3, 8, 36, 3]),
+}
+_DEEP_STEM = "_v1s"
+
+BACKBONES = tuple(_LAYERS) + tuple(name + _DEEP_STEM for name in _LAYERS)
+
+
+class DilatedResNet(ResNet):
+    """ResNet whose layers 3 and 4 keep the resolution of layer 2 (1/8 of the input) by dilations 2 and 4.
+
+    Parameter names are torchvision's, so its ImageNet weights fit. `{name}_v1s` has the deep stem of the
+    published checkpoint: three 3x3 convs (64, 64, 128) in place of one 7x7.
+
+    Args:
+        name: one of `BACKBONES`.
+
+    Attributes:
+        shallow_channels, deep_channels: channels of what `shallow` and `deep` return.
+    """
+
+    def __init__(self, name: str) -> None:
+        if name not in BACKBONES:
+            raise ValueError(f"unknown backbone {name!r}; there are: {', '.join(BACKBONES)}")
+        block, layers = _LAYERS[name.removesuffix(_DEEP_STEM)]
+        super().__init__(block, layers)
+        if name.endswith(_DEEP_STEM):
+            self.conv1 = deep_stem(64, 128)
+            self.bn1 = nn.BatchNorm2d(128)
+            self.inplanes = 128  # what `_make_layer` takes as the channels that come in
+            self.layer1 = self._make_layer(block, 64, layers[0])
+        dilate(self.layer3, 2)
+        dilate(self.layer4, 4)
+        del self.avgpool, self.fc
+        self.shallow_channels = 128 * block.expansion
+        self.deep_channels = 512 * block.expansion
+
+    def shallow(self, image: Tensor) -> Tensor:
+        """Run stem, layer1 and layer2: (B, 3, H, W) -> (B, shallow_channels, H/8, W/8)."""
+        x = self.relu(self.bn1(self.conv1(image)))
+        return self.layer2(self.layer1(self.maxpool(x)))
+
+    def deep(self, x: Tensor) -> Tensor:
+        """Run layer3 and layer4: (B, shallow_channels, H/8, W/8) -> (B, deep_channels, H/8, W/8)."""
+        return self.layer4(self.layer3(x))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, deep_channels, H/8, W/8)."""
+        return self.deep(self.shallow(image))
+
+
+def deep_stem(channels: int, out_channels: int) -> nn.Sequential:
+    """Three 3x3 convs, the first of stride 2; the norm and ReLU of the last are the ResNet's own `bn1`, `relu`."""
+    return nn.Sequential(
+        nn.Conv2d(3, channels, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(channels, out_channels, 3, padding=1, bias=False),
+    )
+
+
+def dilate(layer: nn.Sequential, dilation: int) -> None:
+    """Take the stride out of a ResNet layer and dilate its 3x3 convs, the one that had the stride by half.
+
+    torchvision's `replace_stride_with_dilation` does the same, for bottleneck blocks only.
+    """
+    for conv in (m for m in layer.modules() if isinstance(m, nn.Conv2d)):
+        if conv.kernel_size == (3, 3):
+            rate = dilation // 2 if conv.stride == (2, 2) else dilation
+            conv.dilation = conv.padding = (rate, rate)
+        conv.stride = (1, 1)

@@ -1,0 +1,69 @@
+"""Train ICNet as a YAML file says: python train.py --config configs/quickstart.yaml"""
+
+from pathlib import Path
+
+from dataset.transforms import Normalize
+from models import ICNet
+from utils import runtime
+from utils.checkpoint import Checkpoint, load_backbone
+from utils.cli import DEFAULT_CONFIG, parse_arguments
+from utils.config import load_config
+from utils.data import build_dataset, build_transform, eval_loader, train_loader
+from utils.loss import CascadeLoss
+from utils.optim import build_optimizer, build_scheduler
+from utils.trainer import Trainer
+
+
+def main() -> None:
+    """Build all parts from the configuration, train, and say where the results are."""
+    args = parse_arguments(__doc__)
+    config_file = args.config or DEFAULT_CONFIG
+    config = load_config(config_file, args.overrides)
+    train, model = config.train, config.model
+    device = runtime.select_device(train.specific_gpu_num)
+    workers = runtime.loader_workers(train.num_workers, device)
+    runtime.seed_everything(train.seed)
+
+    transform = build_transform(model, config.augment)
+    root = train.cityscapes_root
+    train_set = build_dataset(config.dataset, train.split, cityscapes_root=root, transform=transform, seed=train.seed)
+    val_set = build_dataset(config.dataset, config.test.split, cityscapes_root=root)
+    train_batches = train_loader(train_set, batch_size=train.train_batch_size, workers=workers, seed=train.seed)
+    val_batches = eval_loader(val_set, batch_size=train.valid_batch_size, workers=workers)
+
+    network = ICNet(num_classes=len(train_set.classes), backbone=model.backbone)
+    if model.backbone_weights is not None:
+        load_backbone(network.backbone, model.backbone, model.backbone_weights)
+    network.to(device)
+    optimizer = build_optimizer(network, config.optimizer)
+    scheduler = build_scheduler(optimizer, config.optimizer, iterations=train.epochs * len(train_batches))
+
+    trainer = Trainer(
+        network=network,
+        criterion=CascadeLoss(aux_weight=config.loss.aux_weight),
+        optimizer=optimizer,
+        scheduler=scheduler,
+        normalize=Normalize(),
+        train_batches=train_batches,
+        val_batches=val_batches,
+        device=device,
+        description=Checkpoint(
+            state_dict={}, backbone=model.backbone, classes=train_set.classes, config=config.as_dict()
+        ),
+        folder=Path(train.ckpt_dir),
+        name=f"{model.name}_{model.backbone}",
+        log_iter=train.log_iter,
+    )
+    log = trainer.log
+    log.info(f"configuration {' '.join([config_file, *args.overrides])}")
+    log.info(f"device: {runtime.describe(device)}, {workers} loader processes")
+    log.info(f"data: {len(train_set)} images to train on, {len(val_set)} to validate, {len(train_set.classes)} classes")
+    log.info(f"network: {model.backbone}, {model.backbone_weights or 'random'} weights in the backbone")
+    trainer.fit(epochs=train.epochs, val_epoch=train.val_epoch)
+    log.info(f"best checkpoint: {trainer.best_path}")
+    log.info(f"log: {trainer.folder / 'train.log'}, figures of each epoch: {trainer.folder / 'train.jsonl'}")
+    log.info(f"next: python inference.py --input IMAGE_OR_VIDEO test.ckpt_path={trainer.best_path}")
+
+
+if __name__ == "__main__":
+    runtime.run(main)

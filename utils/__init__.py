@@ -1,0 +1,1 @@
+"""Everything between the scripts and the network: configuration, training, evaluation, files in and out."""

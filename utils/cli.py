@@ -1,0 +1,22 @@
+"""The command line that the three scripts share."""
+
+import argparse
+from collections.abc import Callable
+
+DEFAULT_CONFIG = "configs/icnet.yaml"
+
+
+def parse_arguments(
+    description: str, add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+) -> argparse.Namespace:
+    """Read `--config FILE`, what `add_arguments` adds, and any number of `section.key=value`, in any order."""
+    parser = argparse.ArgumentParser(description=description, epilog="The keys are those of the YAML files in configs.")
+    parser.add_argument("--config", metavar="FILE", help=f"YAML file (default: {DEFAULT_CONFIG})")
+    add_arguments(parser)
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="section.key=value",
+        help="what to change in it, as in train.epochs=10",
+    )
+    return parser.parse_intermixed_args()

@@ -1,0 +1,121 @@
+"""Datasets and loaders, as the configuration describes them."""
+
+from pathlib import Path
+
+from torch.utils.data import DataLoader
+
+from dataset.cityscapes import find_cityscapes
+from dataset.folder import find_folder
+from dataset.labels import (
+    IGNORE_INDEX,
+    ClassTable,
+    cityscapes_classes,
+    cityscapes_train_ids,
+    class_table,
+    lookup_table,
+)
+from dataset.segmentation import EpochSampler, SegmentationDataset
+from dataset.streets import generate
+from dataset.transforms import Compose, train_transform
+from utils.config import AugmentConfig, DatasetConfig, ModelConfig, SplitConfig
+
+
+def build_dataset(
+    config: DatasetConfig,
+    split: str,
+    *,
+    cityscapes_root: str,
+    transform: Compose | None = None,
+    seed: int = 0,
+) -> SegmentationDataset:
+    """Find the files of a split (generating the streets first, if they are not there yet).
+
+    Raises:
+        ValueError, FileNotFoundError: data that is missing or does not fit together, with what to do about it.
+    """
+    if config.name == "folder":
+        return _build_folder(config, split, transform=transform, seed=seed)
+    root = cityscapes_root
+    if config.name == "streets":
+        root = _root(config)
+        streets = config.streets
+        size = {"height": streets.height, "width": streets.width}
+        generate(root, train=streets.train, val=streets.val, **size, seed=streets.seed)
+    samples = find_cityscapes(root, split)
+    table = cityscapes_train_ids()
+    return SegmentationDataset(samples, cityscapes_classes(), table, transform=transform, seed=seed)
+
+
+def _build_folder(config: DatasetConfig, split: str, **kwargs) -> SegmentationDataset:
+    patterns = getattr(config, split, None)
+    if not isinstance(patterns, SplitConfig) or patterns.images is None:
+        raise ValueError(f"split {split!r} is not described: set dataset.{split}.images and dataset.{split}.masks")
+    if not config.classes:
+        raise ValueError("dataset.classes is empty: list the classes' names in the order of the masks' values")
+    classes = class_table(config.classes, config.colors)
+    samples = find_folder(_root(config), images=patterns.images, masks=patterns.masks)
+    mapping = {index: index for index in range(len(classes))} | {config.ignore_index: IGNORE_INDEX}
+    return SegmentationDataset(samples, classes, lookup_table(mapping), **kwargs)
+
+
+def _root(config: DatasetConfig) -> str:
+    if config.root is None:
+        raise ValueError(f"dataset.root is not set: name the folder of the {config.name!r} data, dataset.root=FOLDER")
+    return config.root
+
+
+def build_transform(model: ModelConfig, augment: AugmentConfig) -> Compose:
+    """The augmentation of training images."""
+    return train_transform(
+        base_size=model.base_size,
+        crop_size=model.crop_size,
+        scale=(augment.scale_min, augment.scale_max),
+        mirror=augment.mirror,
+        blur=augment.blur,
+    )
+
+
+def train_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int, seed: int) -> DataLoader:
+    """Batches of `image` and `target` in random order; set `loader.sampler.epoch` before each pass.
+
+    Raises:
+        ValueError: fewer samples than one batch needs.
+    """
+    if len(dataset) < batch_size:
+        raise ValueError(
+            f"the training set has {len(dataset)} images, fewer than train.train_batch_size ({batch_size}); lower that"
+        )
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=EpochSampler(len(dataset), seed=seed),
+        drop_last=True,  # a small last batch would make for noisy batch norms
+        **_worker_options(workers),
+    )
+
+
+def eval_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int) -> DataLoader:
+    """Lists of samples, in order; as lists, since images may differ in size."""
+    return DataLoader(dataset, batch_size=batch_size, collate_fn=list, **_worker_options(workers))
+
+
+def _worker_options(workers: int) -> dict:
+    return {"num_workers": workers, "persistent_workers": workers > 0}
+
+
+def check_classes(dataset: SegmentationDataset, classes: ClassTable, checkpoint: Path) -> None:
+    """Make sure that a checkpoint and a labelled dataset mean the same by their class indices.
+
+    Raises:
+        ValueError: another number of classes, other names, or no labels.
+    """
+    if len(dataset.classes) != len(classes):
+        raise ValueError(
+            f"{checkpoint} has {len(classes)} classes, the dataset has {len(dataset.classes)}; "
+            "give the --config that it was trained with, or another test.ckpt_path"
+        )
+    differing = [f"{a} / {b}" for a, b in zip(classes.names, dataset.classes.names, strict=True) if a != b]
+    if differing:
+        raise ValueError(f"{checkpoint} and the dataset name their classes differently: {', '.join(differing[:3])}")
+    if any(sample.mask is None for sample in dataset.samples):
+        raise ValueError("the split has no labels to compare with; choose another test.split")

@@ -1,0 +1,38 @@
+"""Where a run's words and figures go: the terminal, a log file, JSON lines."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+
+class _TerminalHandler(logging.Handler):
+    """Print through tqdm, so that lines do not tear its bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record))
+
+
+def open_log(path: Path | None = None) -> logging.Logger:
+    """Return the logger of the project, writing to the terminal and, if given, at the end of a file."""
+    logger = logging.getLogger("icnet")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    for handler in list(logger.handlers):
+        handler.close()
+        logger.removeHandler(handler)
+    logger.addHandler(_TerminalHandler())
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        logger.addHandler(handler)
+    return logger
+
+
+def append_json_line(path: Path, record: dict[str, Any]) -> None:
+    """Add one JSON object as a line at the end of a file."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")

@@ -1,0 +1,75 @@
+"""Where and how the program runs: device, seed, loader processes, and what becomes of an error. Decided here alone."""
+
+import os
+import random
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+
+def select_device(gpu: str) -> torch.device:
+    """Choose the CUDA device of that number, or the CPU where there is no CUDA.
+
+    Raises:
+        ValueError: no number, or one that this machine does not have.
+    """
+    if not gpu.strip().isdigit():
+        raise ValueError(f"train.specific_gpu_num must be the number of one GPU, got {gpu!r}")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if int(gpu) >= torch.cuda.device_count():
+        raise ValueError(
+            f"train.specific_gpu_num is {gpu}, but this machine has {torch.cuda.device_count()} GPU(s), numbered from 0"
+        )
+    torch.backends.cudnn.benchmark = True  # crops are all of one size
+    return torch.device("cuda", int(gpu))
+
+
+def describe(device: torch.device) -> str:
+    """Name the device for a log."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"CPU, {torch.get_num_threads()} threads (no CUDA device found)"
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch (the augmentations have their own, see `dataset.segmentation`)."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def loader_workers(setting: int | None, device: torch.device) -> int:
+    """Choose the number of loader processes: the setting, else by the cores that this process may use."""
+    if setting is not None:
+        return setting
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 8) if device.type == "cuda" else min(cores // 2, 2)  # on a CPU the network needs the cores
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a script's `main` and exit: its own code, or 2 with one line on stderr for what the user can mend.
+
+    `python -X dev train.py …` shows the traceback of such an error.
+    """
+    try:
+        code = main()
+    except (ValueError, OSError) as error:
+        if sys.flags.dev_mode:
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        code = 130
+    sys.exit(code or 0)
+
+
+def one_line(error: BaseException) -> str:
+    """Say an error in one line; from a loader process, its last line is what went wrong there."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if not lines[0].startswith("Caught "):
+        return " ".join(lines)
+    return lines[-1].partition("Error: ")[2] or lines[-1]
