@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from dataset.transforms import Normalize
 from utils import runtime
@@ -12,8 +12,8 @@ from utils.cli import DEFAULT_CONFIG, parse_arguments
 from utils.config import load_config
 from utils.data import build_dataset, check_classes, eval_loader
 from utils.engine import evaluate
-from utils.files import write_json
-from utils.logger import open_log
+from utils.files import check_folder, write_json
+from utils.logger import open_log, progress
 from utils.media import output_names
 from utils.metrics import format_table
 from utils.visualize import colorize, save_image
@@ -26,14 +26,14 @@ def main() -> None:
     path = find_checkpoint(config.test.ckpt_path, config.train.ckpt_dir)
     checkpoint = read_checkpoint(path)
     if args.config is None and checkpoint.config:  # the data that it was trained for
-        config = load_config(checkpoint.config, args.overrides)
+        config = load_config(checkpoint.config, args.overrides, name=str(path))
     device = runtime.select_device(config.train.specific_gpu_num)
     workers = runtime.loader_workers(config.train.num_workers, device)
 
     data = build_dataset(config.dataset, config.test.split, cityscapes_root=config.train.cityscapes_root)
     check_classes(data, checkpoint.classes, path)
     batches = eval_loader(data, batch_size=config.train.valid_batch_size, workers=workers)
-    network = checkpoint.build().to(device)
+    network = checkpoint.build().to(device, memory_format=torch.channels_last)
     log = open_log()
     log.info(f"checkpoint: {path} ({checkpoint.backbone}, {len(checkpoint.classes)} classes)")
     if checkpoint.dropped:
@@ -41,6 +41,7 @@ def main() -> None:
     log.info(f"data: {len(data)} images of the split {config.test.split!r}; device: {runtime.describe(device)}")
 
     folder = Path(config.train.ckpt_dir) / "evaluate_output"
+    check_folder(folder, "train.ckpt_dir")
     names = output_names([sample.image for sample in data.samples])
 
     def save(index: int, pred: Tensor) -> None:
@@ -48,7 +49,7 @@ def main() -> None:
 
     confusion = evaluate(
         network,
-        tqdm(batches, desc="evaluation", leave=False, dynamic_ncols=True, disable=None),
+        progress(batches, "evaluation"),
         num_classes=len(checkpoint.classes),
         normalize=Normalize(checkpoint.mean, checkpoint.std),
         device=device,

@@ -10,7 +10,8 @@ from utils import runtime
 from utils.checkpoint import find_checkpoint, read_checkpoint
 from utils.cli import DEFAULT_CONFIG, parse_arguments
 from utils.config import load_config
-from utils.logger import open_log
+from utils.files import check_folder
+from utils.logger import open_log, progress
 from utils.media import VideoReader, find_inputs, is_video, output_names, read_image, writing_video
 from utils.predictor import Predictor
 from utils.visualize import save_image, save_labels
@@ -34,18 +35,17 @@ def main() -> int:
     checkpoint = read_checkpoint(path)
     predictor = Predictor(checkpoint, device)
     output = Path(args.output) if args.output else Path(config.train.ckpt_dir) / "inference_output"
+    check_folder(output, "--output" if args.output else "train.ckpt_dir")
     log = open_log()
     log.info(f"checkpoint: {path} ({checkpoint.backbone}, {len(checkpoint.classes)} classes)")
     log.info(f"device: {runtime.describe(device)}")
 
     skipped = 0
-    for source, name in zip(
-        tqdm(inputs, desc="inputs", disable=True if len(inputs) == 1 else None), output_names(inputs), strict=True
-    ):
+    for source, name in progress(list(zip(inputs, output_names(inputs), strict=True)), "inputs"):
         try:
             segment = segment_video if is_video(source) else segment_image
             log.info(f"{source}: {segment(predictor, source, output / name)}")
-        except ValueError as error:
+        except (ValueError, FileNotFoundError) as error:
             if len(inputs) == 1:
                 raise
             skipped += 1
@@ -71,7 +71,7 @@ def segment_video(predictor: Predictor, source: Path, output: Path) -> str:
     video = VideoReader(source)
     frames = 0
     with writing_video(Path(f"{output}_overlay.mp4"), video.fps) as writer:
-        for frame in tqdm(video, total=video.frames or None, desc=source.name, unit="frame", leave=False, disable=None):
+        for frame in progress(video, source.name, total=video.frames or None, unit="frame"):
             writer.write(predictor.overlay(frame, predictor.predict(frame)))
             frames += 1
     return f"{frames} frames at {video.fps:g} frames/s"

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from dataset.transforms import Normalize
 from models import ICNet
 from utils import runtime
@@ -9,7 +11,8 @@ from utils.checkpoint import Checkpoint, load_backbone
 from utils.cli import DEFAULT_CONFIG, parse_arguments
 from utils.config import load_config
 from utils.data import build_dataset, build_transform, eval_loader, train_loader
-from utils.loss import CascadeLoss
+from utils.files import check_folder
+from utils.loss import build_loss
 from utils.optim import build_optimizer, build_scheduler
 from utils.trainer import Trainer
 
@@ -24,6 +27,8 @@ def main() -> None:
     workers = runtime.loader_workers(train.num_workers, device)
     runtime.seed_everything(train.seed)
 
+    check_folder(Path(train.ckpt_dir), "train.ckpt_dir")
+
     transform = build_transform(model, config.augment)
     root = train.cityscapes_root
     train_set = build_dataset(config.dataset, train.split, cityscapes_root=root, transform=transform, seed=train.seed)
@@ -34,13 +39,13 @@ def main() -> None:
     network = ICNet(num_classes=len(train_set.classes), backbone=model.backbone)
     if model.backbone_weights is not None:
         load_backbone(network.backbone, model.backbone, model.backbone_weights)
-    network.to(device)
+    network.to(device, memory_format=torch.channels_last)
     optimizer = build_optimizer(network, config.optimizer)
     scheduler = build_scheduler(optimizer, config.optimizer, iterations=train.epochs * len(train_batches))
 
     trainer = Trainer(
         network=network,
-        criterion=CascadeLoss(aux_weight=config.loss.aux_weight),
+        criterion=build_loss(config.loss, train_set).to(device),
         optimizer=optimizer,
         scheduler=scheduler,
         normalize=Normalize(),
@@ -55,7 +60,7 @@ def main() -> None:
         log_iter=train.log_iter,
     )
     log = trainer.log
-    log.info(f"configuration {' '.join([config_file, *args.overrides])}")
+    log.info(f"configuration {' '.join([str(config_file), *args.overrides])}")
     log.info(f"device: {runtime.describe(device)}, {workers} loader processes")
     log.info(f"data: {len(train_set)} images to train on, {len(val_set)} to validate, {len(train_set.classes)} classes")
     log.info(f"network: {model.backbone}, {model.backbone_weights or 'random'} weights in the backbone")

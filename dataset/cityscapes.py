@@ -29,8 +29,8 @@ def find_cityscapes(root: str | Path, split: str) -> list[Sample]:
     missing = [str(s.mask) for s in samples if s.mask is not None and not s.mask.is_file()]
     if missing:
         raise ValueError(
-            f"{len(missing)} of {len(samples)} images in {root} have no label file; the first: {', '.join(missing[:3])}; unpack "
-            " gtFine_trainvaltest.zip beside leftImg8bit"
+            f"{len(missing)} of {len(samples)} images in {root} have no label file; "
+            f"the first: {', '.join(missing[:3])}; unpack gtFine_trainvaltest.zip beside leftImg8bit"
         )
     return samples
 

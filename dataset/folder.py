@@ -1,7 +1,7 @@
 """Any images with index masks: someone's own data, described by two glob patterns per split."""
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from dataset.segmentation import Sample
 
@@ -40,8 +40,12 @@ def find_folder(root: str | Path, *, images: str, masks: str | None) -> list[Sam
 
 def _match(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
     """Find the files of a glob pattern, keyed by what its wildcards stand for."""
-    expression = _expression(pattern)
-    files = {path.relative_to(root).as_posix(): path for path in sorted(root.glob(pattern)) if path.is_file()}
+    pattern = PurePosixPath(pattern).as_posix()  # without ./ and //
+    try:
+        expression = _expression(pattern)
+        files = {path.relative_to(root).as_posix(): path for path in sorted(root.glob(pattern)) if path.is_file()}
+    except (NotImplementedError, ValueError, re.error) as error:
+        raise ValueError(f"{pattern!r} is no glob pattern relative to dataset.root: {error}") from None
     matches = {name: match for name in files if (match := expression.fullmatch(name))}
     return {match.groups(default=""): files[name] for name, match in matches.items()}
 
@@ -50,4 +54,13 @@ def _expression(pattern: str) -> re.Pattern:
     """Turn a glob pattern into a regular expression with a group for each wildcard."""
     wildcards = {"**/": r"(?:(.*)/)?", "**": "(.*)", "*": "([^/]*)", "?": "([^/])"}
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+])", pattern)
-    return re.compile("".join(wildcards.get(p, f"({p})" if p.startswith("[") else re.escape(p)) for p in parts))
+    return re.compile("".join(wildcards.get(part) or _literal(part) for part in parts))
+
+
+def _literal(part: str) -> str:
+    """Translate a plain piece of a pattern, or a set of characters such as [a-c] or [!0]."""
+    if not part.startswith("["):
+        return re.escape(part)
+    negation = "^" if part[1] == "!" else ""
+    characters = part[1:-1].removeprefix("!").replace("\\", r"\\").replace("^", r"\^").replace("[", r"\[")
+    return f"([{negation}{characters}])"

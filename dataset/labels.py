@@ -28,6 +28,9 @@ class ClassTable:
             raise ValueError(f"{len(self.names)} class names, but {len(self.colors)} colours")
         if not 2 <= len(self.names) <= MAX_CLASSES:
             raise ValueError(f"between 2 and {MAX_CLASSES} classes are possible, got {len(self.names)}")
+        for color in self.colors:
+            if len(color) != 3 or not all(0 <= value <= 255 for value in color):
+                raise ValueError(f"a class colour is three values from 0 to 255, not {list(color)}")
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"class names must differ from each other: {', '.join(self.names)}")
 

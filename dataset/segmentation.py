@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
+from dataset.images import open_image, open_rgb
 from dataset.labels import UNKNOWN, ClassTable
 
 
@@ -74,16 +75,24 @@ class SegmentationDataset(Dataset):
     def load(self, index: int) -> tuple[Image.Image, Image.Image | None]:
         """Decode sample `index`: an RGB image and an "L" image of class indices."""
         sample = self.samples[index]
-        image = _open(sample.image).convert("RGB")
-        if sample.mask is None:
-            return image, None
-        mask = _open(sample.mask)
-        if mask.size != image.size:
+        image, target = open_rgb(sample.image), self.load_target(index)
+        if target is not None and target.size != image.size:
             raise ValueError(
                 f"image and mask differ in size: {sample.image} is {image.width}x{image.height}, "
-                f"{sample.mask} is {mask.width}x{mask.height}"
+                f"{sample.mask} is {target.width}x{target.height}"
             )
-        return image, Image.fromarray(self._class_indices(mask, sample.mask))
+        return image, target
+
+    def load_target(self, index: int) -> Image.Image | None:
+        """Decode the mask of sample `index` alone: an "L" image of class indices."""
+        path = self.samples[index].mask
+        return None if path is None else Image.fromarray(self._class_indices(open_image(path), path))
+
+    def count_pixels(self) -> np.ndarray:
+        """Count the labelled pixels of each class over all samples, (C,) int64; reads every mask."""
+        masks = (self.load_target(index) for index in range(len(self)))
+        counts = sum(np.bincount(np.asarray(mask).ravel(), minlength=256) for mask in masks if mask is not None)
+        return counts[: len(self.classes)]
 
     def _class_indices(self, mask: Image.Image, path: Path) -> np.ndarray:
         values = np.asarray(mask)
@@ -94,7 +103,7 @@ class SegmentationDataset(Dataset):
             known = np.flatnonzero(self.train_ids != UNKNOWN)
             raise ValueError(
                 f"{path} holds the value {values[unknown][0]}, which is none of the dataset's label values "
-                f"({_ranges(known)}); mend the mask, or dataset.classes and dataset.ignore_index"
+                f"({_ranges(known)}); mend the mask (or, for folder data, dataset.classes and dataset.ignore_index)"
             )
         return target
 
@@ -117,18 +126,6 @@ class EpochSampler(Sampler):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
         return ((self.epoch, int(index)) for index in order)
-
-
-def _open(path: Path) -> Image.Image:
-    """Open and decode an image file; a broken one is a ValueError that names it."""
-    try:
-        image = Image.open(path)
-        image.load()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is gone") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}") from None
-    return image
 
 
 def _ranges(values: np.ndarray) -> str:

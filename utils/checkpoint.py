@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torchvision.models import get_model_weights
 
 from dataset.labels import ClassTable, cityscapes_classes, class_table
 from dataset.transforms import IMAGENET_MEAN, IMAGENET_STD
-from models import ICNet
+from models import BACKBONES, ICNet
 from utils import published
 from utils.files import replacing
 
@@ -33,6 +33,7 @@ class Checkpoint:
         metrics: of the last validation, see `ConfusionMatrix.summary`.
         training: what training goes on from (optimiser, schedule, …); None in weights that are to be used only.
         dropped: names of tensors of the file that nothing uses.
+        source: the file it was read from, to be named in errors.
     """
 
     state_dict: dict[str, Tensor]
@@ -46,11 +47,19 @@ class Checkpoint:
     metrics: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] | None = None
     dropped: tuple[str, ...] = ()
+    source: Path | None = None
 
     def build(self) -> ICNet:
-        """Build the network with these weights, in evaluation mode."""
+        """Build the network with these weights, in evaluation mode.
+
+        Raises:
+            ValueError: weights that do not fit.
+        """
         network = ICNet(num_classes=len(self.classes), backbone=self.backbone)
-        load_state(network, self.state_dict)
+        try:
+            load_state(network, self.state_dict)
+        except ValueError as error:
+            raise ValueError(f"{self.source}: {error}" if self.source else str(error)) from None
         return network.eval()
 
 
@@ -86,11 +95,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     content = _load(Path(path))
     try:
         if isinstance(content, Mapping) and content.get("format") == FORMAT:
-            return _from_own(content)
+            return replace(_from_own(content), source=Path(path))
         state = _plain_state(content)
         if published.is_published(state):
-            return _from_published(state)
-    except (KeyError, TypeError, ValueError) as error:
+            return replace(_from_published(state), source=Path(path))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is a damaged checkpoint: {error}") from None
     raise ValueError(
         f"{path} is no checkpoint of ICNet: neither one of this project nor in the published layout; "
@@ -100,11 +109,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 def load_model(path: str | Path) -> ICNet:
     """Read a checkpoint and return its network in evaluation mode, on the CPU."""
-    checkpoint = read_checkpoint(path)
-    try:
-        return checkpoint.build()
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    return read_checkpoint(path).build()
 
 
 def find_checkpoint(ckpt_path: str | None, ckpt_dir: str) -> Path:
@@ -206,6 +211,12 @@ def _plain_state(content: Any) -> dict[str, Tensor]:
 
 
 def _from_own(content: Mapping[str, Any]) -> Checkpoint:
+    if not content["state_dict"] or not _plain_state(content["state_dict"]):
+        raise ValueError("its state_dict holds no tensors")
+    if content["backbone"] not in BACKBONES or not isinstance(content["config"], Mapping):
+        raise ValueError("its backbone or config is none")
+    if not len(content["mean"]) == len(content["std"]) == 3:
+        raise ValueError("its mean and std are not of three channels")
     return Checkpoint(
         state_dict=content["state_dict"],
         backbone=content["backbone"],

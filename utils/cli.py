@@ -2,8 +2,9 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
-DEFAULT_CONFIG = "configs/icnet.yaml"
+DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "icnet.yaml"
 
 
 def parse_arguments(
@@ -11,7 +12,7 @@ def parse_arguments(
 ) -> argparse.Namespace:
     """Read `--config FILE`, what `add_arguments` adds, and any number of `section.key=value`, in any order."""
     parser = argparse.ArgumentParser(description=description, epilog="The keys are those of the YAML files in configs.")
-    parser.add_argument("--config", metavar="FILE", help=f"YAML file (default: {DEFAULT_CONFIG})")
+    parser.add_argument("--config", metavar="FILE", help="YAML file (default: configs/icnet.yaml)")
     add_arguments(parser)
     parser.add_argument(
         "overrides",

@@ -1,23 +1,13 @@
 """The configuration: typed sections, filled from their defaults, a YAML file and the command line, in this order."""
 
 import dataclasses
-import difflib
-import math
-import types
-import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from models import BACKBONES
-
-
-def option(default: Any, **limits: Any) -> Any:
-    """Declare a key with its limits: `low`, `high` (both allowed), `above` (not itself allowed), `choices`."""
-    return field(default=default, metadata=limits)
+from utils.settings import copy_of, fill, option, override, read_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +37,9 @@ class OptimizerConfig:
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """Cross-entropy of the cascade's three outputs."""
+
+    class_weights: tuple[float, ...] = ()  # one per class; none: see balance
+    balance: str = option("none", choices=("none", "log"))  # log: 1 / ln(1.05 + share of the training pixels)
 
     aux_weight: float = option(0.4, low=0)  # of the outputs at 1/8 and 1/16; the one at 1/4 has 1
 
@@ -109,7 +102,7 @@ class TrainConfig:
     ckpt_dir: str = "ckpt"
     split: str = "train"
     num_workers: int | None = option(None, low=0)  # loader processes; none: by the machine
-    seed: int = option(0, low=0)
+    seed: int = option(0, low=0, high=2**32 - 1)  # what NumPy takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,132 +130,27 @@ class Config:
         return dataclasses.asdict(self)
 
 
-def load_config(source: str | Path | Mapping, overrides: Sequence[str] = ()) -> Config:
+def load_config(source: str | Path | Mapping, overrides: Sequence[str] = (), *, name: str | None = None) -> Config:
     """Build the configuration.
 
     Args:
         source: a YAML file, or what one holds.
         overrides: `section.key=value`, the value in YAML's notation.
+        name: where a mapping came from, to be named in errors.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: an unknown key, a wrong type or an impossible value, by its dotted path.
     """
-    values = _copy(source) if isinstance(source, Mapping) else _read(Path(source))
-    for override in overrides:
-        _set(values, override)
-    config = _convert(values, Config, "")
+    values = copy_of(source) if isinstance(source, Mapping) else read_yaml(Path(source))
+    for text in overrides:
+        override(values, text)
+    try:
+        config = fill(Config, values)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}" if name else str(error)) from None
     if config.augment.scale_min > config.augment.scale_max:
         raise ValueError(
             f"augment.scale_min ({config.augment.scale_min}) is above augment.scale_max ({config.augment.scale_max})"
         )
     return config
-
-
-def _read(path: Path) -> dict:
-    if not path.is_file():
-        raise FileNotFoundError(f"no configuration file {path}; see the folder configs")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict | None):
-        raise ValueError(f"{path} must hold sections (model, train, …), not {values!r:.60}")
-    return values or {}
-
-
-def _copy(values: Mapping) -> dict:
-    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}
-
-
-def _set(values: dict, override: str) -> None:
-    """Put one `section.key=value` into nested dicts."""
-    dotted, equals, text = override.partition("=")
-    if not equals or "." not in dotted:
-        raise ValueError(f"{override!r} is no setting; write section.key=value, as in train.epochs=10")
-    *parents, key = dotted.strip().split(".")
-    for parent in parents:
-        if values.get(parent) is None:
-            values[parent] = {}
-        values = values[parent]
-        if not isinstance(values, dict):
-            raise ValueError(f"{dotted}: {parent} is a value, not a section")
-    try:
-        values[key] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ValueError(f"{dotted}: {text!r} is no valid YAML value; put it in quotes") from None
-
-
-def _convert(value: Any, kind: Any, path: str) -> Any:
-    """Turn what YAML gave into the type that the key has."""
-    if dataclasses.is_dataclass(kind):
-        return _convert_section({} if value is None else value, kind, path)
-    if isinstance(kind, types.UnionType):  # X | None
-        return None if value is None else _convert(value, typing.get_args(kind)[0], path)
-    if typing.get_origin(kind) is tuple:
-        return _convert_list(value, typing.get_args(kind), path)
-    plain = isinstance(value, str | int | float) and not isinstance(value, bool)
-    try:
-        if kind is str and plain and value != "":
-            return str(value)
-        if kind is int and plain and not (isinstance(value, float) and value != int(value)):
-            return int(value)
-        if kind is float and plain and math.isfinite(number := float(value)):  # YAML reads 1e-4 as a string
-            return number
-    except (ValueError, OverflowError):
-        pass
-    wanted = {str: "a text", int: "a whole number", float: "a finite number"}[kind]
-    raise ValueError(f"{path} must be {wanted}, got {value!r}")
-
-
-def _convert_section(values: Any, kind: type, path: str) -> Any:
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{path} must be a section with keys, got {values!r}")
-    kinds = typing.get_type_hints(kind)
-    prefix = f"{path}." if path else ""
-    for key in values:
-        if key not in kinds:
-            raise ValueError(f"unknown key {prefix}{key}{_hint(f'{prefix}{key}')}")
-    result = {key: _convert(value, kinds[key], prefix + key) for key, value in values.items()}
-    for key in dataclasses.fields(kind):
-        if key.name in result:
-            _check_limits(result[key.name], prefix + key.name, **key.metadata)
-    return kind(**result)
-
-
-def _convert_list(value: Any, kinds: tuple, path: str) -> tuple:
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{path} must be a list, got {value!r}")
-    if kinds[-1] is Ellipsis:
-        kinds = kinds[:1] * len(value)
-    if len(value) != len(kinds):
-        raise ValueError(f"{path} must have {len(kinds)} values, got {value!r}")
-    return tuple(_convert(v, k, f"{path}[{i}]") for i, (v, k) in enumerate(zip(value, kinds, strict=True)))
-
-
-def _check_limits(value: Any, path: str, *, low=-math.inf, high=math.inf, above=-math.inf, choices=None) -> None:
-    if choices is not None and value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1)
-        raise ValueError(
-            f"{path} must be one of {', '.join(choices)}, got {value!r}" + (f" (nearest: {near[0]})" if near else "")
-        )
-    if isinstance(value, int | float) and not (low <= value <= high and value > above):
-        limits = [f"at least {low}"] if low > -math.inf else [f"above {above}"] if above > -math.inf else []
-        limits += [f"at most {high}"] if high < math.inf else []
-        raise ValueError(f"{path} must be {' and '.join(limits)}, got {value}")
-
-
-def _hint(path: str) -> str:
-    """Name the existing key nearest to one that does not exist."""
-    keys = _dotted_keys(Config, "")
-    leaf = path.rpartition(".")[2]
-    same = [key for key in keys if key.rpartition(".")[2] == leaf]
-    near = same or difflib.get_close_matches(path, keys, n=1, cutoff=0)
-    return f"; the nearest that exists is {near[0]}"
-
-
-def _dotted_keys(kind: type, prefix: str) -> list[str]:
-    keys = []
-    for name, sub in typing.get_type_hints(kind).items():
-        keys += [prefix + name] + (_dotted_keys(sub, f"{prefix}{name}.") if dataclasses.is_dataclass(sub) else [])
-    return keys

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 from torch.utils.data import DataLoader
 
 from dataset.cityscapes import find_cityscapes
@@ -14,10 +15,10 @@ from dataset.labels import (
     class_table,
     lookup_table,
 )
-from dataset.segmentation import EpochSampler, SegmentationDataset
+from dataset.segmentation import EpochSampler, Sample, SegmentationDataset
 from dataset.streets import generate
 from dataset.transforms import Compose, train_transform
-from utils.config import AugmentConfig, DatasetConfig, ModelConfig, SplitConfig
+from utils.config import AugmentConfig, DatasetConfig, ModelConfig
 
 
 def build_dataset(
@@ -28,34 +29,44 @@ def build_dataset(
     transform: Compose | None = None,
     seed: int = 0,
 ) -> SegmentationDataset:
-    """Find the files of a split (generating the streets first, if they are not there yet).
+    """Find the files of a labelled split (generating the streets first, if they are not there yet).
 
     Raises:
         ValueError, FileNotFoundError: data that is missing or does not fit together, with what to do about it.
     """
     if config.name == "folder":
-        return _build_folder(config, split, transform=transform, seed=seed)
-    root = cityscapes_root
-    if config.name == "streets":
-        root = _root(config)
-        streets = config.streets
-        size = {"height": streets.height, "width": streets.width}
-        generate(root, train=streets.train, val=streets.val, **size, seed=streets.seed)
-    samples = find_cityscapes(root, split)
-    table = cityscapes_train_ids()
-    return SegmentationDataset(samples, cityscapes_classes(), table, transform=transform, seed=seed)
+        samples, classes, train_ids = _find_folder(config, split)
+    else:
+        root = _generated(config) if config.name == "streets" else cityscapes_root
+        samples, classes, train_ids = find_cityscapes(root, split), cityscapes_classes(), cityscapes_train_ids()
+    if any(sample.mask is None for sample in samples):
+        raise ValueError(
+            f"the split {split!r} has no labels; choose another train.split or test.split, or set dataset.{split}.masks"
+        )
+    return SegmentationDataset(samples, classes, train_ids, transform=transform, seed=seed)
 
 
-def _build_folder(config: DatasetConfig, split: str, **kwargs) -> SegmentationDataset:
-    patterns = getattr(config, split, None)
-    if not isinstance(patterns, SplitConfig) or patterns.images is None:
-        raise ValueError(f"split {split!r} is not described: set dataset.{split}.images and dataset.{split}.masks")
+def _generated(config: DatasetConfig) -> str:
+    """Generate the streets if they are not there yet; return their folder."""
+    root, streets = _root(config), config.streets
+    size = {"height": streets.height, "width": streets.width}
+    generate(root, train=streets.train, val=streets.val, **size, seed=streets.seed)
+    return root
+
+
+def _find_folder(config: DatasetConfig, split: str) -> tuple[list[Sample], ClassTable, np.ndarray]:
+    splits = {"train": config.train, "val": config.val, "test": config.test}
+    if split not in splits:
+        raise ValueError(f"folder data has no split {split!r}; there are: {', '.join(splits)}")
+    patterns = splits[split]
+    if patterns.images is None:
+        raise ValueError(f"the split {split!r} is not described: set dataset.{split}.images and dataset.{split}.masks")
     if not config.classes:
         raise ValueError("dataset.classes is empty: list the classes' names in the order of the masks' values")
     classes = class_table(config.classes, config.colors)
     samples = find_folder(_root(config), images=patterns.images, masks=patterns.masks)
     mapping = {index: index for index in range(len(classes))} | {config.ignore_index: IGNORE_INDEX}
-    return SegmentationDataset(samples, classes, lookup_table(mapping), **kwargs)
+    return samples, classes, lookup_table(mapping)
 
 
 def _root(config: DatasetConfig) -> str:
@@ -104,10 +115,10 @@ def _worker_options(workers: int) -> dict:
 
 
 def check_classes(dataset: SegmentationDataset, classes: ClassTable, checkpoint: Path) -> None:
-    """Make sure that a checkpoint and a labelled dataset mean the same by their class indices.
+    """Make sure that a checkpoint and a dataset mean the same by their class indices.
 
     Raises:
-        ValueError: another number of classes, other names, or no labels.
+        ValueError: another number of classes, or other names.
     """
     if len(dataset.classes) != len(classes):
         raise ValueError(
@@ -117,5 +128,3 @@ def check_classes(dataset: SegmentationDataset, classes: ClassTable, checkpoint:
     differing = [f"{a} / {b}" for a, b in zip(classes.names, dataset.classes.names, strict=True) if a != b]
     if differing:
         raise ValueError(f"{checkpoint} and the dataset name their classes differently: {', '.join(differing[:3])}")
-    if any(sample.mask is None for sample in dataset.samples):
-        raise ValueError("the split has no labels to compare with; choose another test.split")

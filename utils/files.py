@@ -30,3 +30,15 @@ def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def check_folder(path: Path, key: str) -> None:
+    """Make sure that a folder to write into is there, or can be made; `key` is what the user sets it by.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+        reason = "may not be written into" if existing.is_dir() else "is a file"
+        raise ValueError(f"cannot write into the folder {path}: {existing} {reason}; set {key} to another")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +37,8 @@ def append_json_line(path: Path, record: dict[str, Any]) -> None:
     """Add one JSON object as a line at the end of a file."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
+
+
+def progress(items: Iterable, name: str, *, total: int | None = None, unit: str = "it") -> tqdm:
+    """Show a bar while `items` are worked through; none where the output is no terminal, and none is left behind."""
+    return tqdm(items, desc=name, total=total, unit=unit, leave=False, dynamic_ncols=True, disable=None)

@@ -1,15 +1,17 @@
 """Pictures and videos, found, read and written."""
 
 import glob
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
+from dataset.images import open_rgb
 from utils.files import replacing
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -53,36 +55,28 @@ def _suffixes() -> str:
 
 
 def output_names(paths: Sequence[Path]) -> list[str]:
-    """Name the outputs after the inputs' stems, with suffix and folders where inputs share a stem."""
+    """Name the outputs after the inputs' stems; where several share a stem, with their folders and suffix."""
     stems = Counter(path.stem for path in paths)
-    return [
-        path.stem if stems[path.stem] == 1 else "_".join(path.parts).strip("/\\").replace(".", "_") for path in paths
-    ]
+    taken: set[str] = set()
+    names = []
+    for path in paths:
+        name = path.stem if stems[path.stem] == 1 else "_".join(path.parts).strip("/\\_").replace(".", "_")
+        copies = (f"{name}_{number}" for number in count(2))
+        while name in taken or (stems[path.stem] > 1 and name in stems):
+            name = next(copies)
+        taken.add(name)
+        names.append(name)
+    return names
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read a picture of any kind as an RGB array (H, W, 3) uint8, turned upright as its EXIF data say.
+    """Read a picture of any kind as an upright RGB array (H, W, 3) uint8.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: no picture, or a broken one.
     """
-    try:
-        with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I") or image.mode == "F":
-                return _from_deep(np.asarray(image))
-            return np.asarray(image.convert("RGB"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no image {path}") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}") from None
-
-
-def _from_deep(values: np.ndarray) -> np.ndarray:
-    """Bring a grey picture of 16 bits to RGB of 8."""
-    grey = (values.astype(np.float64) / 257).clip(0, 255).round().astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=2)
+    return np.asarray(open_rgb(path))
 
 
 class VideoReader:
@@ -98,6 +92,7 @@ class VideoReader:
 
     def __init__(self, path: str | Path) -> None:
         self.path = path
+        _silence_opencv()
         self._capture = cv2.VideoCapture(str(path))
         self._next = self._read()
         if self._next is None:
@@ -117,19 +112,38 @@ class VideoReader:
         return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if ok else None
 
 
-class VideoWriter:
-    """Frames into an MP4 file; opened at the first frame, whose size all others have."""
+def _silence_opencv() -> None:
+    """Keep OpenCV and FFmpeg from printing about broken files: what matters comes as an error."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-    def __init__(self, path: Path, fps: float) -> None:
+
+class VideoWriter:
+    """Frames into an MP4 file, see `writing_video`; opened at the first frame, whose size all others have.
+
+    Sides of odd length lose their last row or column, since the format has none.
+    """
+
+    def __init__(self, path: Path, fps: float, *, temporary: Path) -> None:
         self.path = path
         self.fps = fps
+        self.temporary = temporary
+        self.shape: tuple[int, ...] = ()
         self._writer: cv2.VideoWriter | None = None
 
     def write(self, frame: np.ndarray) -> None:
         """Add an RGB frame (H, W, 3) uint8."""
+        if self._writer is not None and frame.shape != self.shape:
+            raise ValueError(
+                f"a frame of {frame.shape[1]}x{frame.shape[0]} in a video of {self.shape[1]}x{self.shape[0]}"
+            )
         if self._writer is None:
+            _silence_opencv()
+            self.shape = frame.shape
             height, width = frame.shape[:2]
-            self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter.fourcc(*"mp4v"), self.fps, (width, height))
+            self._writer = cv2.VideoWriter(
+                str(self.temporary), cv2.VideoWriter.fourcc(*"mp4v"), self.fps, (width, height)
+            )
             if not self._writer.isOpened():
                 raise ValueError(
                     f"{self.path} cannot be written as a video of {width}x{height} at {self.fps:g} frames/s"
@@ -146,7 +160,7 @@ class VideoWriter:
 def writing_video(path: Path, fps: float) -> Iterator[VideoWriter]:
     """Write a video that is in place only when it is whole."""
     with replacing(path) as temporary:
-        writer = VideoWriter(temporary, fps)
+        writer = VideoWriter(path, fps, temporary=temporary)
         try:
             yield writer
         finally:

@@ -31,7 +31,7 @@ class Predictor:
         if not isinstance(checkpoint, Checkpoint):
             checkpoint = read_checkpoint(checkpoint)
         self.device = torch.device(device)
-        self.network = checkpoint.build().to(self.device)
+        self.network = checkpoint.build().to(self.device, memory_format=torch.channels_last)
         self.normalize = Normalize(checkpoint.mean, checkpoint.std)
         self.classes = checkpoint.classes
 
@@ -41,8 +41,8 @@ class Predictor:
         Args:
             image: an RGB array (H, W, 3) uint8, a Pillow image or a file, of any size.
         """
-        image = torch.from_numpy(np.ascontiguousarray(self._as_array(image))).to(self.device)
-        pred = predict(self.network, image.permute(2, 0, 1)[None], normalize=self.normalize)
+        pixels = torch.from_numpy(np.array(self._as_array(image))).to(self.device)  # (H, W, 3)
+        pred = predict(self.network, pixels.permute(2, 0, 1)[None], normalize=self.normalize)
         return pred[0].cpu().numpy()
 
     def colorize(self, labels: np.ndarray) -> np.ndarray:

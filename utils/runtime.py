@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import sys
 from collections.abc import Callable
 
@@ -15,7 +16,7 @@ def select_device(gpu: str) -> torch.device:
     Raises:
         ValueError: no number, or one that this machine does not have.
     """
-    if not gpu.strip().isdigit():
+    if not (gpu.strip().isascii() and gpu.strip().isdecimal()):
         raise ValueError(f"train.specific_gpu_num must be the number of one GPU, got {gpu!r}")
     if not torch.cuda.is_available():
         return torch.device("cpu")
@@ -68,8 +69,8 @@ def run(main: Callable[[], int | None]) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """Say an error in one line; from a loader process, its last line is what went wrong there."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    if not lines[0].startswith("Caught "):
-        return " ".join(lines)
-    return lines[-1].partition("Error: ")[2] or lines[-1]
+    """Say an error in one line; of one from a loader process, what was raised there."""
+    text = str(error).strip()
+    if text.startswith("Caught "):
+        text = re.split(r"^[\w.]+(?:Error|Exception): ", text, flags=re.MULTILINE)[-1]
+    return " ".join(text.split("\n")) or type(error).__name__

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from utils.checkpoint import Checkpoint, save_checkpoint
 from utils.engine import evaluate, train_one_epoch
-from utils.logger import append_json_line, open_log
+from utils.logger import append_json_line, open_log, progress
 from utils.metrics import format_table
 
 
@@ -74,9 +74,7 @@ class Trainer:
 
     def _train_epoch(self, epochs: int) -> float:
         self.train_batches.sampler.epoch = self.epoch
-        with tqdm(
-            self.train_batches, desc=f"epoch {self.epoch}/{epochs}", leave=False, dynamic_ncols=True, disable=None
-        ) as bar:
+        with progress(self.train_batches, f"epoch {self.epoch}/{epochs}") as bar:
 
             def on_step(loss: Tensor) -> None:
                 if bar.n % self.log_iter == 0:  # reading the loss waits for the device
@@ -106,7 +104,7 @@ class Trainer:
 
     def _validate(self) -> dict[str, Any]:
         names = self.description.classes.names
-        with tqdm(self.val_batches, desc="validation", leave=False, dynamic_ncols=True, disable=None) as bar:
+        with progress(self.val_batches, "validation") as bar:
             confusion = evaluate(
                 self.network, bar, num_classes=len(names), normalize=self.normalize, device=self.device
             )

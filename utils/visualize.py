@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -23,8 +24,7 @@ def colorize(labels: np.ndarray, classes: ClassTable) -> np.ndarray:
 
 def overlay(image: np.ndarray, labels: np.ndarray, classes: ClassTable, *, alpha: float = 0.5) -> np.ndarray:
     """Lay the classes' colours over an RGB image (H, W, 3) uint8; `alpha` 0 shows the image, 1 the colours."""
-    mixed = image * (1 - alpha) + colorize(labels, classes) * alpha
-    return (mixed + 0.5).astype(np.uint8)
+    return cv2.addWeighted(image, 1 - alpha, colorize(labels, classes), alpha, 0)
 
 
 def save_image(path: str | Path, image: np.ndarray) -> None:

@@ -1,0 +1,46 @@
+"""Weights and figures of the published network, which the tests hold this one against.
+
+`data/published_layout.json` lists the tensors of `icnet_resnet50_197_0.710_best_model.pth` (name, shape, dtype).
+`make_weights` fills them with numbers that depend on name and seed alone, and `data/published.npz` holds what the
+published code computed from them (seed 0), its running metrics and its learning rates.
+"""
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+DATA = Path(__file__).parent / "data"
+
+
+def numbers() -> dict[str, np.ndarray]:
+    """Return what the published code gave; of its `full` logits, every second row and column."""
+    with np.load(DATA / "published.npz") as file:
+        return dict(file)
+
+
+def make_weights(seed: int = 0) -> dict[str, Tensor]:
+    """Return a state dict in the published layout."""
+    layout = json.loads((DATA / "published_layout.json").read_text())
+    return {name: _fill(name, tuple(shape), seed).to(getattr(torch, kind)) for name, (shape, kind) in layout.items()}
+
+
+def _fill(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
+    rng = np.random.RandomState(zlib.crc32(f"{seed}:{name}".encode()))
+    leaf = name.rpartition(".")[2]
+    if leaf == "num_batches_tracked":
+        value = np.zeros(shape)
+    elif leaf == "running_var":
+        value = 1.0 + 0.2 * rng.rand(*shape)
+    elif leaf == "running_mean" or leaf == "bias":
+        value = 0.1 * rng.randn(*shape)
+    elif len(shape) == 4:
+        value = rng.randn(*shape) * np.sqrt(2.0 / np.prod(shape[1:]))
+    elif len(shape) == 2:
+        value = 0.01 * rng.randn(*shape)
+    else:  # the scale of a batch norm
+        value = 0.8 + 0.2 * rng.rand(*shape)
+    return torch.from_numpy(np.asarray(value))

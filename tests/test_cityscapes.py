@@ -1,0 +1,96 @@
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset.cityscapes import find_cityscapes
+from dataset.labels import cityscapes_train_ids
+from utils.config import load_config
+from utils.data import build_dataset
+
+
+def names(samples):
+    return [sample.image.name for sample in samples]
+
+
+@pytest.mark.parametrize(
+    ("split", "cities"),
+    [
+        ("train", ["aachen_000000", "aachen_000001", "bochum_000000"]),
+        ("val", ["munster_000000"]),
+        ("trainval", ["aachen_000000", "aachen_000001", "bochum_000000", "munster_000000"]),
+        ("test", ["berlin_000000"]),
+    ],
+)
+def test_splits(cityscapes_data, split, cities):
+    samples = find_cityscapes(cityscapes_data, split)
+    assert names(samples) == [f"{city}_000019_leftImg8bit.png" for city in cities]
+    for sample in samples:
+        if split == "test":
+            assert sample.mask is None
+        else:
+            assert sample.mask.is_file()
+            assert sample.mask.name == sample.image.name.replace("leftImg8bit", "gtFine_labelIds")
+            assert sample.mask.parent.name == sample.image.parent.name
+
+
+def test_other_files_in_the_tree_are_passed_over(cityscapes_data):
+    city = cityscapes_data / "leftImg8bit" / "train" / "aachen"
+    (city / "notes.txt").write_text("x")
+    (city / "aachen_000000_000019_rightImg8bit.png").write_bytes(b"x")
+    (cityscapes_data / "gtFine" / "train" / "aachen" / "aachen_000000_000019_gtFine_color.png").write_bytes(b"x")
+    assert len(find_cityscapes(cityscapes_data, "train")) == 3
+
+
+def test_labels_become_train_ids(cityscapes_data):
+    config = load_config({"dataset": {"name": "cityscapes"}})
+    data = build_dataset(config.dataset, "train", cityscapes_root=str(cityscapes_data))
+    stored = np.asarray(Image.open(data.samples[0].mask))
+    target = data[0]["target"].numpy()
+    assert len(data) == 3 and len(data.classes) == 19
+    assert np.array_equal(target, cityscapes_train_ids()[stored])
+    assert (target[stored == 26] == 13).all() and (stored == 26).any()  # car
+    assert (target[stored == 9] == 255).all() and (stored == 9).any()  # parking is not evaluated
+
+
+def test_value_that_is_no_label_id(cityscapes_data):
+    path = find_cityscapes(cityscapes_data, "val")[0].mask
+    labels = np.array(Image.open(path))
+    labels[0, 0] = 34
+    Image.fromarray(labels).save(path)
+    data = build_dataset(load_config({}).dataset, "val", cityscapes_root=str(cityscapes_data))
+    with pytest.raises(ValueError, match=r"labelIds\.png holds the value 34"):
+        data[0]
+
+
+def test_unknown_split_lists_the_known(cityscapes_data):
+    with pytest.raises(ValueError, match="no split 'valid'; there are: train, val, trainval, test"):
+        find_cityscapes(cityscapes_data, "valid")
+
+
+def test_missing_root(tmp_path):
+    for root in (tmp_path / "nothing", tmp_path):
+        with pytest.raises(FileNotFoundError, match=re.escape(str(root))) as error:
+            find_cityscapes(root, "train")
+        assert "train.cityscapes_root" in str(error.value)
+
+
+@pytest.mark.parametrize("split", ["train", "trainval"])
+def test_split_without_images(cityscapes_data, split):
+    for image in (cityscapes_data / "leftImg8bit" / "train").rglob("*.png"):
+        image.unlink()
+    with pytest.raises(ValueError, match=r"no images in .*leftImg8bit/train"):
+        find_cityscapes(cityscapes_data, split)
+
+
+def test_missing_labels_are_counted_and_the_first_named(cityscapes_data):
+    masks = sorted((cityscapes_data / "gtFine" / "train").rglob("*labelIds.png"))
+    for mask in masks[:2]:
+        mask.unlink()
+    with pytest.raises(ValueError, match="2 of 3 images") as error:
+        find_cityscapes(cityscapes_data, "train")
+    assert masks[0].name in str(error.value) and masks[1].name in str(error.value)
+    assert masks[2].name not in str(error.value)
+    assert "  " not in str(error.value)
+    assert find_cityscapes(cityscapes_data, "val")

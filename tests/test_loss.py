@@ -1,0 +1,68 @@
+import math
+
+import pytest
+import torch
+
+from utils.loss import CascadeLoss, balanced_weights, resize_target
+
+
+def logits(*rows):
+    """Logits (1, C, 1, W) from the W pixels' scores."""
+    return torch.tensor(rows, dtype=torch.float32).T[None, :, None]
+
+
+def test_cascade_by_hand_with_an_ignored_pixel():
+    target = torch.tensor([[[0, 255]]], dtype=torch.uint8)
+    fine = logits([0.0, 0.0], [9.0, 0.0])  # the second pixel is ignored, however wrong
+    coarse = logits([math.log(3.0), 0.0], [0.0, 5.0])
+    loss = CascadeLoss(aux_weight=0.4)({"out": fine, "aux_8": coarse, "aux_16": fine}, target)
+    assert loss.item() == pytest.approx(math.log(2) + 0.4 * math.log(4 / 3) + 0.4 * math.log(2), rel=1e-6)
+
+
+def test_mean_is_over_the_labelled_pixels_of_the_batch():
+    target = torch.tensor([[[0, 255]], [[0, 1]]], dtype=torch.uint8)
+    out = torch.zeros(2, 2, 1, 2)
+    out[0, 0, 0, 0] = math.log(3.0)  # -log(3/4) there, log 2 on the other two
+    expected = (math.log(4 / 3) + 2 * math.log(2)) / 3
+    assert CascadeLoss()({"out": out}, target).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_ignored_pixels_get_no_gradient_and_all_ignored_gives_zero():
+    out = torch.randn(1, 3, 2, 2, requires_grad=True)
+    target = torch.tensor([[[0, 255], [255, 2]]], dtype=torch.uint8)
+    CascadeLoss()({"out": out}, target).backward()
+    gradient = out.grad.abs().sum(1)[0]
+    assert (gradient > 0).tolist() == [[True, False], [False, True]]
+    out.grad = None
+    loss = CascadeLoss()({"out": out}, torch.full_like(target, 255))
+    loss.backward()
+    assert loss.item() == 0 and out.grad.abs().sum() == 0
+
+
+def test_labels_are_made_smaller_by_nearest_only():
+    target = torch.tensor([[[0, 0, 2, 2, 255]] * 5], dtype=torch.uint8)
+    small = resize_target(target, (2, 3))
+    assert small.dtype == torch.uint8
+    assert small.tolist() == [[[0, 2, 255]] * 2]  # corners on corners: columns 0, 2 and 4
+    target = torch.randint(0, 19, (2, 60, 90), dtype=torch.uint8)
+    target[target == 7] = 255
+    assert set(resize_target(target, (13, 17)).unique().tolist()) <= set(target.unique().tolist())
+    assert torch.equal(resize_target(target, (60, 90)), target)
+
+
+def test_targets_line_up_with_logits_resized_corner_to_corner():
+    ramp = torch.arange(97, dtype=torch.uint8)[None, None].expand(1, 9, 97)
+    assert resize_target(ramp, (3, 25))[0, 0].tolist() == list(range(0, 97, 4))
+
+
+def test_class_weights_by_hand():
+    target = torch.tensor([[[0, 1, 255]]], dtype=torch.uint8)
+    out = logits([0.0, 0.0], [0.0, math.log(3.0)], [5.0, 0.0])
+    loss = CascadeLoss(class_weights=torch.tensor([1.0, 3.0]))({"out": out}, target)
+    assert loss.item() == pytest.approx((1 * math.log(2) + 3 * math.log(4 / 3)) / 4, rel=1e-6)
+
+
+def test_balanced_weights_by_hand():
+    rare, common = 1 / math.log(1.05 + 0.1), 1 / math.log(1.05 + 0.9)
+    weights = balanced_weights(torch.tensor([10, 90]))
+    assert weights.tolist() == pytest.approx([2 * rare / (rare + common), 2 * common / (rare + common)])

@@ -1,0 +1,102 @@
+"""Faithful to the published network: its layout loads, and gives its numbers."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests import published
+from utils.checkpoint import load_model, read_checkpoint
+from utils.metrics import ConfusionMatrix
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return published.make_weights(seed=0)
+
+
+@pytest.fixture(scope="module")
+def checkpoint_file(weights, tmp_path_factory):
+    path = tmp_path_factory.mktemp("published") / "icnet_resnet50_197_0.710_best_model.pth"
+    torch.save(weights, path)
+    return path
+
+
+def assert_close(ours, theirs):
+    theirs = torch.from_numpy(theirs)
+    assert ours.shape == theirs.shape
+    tolerance = 1e-4 * theirs.abs().max()
+    assert (ours - theirs).abs().max() < tolerance
+    best = theirs.topk(2, dim=1).values
+    clear = best[:, 0] - best[:, 1] > tolerance
+    assert torch.equal(ours.argmax(1)[clear], theirs.argmax(1)[clear])
+
+
+def test_network_gives_the_published_numbers(checkpoint_file):
+    golden = published.numbers()
+    network = load_model(checkpoint_file)
+    assert not network.training
+    image = torch.from_numpy(golden["x"])
+    with torch.inference_mode():
+        assert_close(network(image)["out"][:, :, ::2, ::2], golden["full"])
+        network.train()
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        outputs = network(image)
+    assert list(outputs) == ["out", "aux_8", "aux_16"]
+    for ours, theirs in zip(outputs.values(), ("quarter", "eighth", "sixteenth"), strict=True):
+        assert_close(ours, golden[theirs])
+
+
+def test_every_tensor_of_the_layout_is_accounted_for(checkpoint_file, weights):
+    checkpoint = read_checkpoint(checkpoint_file)
+    assert len(weights) == 377
+    assert checkpoint.dropped == ("pretrained.fc.weight", "pretrained.fc.bias")
+    assert len(checkpoint.state_dict) == 375
+    assert set(checkpoint.state_dict) == set(checkpoint.build().state_dict())
+    assert checkpoint.backbone == "resnet50_v1s"
+    assert checkpoint.classes.names[0] == "road" and checkpoint.classes.names[18] == "bicycle"
+
+
+def test_data_parallel_prefix_is_understood(weights, tmp_path):
+    path = tmp_path / "parallel.pth"
+    torch.save({f"module.{name}": tensor for name, tensor in weights.items()}, path)
+    assert len(read_checkpoint(path).state_dict) == 375
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s.pop("head.cff_24.conv_low.0.weight"), "1 missing: cff_24.conv_low.0.weight"),
+        (lambda s: s.update({"head.extra": torch.zeros(1)}), "1 unknown: head.extra"),
+        (lambda s: s.update({"conv_sub1.0.conv.weight": torch.zeros(32, 4, 3, 3)}), "1 of another shape: sub1.0.conv"),
+    ],
+)
+def test_a_tensor_too_few_too_many_or_misshapen_is_named(weights, tmp_path, change, words):
+    state = dict(weights)
+    change(state)
+    torch.save(state, tmp_path / "odd.pth")
+    with pytest.raises(ValueError, match=words):
+        load_model(tmp_path / "odd.pth")
+
+
+def test_number_of_classes_is_read_off(weights, tmp_path):
+    state = {name: t[:7] if "cls" in name else t for name, t in weights.items()}
+    torch.save(state, tmp_path / "seven.pth")
+    assert len(read_checkpoint(tmp_path / "seven.pth").classes) == 7
+
+
+def test_running_metrics_are_the_published_ones():
+    golden = published.numbers()
+    confusion = ConfusionMatrix(19)
+    for pred, label in zip(golden["metric_pred"], golden["metric_label"], strict=True):
+        confusion.update(torch.from_numpy(pred), torch.from_numpy(label).to(torch.uint8))  # -1 becomes 255
+    running = torch.stack(confusion.running).numpy()
+    np.testing.assert_allclose(running[:, 0], golden["metric_running_miou"], rtol=1e-6)  # computed in single precision
+    np.testing.assert_allclose(running[:, 1], golden["metric_running_acc"], rtol=1e-6)  # computed in single precision
+    summary = confusion.summary(tuple(map(str, range(19))))
+    assert summary["miou_running_mean"] == pytest.approx(golden["metric_running_miou"].mean(), rel=1e-6)
+    assert summary["pixel_accuracy_running_mean"] == pytest.approx(golden["metric_running_acc"].mean(), rel=1e-6)
+    assert summary["absent_classes"] == 0
+    assert summary["miou"] == pytest.approx(golden["metric_running_miou"][-1], rel=1e-6)

@@ -1,0 +1,39 @@
+import pytest
+import torch
+from torch import nn
+from torchvision.models import resnet50
+
+from models.resnet import BACKBONES, DilatedResNet
+
+
+def test_dilated_resnet50_is_torchvisions():
+    theirs = resnet50(weights=None, replace_stride_with_dilation=[False, True, True]).eval()
+    ours = DilatedResNet("resnet50").eval()
+    state = {name: tensor for name, tensor in theirs.state_dict().items() if not name.startswith("fc.")}
+    ours.load_state_dict(state)  # strict: the names are the same
+    x = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        expected = theirs.relu(theirs.bn1(theirs.conv1(x)))
+        for layer in (theirs.maxpool, theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4):
+            expected = layer(expected)
+        torch.testing.assert_close(ours(x), expected)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_dilations_and_strides(name):
+    network = DilatedResNet(name)
+    for layer, dilation in ((network.layer3, 2), (network.layer4, 4)):
+        convs = [m for m in layer.modules() if isinstance(m, nn.Conv2d)]
+        assert {conv.stride for conv in convs} == {(1, 1)}
+        rates = [conv.dilation[0] for conv in convs if conv.kernel_size == (3, 3)]
+        assert rates == [dilation // 2] + [dilation] * (len(rates) - 1)
+        assert all(conv.padding == conv.dilation for conv in convs if conv.kernel_size == (3, 3))
+
+
+def test_deep_stem_has_the_published_channels():
+    stem = DilatedResNet("resnet50_v1s").conv1
+    assert [tuple(m.weight.shape) for m in stem if isinstance(m, nn.Conv2d)] == [
+        (64, 3, 3, 3),
+        (64, 64, 3, 3),
+        (128, 64, 3, 3),
+    ]

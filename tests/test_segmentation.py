@@ -1,0 +1,229 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from dataset.labels import class_table, lookup_table
+from dataset.segmentation import EpochSampler, Sample, SegmentationDataset
+from dataset.transforms import train_transform
+from utils.config import load_config
+from utils.data import build_dataset, build_transform, eval_loader, train_loader
+from utils.media import read_image
+
+CLASSES = class_table(["road", "sky", "car"], ())
+TRAIN_IDS = lookup_table({0: 0, 1: 1, 2: 2, 255: 255})
+MASK = np.random.default_rng(1).choice([0, 1, 2, 255], (48, 64)).astype(np.uint8)
+
+
+@pytest.fixture
+def image_path(tmp_path):
+    path = tmp_path / "image.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)).save(path)
+    return path
+
+
+def one(image, mask=None, *, train_ids=TRAIN_IDS, **kwargs) -> SegmentationDataset:
+    return SegmentationDataset([Sample(image, mask)], CLASSES, train_ids, **kwargs)
+
+
+def augmented(folder_data, *, seed: int = 0) -> SegmentationDataset:
+    config = load_config(folder_data.values)
+    transform = build_transform(config.model, config.augment)
+    return build_dataset(config.dataset, "train", cityscapes_root="", transform=transform, seed=seed)
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(torch.as_tensor(a[key]), torch.as_tensor(b[key])) for key in a)
+
+
+def test_sample_holds_what_the_files_hold(image_path, tmp_path):
+    Image.fromarray(MASK).save(tmp_path / "mask.png")
+    sample = one(image_path, tmp_path / "mask.png")[0]
+    assert sample["index"] == 0
+    assert sample["image"].dtype == sample["target"].dtype == torch.uint8
+    assert np.array_equal(sample["image"].permute(1, 2, 0).numpy(), np.asarray(Image.open(image_path)))
+    assert np.array_equal(sample["target"].numpy(), MASK)
+
+
+def test_sample_without_mask_has_no_target(image_path):
+    assert one(image_path)[0].keys() == {"index", "image"}
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1"])
+def test_masks_of_one_byte_channel_give_their_stored_values(image_path, tmp_path, mode):
+    """A palette image's indices count, not its colours."""
+    values = MASK if mode != "1" else MASK == 1
+    mask = Image.fromarray(values)
+    if mode == "P":
+        mask.putpalette(np.random.default_rng(0).integers(0, 256, 768).astype(np.uint8).tobytes())
+    assert mask.mode == mode
+    mask.save(tmp_path / "mask.png")
+    assert np.array_equal(one(image_path, tmp_path / "mask.png")[0]["target"].numpy(), values)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "I;16", "I", "F"])
+def test_masks_of_any_other_kind_are_refused(image_path, tmp_path, mode):
+    deep = {"I;16": np.uint16, "I": np.int32, "F": np.float32}
+    path = tmp_path / "mask.tif"
+    (Image.fromarray(MASK.astype(deep[mode])) if mode in deep else Image.fromarray(MASK).convert(mode)).save(path)
+    with pytest.raises(ValueError, match="class indices in one 8-bit channel are needed") as error:
+        one(image_path, path)[0]
+    assert str(path) in str(error.value) and repr(mode) in str(error.value)
+
+
+@pytest.mark.parametrize("value", [3, 100, 254])
+def test_mask_value_outside_the_classes(image_path, tmp_path, value):
+    """254 is what the lookup table itself uses for "not listed"."""
+    mask = MASK.copy()
+    mask[7, 9] = value
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    with pytest.raises(ValueError, match=rf"mask\.png holds the value {value}.*\(0-2, 255\)"):
+        one(image_path, tmp_path / "mask.png")[0]
+
+
+def test_mask_is_mapped_through_the_table(image_path, tmp_path):
+    Image.fromarray(np.where(MASK == 255, 11, MASK).astype(np.uint8)).save(tmp_path / "mask.png")
+    table = lookup_table({0: 2, 1: 0, 2: 1, 11: 255})
+    target = one(image_path, tmp_path / "mask.png", train_ids=table)[0]["target"].numpy()
+    for stored, wanted in ((0, 2), (1, 0), (2, 1), (255, 255)):
+        assert (target[stored == MASK] == wanted).all()
+
+
+def test_sizes_that_differ_are_both_named(image_path, tmp_path):
+    Image.fromarray(MASK[:, :63]).save(tmp_path / "mask.png")
+    with pytest.raises(ValueError, match=r"image\.png is 64x48, .*mask\.png is 63x48"):
+        one(image_path, tmp_path / "mask.png")[0]
+
+
+@pytest.mark.parametrize("broken", ["empty", "text", "half", "header"])
+@pytest.mark.parametrize("part", ["image", "mask"])
+def test_broken_file_is_named(image_path, tmp_path, broken, part):
+    whole = image_path.read_bytes()
+    content = {"empty": b"", "text": b"hello", "half": whole[: len(whole) // 2], "header": whole[:20]}[broken]
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(content)
+    files = (bad, None) if part == "image" else (image_path, bad)
+    with pytest.raises(ValueError, match=r"bad\.png cannot be read as an image"):
+        one(*files)[0]
+
+
+def test_file_that_goes_away_is_named(image_path, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no image .*mask\.png"):
+        one(image_path, tmp_path / "mask.png")[0]
+
+
+def test_picture_too_large_to_be_true_is_named(image_path, tmp_path, monkeypatch):
+    """Pillow's guard against decompression bombs raises an error of its own kind."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ValueError, match=r"image\.png"):
+        one(image_path)[0]
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK", "I;16"])
+def test_training_sees_a_picture_as_inference_does(tmp_path, mode):
+    values = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
+    picture = Image.fromarray(values)
+    picture = Image.fromarray(values[..., 0].astype(np.uint16) * 257) if mode == "I;16" else picture.convert(mode)
+    assert picture.mode == mode
+    picture.save(tmp_path / "image.tif")
+    seen = one(tmp_path / "image.tif")[0]["image"].permute(1, 2, 0).numpy()
+    assert seen.shape == (48, 64, 3)
+    assert len(np.unique(seen)) > 1
+    assert np.array_equal(seen, read_image(tmp_path / "image.tif"))
+
+
+def test_training_turns_a_picture_upright_as_inference_does(image_path, tmp_path):
+    """Then the masks that inference writes for a phone's pictures fit them."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(image_path).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(np.rot90(MASK, -1)).save(tmp_path / "mask.png")
+    sample = one(tmp_path / "turned.png", tmp_path / "mask.png")[0]
+    assert np.array_equal(sample["image"].permute(1, 2, 0).numpy(), read_image(tmp_path / "turned.png"))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (5, 1)])
+def test_tiny_pictures(tmp_path, size):
+    Image.new("RGB", size, (1, 2, 3)).save(tmp_path / "image.png")
+    Image.new("L", size, 2).save(tmp_path / "mask.png")
+    transform = train_transform(base_size=32, crop_size=32, scale=(0.5, 2), mirror=0.5, blur=0.5)
+    sample = one(tmp_path / "image.png", tmp_path / "mask.png", transform=transform)[0]
+    assert sample["image"].shape == (3, 32, 32)
+    assert set(sample["target"].unique().tolist()) <= {2, 255}
+
+
+def test_names_in_any_script(image_path, tmp_path):
+    path = tmp_path / "Straße é 日本.png"
+    path.write_bytes(image_path.read_bytes())
+    assert one(path)[0]["image"].shape == (3, 48, 64)
+
+
+def test_sample_is_a_function_of_seed_epoch_and_index(folder_data):
+    data = augmented(folder_data)
+    before = data[(3, 1)]
+    for key in ((0, 0), (3, 0), (2, 1)):  # whatever is asked in between
+        data[key]
+    np.random.seed(7)
+    torch.manual_seed(7)
+    assert same(data[(3, 1)], before)
+    assert same(augmented(folder_data)[(3, 1)], before)
+    assert not same(data[(4, 1)], before)
+    assert not same(augmented(folder_data, seed=1)[(3, 1)], before)
+    assert same(data[1], data[(0, 1)])
+
+
+def test_number_of_workers_changes_nothing(folder_data):
+    def epochs(workers: int) -> list[dict]:
+        loader = train_loader(augmented(folder_data), batch_size=2, workers=workers, seed=0)
+        seen = []
+        for epoch in (0, 1):  # with workers that live on from one to the next
+            loader.sampler.epoch = epoch
+            seen += list(loader)
+        return seen
+
+    alone = epochs(0)
+    assert len(alone) == 4
+    assert not torch.equal(alone[0]["image"], alone[2]["image"])
+    for workers in (1, 2):
+        assert all(same(a, b) for a, b in zip(alone, epochs(workers), strict=True)), f"{workers} workers"
+
+
+def test_order_is_a_permutation_by_seed_and_epoch():
+    sampler = EpochSampler(20, seed=5)
+
+    def order(epoch: int) -> list[tuple[int, int]]:
+        sampler.epoch = epoch
+        return list(sampler)
+
+    first, second = order(1), order(2)
+    assert len(sampler) == 20
+    assert sorted(index for _, index in first) == list(range(20))
+    assert {epoch for epoch, _ in first} == {1} and {epoch for epoch, _ in second} == {2}
+    assert [i for _, i in first] != [i for _, i in second]
+    assert order(1) == first
+    other = EpochSampler(20, seed=6)
+    other.epoch = 1
+    assert list(other) != first
+
+
+def test_evaluation_goes_through_in_order_with_pictures_of_different_sizes(tmp_path):
+    samples = []
+    for index, size in enumerate([(40, 32), (64, 48), (40, 32)]):
+        Image.new("RGB", size).save(tmp_path / f"{index}.png")
+        Image.new("L", size).save(tmp_path / f"{index}_mask.png")
+        samples.append(Sample(tmp_path / f"{index}.png", tmp_path / f"{index}_mask.png"))
+    data = SegmentationDataset(samples, CLASSES, TRAIN_IDS)
+    for workers in (0, 1):
+        batches = list(eval_loader(data, batch_size=2, workers=workers))
+        assert [[sample["index"] for sample in batch] for batch in batches] == [[0, 1], [2]]
+        assert batches[0][1]["image"].shape == (3, 48, 64)
+
+
+def test_training_leaves_a_smaller_last_batch_out(folder_data):
+    loader = train_loader(augmented(folder_data), batch_size=3, workers=0, seed=0)
+    assert isinstance(loader, DataLoader)
+    (batch,) = loader
+    assert batch["image"].shape == (3, 3, 64, 64) and batch["target"].shape == (3, 64, 64)
+    with pytest.raises(ValueError, match=r"4 images, fewer than train\.train_batch_size \(5\)"):
+        train_loader(augmented(folder_data), batch_size=5, workers=0, seed=0)

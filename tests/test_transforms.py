@@ -1,0 +1,212 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dataset.transforms import (
+    Compose,
+    Normalize,
+    RandomBlur,
+    RandomMirror,
+    RandomScaleCrop,
+    train_transform,
+)
+
+
+def pair(width: int = 64, height: int = 48, seed: int = 0) -> tuple[Image.Image, Image.Image]:
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+    target = rng.choice([0, 3, 7, 255], (height, width)).astype(np.uint8)
+    return Image.fromarray(image), Image.fromarray(target)
+
+
+def halves(width: int = 64, height: int = 48) -> tuple[Image.Image, Image.Image]:
+    """A pair in which the image is bright just where the target is 1: in the left half of its lower part."""
+    target = np.zeros((height, width), np.uint8)
+    target[height // 3 :, : width // 2] = 1
+    return Image.fromarray(np.repeat(200 * target[..., None], 3, axis=2)), Image.fromarray(target)
+
+
+def fixed(short: int, crop: int) -> RandomScaleCrop:
+    """A crop that scales the short side to just `short` pixels."""
+    return RandomScaleCrop(base_size=short, scale=(1, 1), crop_size=crop)
+
+
+def rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@pytest.mark.parametrize("short", [35, 48, 61, 96])
+def test_crop_in_one_step_is_a_crop_of_the_scaled_picture(short):
+    image, target = pair()
+    size = round(64 * short / 48), short
+    whole = np.asarray(image.resize(size, Image.Resampling.BILINEAR), dtype=int)
+    whole_target = np.asarray(target.resize(size, Image.Resampling.NEAREST))
+    clear = np.logical_and.outer(~between_two(48, size[1]), ~between_two(64, size[0]))
+    places = set()
+    for seed in range(8):
+        crop, crop_target = (np.asarray(part, dtype=int) for part in fixed(short, 32)(image, target, rng(seed)))
+        windows = [
+            (slice(top, top + 32), slice(left, left + 32))
+            for top in range(size[1] - 31)
+            for left in range(size[0] - 31)
+        ]
+        (window,) = [window for window in windows if np.abs(whole[window] - crop).max() <= 1]
+        assert np.array_equal(whole_target[window][clear[window]], crop_target[clear[window]])
+        places.add((window[0].start, window[1].start))
+    assert len(places) > 1
+
+
+def between_two(old: int, new: int) -> np.ndarray:
+    """Tell of each of `new` pixels whether its centre lies just between two of the `old`: then either is nearest."""
+    return (2 * np.arange(new) + 1) * old % (2 * new) == 0
+
+
+def test_scale_one_crops_the_very_pixels():
+    image, target = pair()
+    crop, crop_target = fixed(48, 32)(image, target, rng(3))
+    windows = np.lib.stride_tricks.sliding_window_view(np.asarray(target), (32, 32))
+    (place,) = np.argwhere((windows == np.asarray(crop_target)).all((2, 3)))
+    top, left = place
+    assert np.array_equal(np.asarray(image)[top : top + 32, left : left + 32], np.asarray(crop))
+
+
+def test_every_place_can_be_cropped():
+    image, target = pair(36, 34)
+    windows = np.lib.stride_tricks.sliding_window_view(np.asarray(target), (32, 32))
+    places = set()
+    for seed in range(150):
+        crop = np.asarray(fixed(34, 32)(image, target, rng(seed))[1])
+        places.add(tuple(np.argwhere((windows == crop).all((2, 3)))[0]))
+    assert places == {(top, left) for top in range(3) for left in range(5)}
+
+
+def test_small_picture_is_padded_with_black_and_ignored():
+    image, target = pair()
+    big, big_target = (np.asarray(part) for part in fixed(48, 100)(image, target, rng(0)))
+    assert big.shape == (100, 100, 3) and big_target.shape == (100, 100)
+    assert np.array_equal(big[:48, :64], np.asarray(image))
+    assert np.array_equal(big_target[:48, :64], np.asarray(target))
+    inside = np.zeros((100, 100), bool)
+    inside[:48, :64] = True
+    assert (big[~inside] == 0).all()
+    assert (big_target[~inside] == 255).all()
+
+
+def test_short_side_is_drawn_from_half_to_twice_the_base_size():
+    """As published: any whole number from base / 2 to base * 2, both included."""
+    image, _ = pair(64, 48)
+    target = Image.new("L", image.size, 1)
+    crop = RandomScaleCrop(base_size=32, scale=(0.5, 2), crop_size=100)
+    shorts = []
+    for seed in range(500):
+        inside = np.asarray(crop(image, target, rng(seed))[1]) == 1
+        height, width = inside[:, 0].sum(), inside[0].sum()
+        assert abs(width - height * 64 / 48) <= 0.5  # the picture keeps its proportions
+        shorts.append(height)
+    assert min(shorts) == 16 and max(shorts) == 64
+    assert len(set(shorts)) == 49
+    assert abs(np.mean(shorts) - 40) < 2  # uniform
+
+
+def test_portrait_is_scaled_by_its_width():
+    image, target = pair(48, 64)
+    inside = np.asarray(fixed(24, 100)(image, target.point(lambda value: 1), rng(0))[1]) == 1
+    assert inside[0].sum() == 24 and inside[:, 0].sum() == 32
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (3, 7), (33, 32)])
+def test_tiny_pictures(size):
+    image, target = pair(*size)
+    crop = RandomScaleCrop(base_size=32, scale=(0.5, 2), crop_size=32)
+    for seed in range(20):
+        small, small_target = crop(image, target, rng(seed))
+        assert small.size == small_target.size == (32, 32)
+
+
+def test_no_label_is_invented():
+    image, target = pair()
+    transform = train_transform(base_size=48, crop_size=32, scale=(0.3, 3), mirror=0.5, blur=1)
+    seen = set()
+    for seed in range(30):
+        seen |= set(np.unique(np.asarray(transform(image, target, rng(seed))[1])).tolist())
+    assert seen == {0, 3, 7, 255}
+
+
+def test_image_and_target_stay_aligned():
+    image, target = halves()
+    transform = train_transform(base_size=48, crop_size=40, scale=(0.5, 2), mirror=0.5, blur=0)
+    met = set()
+    for seed in range(40):
+        crop, crop_target = (np.asarray(part) for part in transform(image, target, rng(seed)))
+        around = np.lib.stride_tricks.sliding_window_view(crop_target, (3, 3))
+        inner = (around == around[..., 1:2, 1:2]).all((2, 3)) & (crop_target[1:-1, 1:-1] != 255)
+        bright, label = crop[1:-1, 1:-1, 0] > 100, crop_target[1:-1, 1:-1] == 1
+        assert np.array_equal(bright[inner], label[inner])
+        met |= set(label[inner].tolist())
+    assert met == {False, True}
+
+
+def test_mirrored_twice_is_identity():
+    image, target = pair()
+    mirror = RandomMirror(1)
+    once = mirror(image, target, rng(0))
+    assert np.array_equal(np.asarray(once[0]), np.asarray(image)[:, ::-1])
+    assert np.array_equal(np.asarray(once[1]), np.asarray(target)[:, ::-1])
+    for twice, before in zip(mirror(*once, rng(1)), (image, target), strict=True):
+        assert np.array_equal(np.asarray(twice), np.asarray(before))
+
+
+@pytest.mark.parametrize("transform", [RandomMirror, RandomBlur])
+def test_probability(transform):
+    image, target = pair(8, 8)
+
+    def changed(p: float) -> int:
+        results = [transform(p)(image, target, rng(seed))[0] for seed in range(200)]
+        return sum(not np.array_equal(np.asarray(result), np.asarray(image)) for result in results)
+
+    assert changed(0) == 0
+    assert 70 < changed(0.5) < 130
+    assert changed(1) > 160  # a blur of nearly no radius changes nothing
+
+
+def test_blur_leaves_the_target_alone_and_smooths_the_image():
+    image, target = pair()
+    blurred, same = RandomBlur(1)(image, target, rng(0))
+    assert same is target
+    assert blurred.size == image.size
+    assert np.asarray(blurred, dtype=float).std() < np.asarray(image, dtype=float).std()
+
+
+def test_compose_goes_in_order_with_one_generator():
+    calls = []
+
+    def step(name):
+        return lambda image, target, rng: (calls.append((name, rng.integers(10**9))) or image, target)
+
+    Compose([step("a"), step("b")])(*pair(), rng(5))
+    first, second = rng(5).integers(10**9, size=2)
+    assert calls == [("a", first), ("b", second)]
+
+
+def test_transform_is_a_function_of_the_generator():
+    transform = train_transform(base_size=48, crop_size=32, scale=(0.5, 2), mirror=0.5, blur=0.5)
+    first, again, other = (transform(*pair(), rng(seed)) for seed in (1, 1, 2))
+    assert np.array_equal(np.asarray(first[0]), np.asarray(again[0]))
+    assert np.array_equal(np.asarray(first[1]), np.asarray(again[1]))
+    assert not np.array_equal(np.asarray(first[0]), np.asarray(other[0]))
+
+
+def test_normalize_by_hand():
+    image = torch.tensor([[0, 255], [51, 102]], dtype=torch.uint8).expand(2, 3, 2, 2)
+    normal = Normalize()(image)
+    assert normal.dtype == torch.float32 and normal.shape == (2, 3, 2, 2)
+    for channel, (mean, std) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):
+        wanted = torch.tensor([[(0.0 - mean) / std, (1 - mean) / std], [(0.2 - mean) / std, (0.4 - mean) / std]])
+        torch.testing.assert_close(normal[1, channel], wanted)
+
+
+def test_normalize_with_other_figures_and_without_a_batch():
+    image = torch.full((3, 1, 1), 51, dtype=torch.uint8)
+    normal = Normalize(mean=(0, 0.1, 0.2), std=(1, 0.5, 0.2))(image)
+    torch.testing.assert_close(normal.flatten(), torch.tensor([0.2, 0.2, 0.0]))
