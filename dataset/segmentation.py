@@ -33,6 +33,7 @@ class SegmentationDataset(Dataset):
         train_ids: (256,) uint8 table from the masks' values to class indices, see `dataset.labels.lookup_table`.
         transform: called with (image, target, rng), see `dataset.transforms`; None leaves the pair as it is.
         seed: of the random choices.
+        cache: keep what was decoded in memory, in every loader process: 5 bytes a pixel of the whole set.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class SegmentationDataset(Dataset):
         *,
         transform: Callable | None = None,
         seed: int = 0,
+        cache: bool = False,
     ) -> None:
         self.samples = samples
         self.classes = classes
         self.train_ids = train_ids
         self.transform = transform
         self.seed = seed
+        self.decoded: dict[int, tuple[Image.Image, Image.Image | None]] | None = {} if cache else None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -74,6 +77,13 @@ class SegmentationDataset(Dataset):
 
     def load(self, index: int) -> tuple[Image.Image, Image.Image | None]:
         """Decode sample `index`: an RGB image and an "L" image of class indices."""
+        if self.decoded is None:
+            return self._decode(index)
+        if index not in self.decoded:
+            self.decoded[index] = self._decode(index)
+        return self.decoded[index]
+
+    def _decode(self, index: int) -> tuple[Image.Image, Image.Image | None]:
         sample = self.samples[index]
         image, target = open_rgb(sample.image), self.load_target(index)
         if target is not None and target.size != image.size:

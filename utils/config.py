@@ -86,6 +86,7 @@ class DatasetConfig:
     colors: tuple[tuple[int, int, int], ...] = ()  # one per class; none: chosen
     ignore_index: int = option(255, low=0, high=255)  # the masks' value for "not labelled"
     streets: StreetsConfig = StreetsConfig()
+    cache: bool = False  # keep decoded images in memory, in every loader process
 
 
 @dataclass(frozen=True, kw_only=True)

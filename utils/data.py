@@ -43,7 +43,7 @@ def build_dataset(
         raise ValueError(
             f"the split {split!r} has no labels; choose another train.split or test.split, or set dataset.{split}.masks"
         )
-    return SegmentationDataset(samples, classes, train_ids, transform=transform, seed=seed)
+    return SegmentationDataset(samples, classes, train_ids, transform=transform, seed=seed, cache=config.cache)
 
 
 def _generated(config: DatasetConfig) -> str:

@@ -81,6 +81,8 @@ def _convert(value: Any, kind: Any, path: str, root: type) -> Any:
         return None if value is None else _convert(value, typing.get_args(kind)[0], path, root)
     if typing.get_origin(kind) is tuple:
         return _convert_list(value, typing.get_args(kind), path, root)
+    if kind is bool and isinstance(value, bool):
+        return value
     plain = isinstance(value, str | int | float) and not isinstance(value, bool)
     try:
         if kind is str and plain and value != "":
@@ -91,7 +93,7 @@ def _convert(value: Any, kind: Any, path: str, root: type) -> Any:
             return number
     except (ValueError, OverflowError):
         pass
-    wanted = {str: "a text", int: "a whole number", float: "a finite number"}[kind]
+    wanted = {str: "a text", int: "a whole number", float: "a finite number", bool: "true or false"}[kind]
     raise ValueError(f"{path} must be {wanted}, got {value!r}")
 
 

@@ -46,7 +46,7 @@ def _facade(
 
 def wall(pen: Pen, rng: np.random.Generator, *, length: float, height: float) -> None:
     """Build a solid wall of courses of blocks, with a coping."""
-    color = paint(rng) * 0.3 + rng.uniform(0.6, 1.2) * np.array([125, 85, 65])
+    color = paint(rng) * 0.3 + rng.uniform(0.6, 1.2) * np.array([150, 85, 60])
     course = rng.uniform(0.3, 0.5)
     pen.box(0, 0, length, height, color, grain=10)
     rows = np.arange(0, height, course)
@@ -59,7 +59,7 @@ def wall(pen: Pen, rng: np.random.Generator, *, length: float, height: float) ->
 
 def fence(pen: Pen, rng: np.random.Generator, *, length: float, height: float) -> None:
     """Put up bars or a mesh on posts; what is behind shows through, and the whole panel is fence."""
-    color = paint(rng) * rng.uniform(0.4, 1.0)
+    color = np.array([(225, 220, 210), (60, 40, 30), (30, 75, 45)])[rng.integers(3)] + paint(rng) * 0.1
     pen.box(0, 0, length, height, None)
     step = rng.uniform(0.3, 0.45)
     if rng.random() < 0.3:  # mesh

@@ -26,8 +26,8 @@ def glass(rng: np.random.Generator) -> np.ndarray:
 
 
 def high_visibility(rng: np.random.Generator) -> np.ndarray:
-    """Draw the colour of what riders often wear, orange to lime; now and then any."""
-    if rng.random() < 0.3:
+    """Draw the colour of what riders often wear, orange to lime; rarely any other."""
+    if rng.random() < 0.15:
         return paint(rng)
     return 255 * np.array(colorsys.hsv_to_rgb(rng.uniform(0.04, 0.24), rng.uniform(0.75, 0.95), rng.uniform(0.8, 1.0)))
 

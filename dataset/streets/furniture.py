@@ -8,7 +8,7 @@ from dataset.streets.colors import DARK, paint
 
 def lamp_post(canvas: Canvas, rng: np.random.Generator, *, x: float, z: float) -> None:
     """Set up a street lamp, thin or thick, its arm over the road."""
-    width, height, reach = rng.uniform(0.26, 0.42), rng.uniform(4.5, 7), -np.sign(x) * rng.uniform(0.8, 1.8)
+    width, height, reach = rng.uniform(0.3, 0.46), rng.uniform(4.5, 7), -np.sign(x) * rng.uniform(0.8, 1.8)
     pen = pole(canvas, rng, x=x, z=z, height=height, width=width)
     pen.stroke([(0, height - 0.1), (reach, height + 0.2)], DARK * 2, 0.12)
     pen.disc(reach, height + 0.15, 0.3, DARK * 3, ratio=0.4)
@@ -62,7 +62,7 @@ def traffic_light(canvas: Canvas, rng: np.random.Generator, *, x: float, z: floa
 
 def pole(canvas: Canvas, rng: np.random.Generator, *, x: float, z: float, height: float, width: float) -> Pen:
     """Set up a pole, and return its pen for what hangs on it."""
-    pen, color = canvas.pen("pole", x=x, z=z), paint(rng) * 0.2 + rng.uniform(20, 80)
+    pen, color = canvas.pen("pole", x=x, z=z), paint(rng) * 0.15 + rng.uniform(25, 70)
     canvas.shadow(x, z, width=width, depth=0.2)
     pen.box(-width / 2, 0, width / 2, height, color)
     pen.box(width / 6, 0, width / 2, height, color * 0.7)  # round: one side darker

@@ -33,7 +33,11 @@ def _haze(canvas: Canvas) -> None:
 
 def _strip(canvas: Canvas, rng: np.random.Generator, name: str, x0: float, x1: float, far: float) -> None:
     pen = canvas.pen(name, up=Z)
-    color = leaves(rng) * 0.5 + (70, 75, 25) if name == "terrain" else paint(rng) * 0.15 + rng.uniform(110, 180)
+    color = (
+        leaves(rng) * 0.5 + (70, 75, 25)
+        if name == "terrain"
+        else paint(rng) * 0.15 + rng.uniform(0.65, 1.0) * np.array([180, 155, 130])
+    )
     pen.box(x0, 0.6, x1, far, color, grain=20 if name == "terrain" else 8)
     if name == "sidewalk":
         low, high = max(min(x0, x1), -25.0), min(max(x0, x1), 25.0)
@@ -44,7 +48,7 @@ def _strip(canvas: Canvas, rng: np.random.Generator, name: str, x0: float, x1: f
 def _road(canvas: Canvas, rng: np.random.Generator, edges: tuple[float, float], far: float) -> None:
     pen, (left, right), tone = canvas.pen("road", up=Z), edges, rng.uniform(45, 100) + rng.uniform(-6, 6, 3)
     for edge in edges:  # the kerb belongs to the pavement
-        canvas.pen("sidewalk", up=Z).box(edge - 0.16, 0.6, edge + 0.16, far, tone * 0.4 + 95)
+        canvas.pen("sidewalk", up=Z).box(edge - 0.16, 0.6, edge + 0.16, far, tone * 0.4 + (110, 100, 85))
     pen.box(left + 0.08, 0.6, right - 0.08, far, tone, grain=8)
     for _ in range(rng.integers(0, 4)):  # mended asphalt
         x, z = rng.uniform(left + 1, right - 2), rng.uniform(4, 18)

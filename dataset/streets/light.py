@@ -25,13 +25,13 @@ def expose(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
     image = canvas.image * (1 + texture * canvas.marks[..., 2] / 100)[..., None].astype(np.float32)
     image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.45, 0.75) * max(1.0, height / 512))
     warmth = rng.uniform(-0.12, 0.12)
-    gain = rng.choice([rng.uniform(0.8, 1.2), rng.uniform(0.5, 0.75)], p=[0.9, 0.1])  # the second is dusk
-    image = 128 + (image - 128) * rng.uniform(0.75, 1.15)
+    gain = rng.choice([rng.uniform(0.8, 1.2), rng.uniform(0.6, 0.8)], p=[0.9, 0.1])  # the second is dusk
+    image = 128 + (image - 128) * rng.uniform(0.9, 1.15)
     image *= gain * np.array([1 + warmth, 1, 1 - warmth + 0.1 * (gain < 0.75)], dtype=np.float32)
     image *= (1 + 0.12 * _smooth(rng, (height, width), 3))[..., None]  # clouds pass
     ys, xs = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     image *= (1 - rng.uniform(0, 0.25) * (xs**2 + ys**2))[..., None].astype(np.float32)
-    image += rng.standard_normal((height, width, 3), dtype=np.float32) * rng.uniform(1, 4)
+    image += rng.standard_normal((height, width, 3), dtype=np.float32) * rng.uniform(0.5, 3)
     return np.clip(image, 0, 255).astype(np.uint8)
 
 

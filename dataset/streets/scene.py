@@ -33,7 +33,7 @@ def render(rng: np.random.Generator, *, height: int, width: int) -> tuple[np.nda
 
 def _empty_canvas(rng: np.random.Generator, height: int, width: int) -> Canvas:
     camera = Camera(
-        focal=height * rng.uniform(1.55, 1.75),
+        focal=height * rng.uniform(1.75, 1.95),
         center=width / 2 + height * rng.uniform(-0.2, 0.2),
         horizon=height * rng.uniform(0.36, 0.44),
         eye=rng.uniform(1.5, 1.9),
@@ -44,7 +44,7 @@ def _empty_canvas(rng: np.random.Generator, height: int, width: int) -> Canvas:
         image=np.zeros((height, width, 3), np.uint8),
         marks=np.full((height, width, 3), (sky, sky, 3), np.uint16),
         haze_color=rng.uniform(150, 235) * np.array([0.95, 1.0, 1.04]),
-        haze=rng.choice([0.001, 0.004, 0.012]),
+        haze=rng.choice([0.001, 0.003, 0.008]),
         sun=rng.uniform(-2, 2),
     )
 

@@ -64,7 +64,7 @@ def _add_small(
 ) -> Thing:
     proposals = []
     for _ in range(12):
-        z = rng.uniform(5, 10)
+        z = rng.uniform(4.5, 8)
         on_pavement = rng.choice(edges) + rng.uniform(-1.5, 1.5)
         x = on_pavement if rng.random() < 0.6 else rng.uniform(*edges)
         proposals.append(Spot(x, z, 0.8 if name in ("person", "clutter") else 1.9, 0.4))
@@ -73,14 +73,14 @@ def _add_small(
         return Thing(ON_STREET, spot.z, partial(person, x=spot.x, z=spot.z))
     if name == "clutter":
         return Thing(ON_STREET, spot.z, partial(clutter, x=spot.x, z=spot.z))
-    draw = partial(two_wheeler, name=name, x=spot.x, z=spot.z, ridden=bool(rng.random() < 0.7))
+    draw = partial(two_wheeler, name=name, x=spot.x, z=spot.z, ridden=bool(rng.random() < 0.8))
     return Thing(ON_STREET, spot.z, draw)
 
 
 def _add_upright(
     canvas: Canvas, rng: np.random.Generator, taken: list[Spot], *, draw: Callable, edges: tuple[float, float]
 ) -> Thing:
-    near, far = (12, 30) if draw is tree else (6, 13)
+    near, far = (12, 30) if draw is tree else (5, 10)
     proposals = []
     for _ in range(6):
         for side, edge in zip((-1, 1), edges, strict=True):
