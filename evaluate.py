@@ -9,7 +9,7 @@ from dataset.transforms import Normalize
 from utils import runtime
 from utils.checkpoint import find_checkpoint, read_checkpoint
 from utils.cli import DEFAULT_CONFIG, parse_arguments
-from utils.config import load_config
+from utils.config import data_of, load_config, run_name
 from utils.data import build_dataset, check_classes, eval_loader
 from utils.engine import evaluate
 from utils.files import check_folder, write_json
@@ -23,39 +23,37 @@ def main() -> None:
     """Predict every image of the split, compare with the labels, write figures and coloured predictions."""
     args = parse_arguments(__doc__)
     config = load_config(args.config or DEFAULT_CONFIG, args.overrides)
-    path = find_checkpoint(config.test.ckpt_path, config.train.ckpt_dir)
+    path = find_checkpoint(config.test.ckpt_path, config.train.ckpt_dir, name=run_name(config.model))
     checkpoint = read_checkpoint(path)
-    if args.config is None and checkpoint.config:  # the data that it was trained for
-        config = load_config(checkpoint.config, args.overrides, name=str(path))
+    if args.config is None and checkpoint.config:
+        config = load_config(data_of(checkpoint.config), args.overrides, name=str(path))
     device = runtime.select_device(config.train.specific_gpu_num)
     workers = runtime.loader_workers(config.train.num_workers, device)
 
     data = build_dataset(config.dataset, config.test.split, cityscapes_root=config.train.cityscapes_root)
-    check_classes(data, checkpoint.classes, path)
+    check_classes(data, checkpoint)
     batches = eval_loader(data, batch_size=config.train.valid_batch_size, workers=workers)
     network = checkpoint.build().to(device, memory_format=torch.channels_last)
-    log = open_log()
-    log.info(f"checkpoint: {path} ({checkpoint.backbone}, {len(checkpoint.classes)} classes)")
-    if checkpoint.dropped:
-        log.info(f"of its tensors nothing uses: {', '.join(checkpoint.dropped)}")
-    log.info(f"data: {len(data)} images of the split {config.test.split!r}; device: {runtime.describe(device)}")
-
     folder = Path(config.train.ckpt_dir) / "evaluate_output"
     check_folder(folder, "train.ckpt_dir")
+    (folder / "metrics.json").unlink(missing_ok=True)  # of an earlier run; this one's comes last
+    log = open_log()
+    log.info(f"checkpoint: {checkpoint.describe()}")
+    log.info(f"data: {len(data)} images of the split {config.test.split!r}; device: {runtime.describe(device)}")
     names = output_names([sample.image for sample in data.samples])
 
     def save(index: int, pred: Tensor) -> None:
-        save_image(folder / f"{names[index]}_color.png", colorize(pred.cpu().numpy(), checkpoint.classes))
+        save_image(folder / f"{names[index]}_color.png", colorize(pred.cpu().numpy(), data.classes))
 
     confusion = evaluate(
         network,
         progress(batches, "evaluation"),
-        num_classes=len(checkpoint.classes),
+        num_classes=len(data.classes),
         normalize=Normalize(checkpoint.mean, checkpoint.std),
         device=device,
         on_image=save,
     )
-    summary = confusion.summary(checkpoint.classes.names)
+    summary = confusion.summary(data.classes.names)
     write_json(folder / "metrics.json", summary | {"checkpoint": str(path), "split": config.test.split})
     log.info(format_table(summary))
     log.info(f"figures: {folder / 'metrics.json'}, coloured predictions beside it")

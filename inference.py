@@ -9,7 +9,7 @@ from tqdm import tqdm
 from utils import runtime
 from utils.checkpoint import find_checkpoint, read_checkpoint
 from utils.cli import DEFAULT_CONFIG, parse_arguments
-from utils.config import load_config
+from utils.config import load_config, run_name
 from utils.files import check_folder
 from utils.logger import open_log, progress
 from utils.media import VideoReader, find_inputs, is_video, output_names, read_image, writing_video
@@ -30,14 +30,14 @@ def main() -> int:
     args = parse_arguments(__doc__, add_arguments)
     config = load_config(args.config or DEFAULT_CONFIG, args.overrides)
     inputs = find_inputs(args.input)
-    path = find_checkpoint(config.test.ckpt_path, config.train.ckpt_dir)
+    path = find_checkpoint(config.test.ckpt_path, config.train.ckpt_dir, name=run_name(config.model))
     device = runtime.select_device(config.train.specific_gpu_num)
     checkpoint = read_checkpoint(path)
     predictor = Predictor(checkpoint, device)
     output = Path(args.output) if args.output else Path(config.train.ckpt_dir) / "inference_output"
     check_folder(output, "--output" if args.output else "train.ckpt_dir")
     log = open_log()
-    log.info(f"checkpoint: {path} ({checkpoint.backbone}, {len(checkpoint.classes)} classes)")
+    log.info(f"checkpoint: {checkpoint.describe()}")
     log.info(f"device: {runtime.describe(device)}")
 
     skipped = 0
@@ -46,7 +46,7 @@ def main() -> int:
             segment = segment_video if is_video(source) else segment_image
             log.info(f"{source}: {segment(predictor, source, output / name)}")
         except (ValueError, FileNotFoundError) as error:
-            if len(inputs) == 1:
+            if Path(args.input).is_file():
                 raise
             skipped += 1
             tqdm.write(f"skipped: {error}", file=sys.stderr)
@@ -74,7 +74,8 @@ def segment_video(predictor: Predictor, source: Path, output: Path) -> str:
         for frame in progress(video, source.name, total=video.frames or None, unit="frame"):
             writer.write(predictor.overlay(frame, predictor.predict(frame)))
             frames += 1
-    return f"{frames} frames at {video.fps:g} frames/s"
+    short = f", though it says {video.frames}: it is cut short or damaged" if frames < 0.95 * video.frames else ""
+    return f"{frames} frames at {video.fps:g} frames/s{short}"
 
 
 if __name__ == "__main__":

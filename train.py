@@ -9,7 +9,7 @@ from models import ICNet
 from utils import runtime
 from utils.checkpoint import Checkpoint, load_backbone
 from utils.cli import DEFAULT_CONFIG, parse_arguments
-from utils.config import load_config
+from utils.config import load_config, run_name
 from utils.data import build_dataset, build_transform, eval_loader, train_loader
 from utils.files import check_folder
 from utils.loss import build_loss
@@ -23,7 +23,7 @@ def main() -> None:
     config_file = args.config or DEFAULT_CONFIG
     config = load_config(config_file, args.overrides)
     train, model = config.train, config.model
-    device = runtime.select_device(train.specific_gpu_num)
+    device = runtime.select_device(train.specific_gpu_num, one_size=True)
     workers = runtime.loader_workers(train.num_workers, device)
     runtime.seed_everything(train.seed)
 
@@ -56,7 +56,7 @@ def main() -> None:
             state_dict={}, backbone=model.backbone, classes=train_set.classes, config=config.as_dict()
         ),
         folder=Path(train.ckpt_dir),
-        name=f"{model.name}_{model.backbone}",
+        name=run_name(model),
         log_iter=train.log_iter,
     )
     log = trainer.log

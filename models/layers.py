@@ -1,4 +1,4 @@
-"""The two small things that every part of the network is made of."""
+"""What several parts of the network are made of."""
 
 from collections.abc import Sequence
 
@@ -7,17 +7,13 @@ from torch.nn import functional as F
 
 
 class ConvBNReLU(nn.Sequential):
-    """Convolve without bias, normalise, rectify; "same" padding, so that stride alone sets the output size."""
+    """A 3x3 convolution without bias, batch norm, ReLU; padded, so that the stride alone sets the output's size."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int = 3, *, stride: int = 1, relu: bool = True
-    ) -> None:
-        padding = kernel_size // 2
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(out_channels)
-        if relu:
-            self.relu = nn.ReLU(inplace=True)
+        self.relu = nn.ReLU(inplace=True)
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:

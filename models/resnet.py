@@ -38,6 +38,7 @@ class DilatedResNet(ResNet):
             self.bn1 = nn.BatchNorm2d(128)
             self.inplanes = 128  # what `_make_layer` takes as the channels that come in
             self.layer1 = self._make_layer(block, 64, layers[0])
+            initialize(self.conv1, self.layer1)
         dilate(self.layer3, 2)
         dilate(self.layer4, 4)
         del self.avgpool, self.fc
@@ -56,6 +57,12 @@ class DilatedResNet(ResNet):
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, deep_channels, H/8, W/8)."""
         return self.deep(self.shallow(image))
+
+
+def initialize(*modules: nn.Module) -> None:
+    """Draw the weights of convs as torchvision does for the rest of its ResNet."""
+    for conv in (m for module in modules for m in module.modules() if isinstance(m, nn.Conv2d)):
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
 
 
 def deep_stem(channels: int, out_channels: int) -> nn.Sequential:

@@ -27,7 +27,7 @@ def files(folder: Path) -> dict[str, tuple[int, int]]:
 def refused(run_script, tmp_path):
     """Give a function that runs a script, makes sure that it refuses in one line, and returns that line.
 
-    `logs` lets files in `ckpt_dir` pass that a run keeps of itself until then.
+    `logs` lets files in `ckpt_dir` pass that a run keeps of itself until then, and the figures of an earlier one go.
     """
 
     def check(name: str, *arguments: object, logs: bool = False) -> str:
@@ -39,8 +39,8 @@ def refused(run_script, tmp_path):
         assert "Traceback" not in result.out and ".part" not in lines[0]
         after = files(tmp_path)
         new = [path for path in after if after[path] != before.get(path)]
-        assert not [path for path in new if not (logs and path.endswith(("train.log", "_color.png")))], new
-        assert before.keys() <= after.keys()
+        assert not [path for path in new if not (logs and path.endswith(("train.log", "last.pth", "_color.png")))], new
+        assert not [path for path in before if path not in after and not (logs and path.endswith("metrics.json"))]
         return lines[0]
 
     return check
@@ -98,8 +98,8 @@ def test_configuration_file(refused, folder_data, tmp_path, script):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_gpu(refused, folder_data, checkpoint_path, monkeypatch, script):
     given = [*arguments(script, folder_data), f"test.ckpt_path={checkpoint_path}"]
-    line = refused(script, *given, "train.specific_gpu_num='0,1'")
-    assert has(line, "train.specific_gpu_num", "one GPU", "'0,1'")
+    line = refused(script, *given, "train.specific_gpu_num=first")
+    assert has(line, "train.specific_gpu_num", "number of a GPU", "'first'")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     line = refused(script, *given, "train.specific_gpu_num=3")
@@ -183,9 +183,10 @@ def test_sample(refused, folder_data, checkpoint_path, script, fault, words):
 
 
 def test_validation_sample(refused, folder_data):
-    """It comes to light after the first epoch; what is left behind is whole."""
+    """It comes to light after the first epoch, whose weights are kept."""
     spoil(folder_data.root / "val" / "1.png", folder_data.root / "val_mask" / "1.png", "value")
     assert has(refused("train", "--config", folder_data.config, logs=True), "val_mask/1.png", "the value 7")
+    assert read_checkpoint(folder_data.ckpt_dir / "last.pth").epoch == 1
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -325,7 +326,7 @@ def test_damaged_checkpoint(refused, folder_data, checkpoint_path, tmp_path, cha
 
 
 @pytest.mark.parametrize(
-    ("change", "word"), [({"config": 5}, "config"), ({"config": {"train": {"epoch": 1}}}, "train.epoch")], ids=str
+    ("change", "word"), [({"config": 5}, "config"), ({"config": {"dataset": {"roots": 1}}}, "dataset.roots")], ids=str
 )
 def test_checkpoint_with_a_configuration_of_another_kind(refused, checkpoint_path, tmp_path, change, word):
     """Evaluation without --config reads the checkpoint's own."""
@@ -369,13 +370,14 @@ def test_evaluation_without_labels(refused, folder_data, checkpoint_path):
     assert has(line, "no labels", "test.split")
 
 
-def test_evaluation_that_fails_leaves_the_figures_of_the_last(refused, run_script, folder_data, checkpoint_path):
+def test_evaluation_that_fails_leaves_no_figures_of_an_earlier_one(refused, run_script, folder_data, checkpoint_path):
     given = ["--config", folder_data.config, f"test.ckpt_path={checkpoint_path}"]
     assert run_script("evaluate", *given).code == 0
     figures = folder_data.ckpt_dir / "evaluate_output" / "metrics.json"
     assert json.loads(figures.read_text())["images"] == 2
     put(folder_data.root / "val_mask" / "1.png", np.full((48, 64), 9))
     refused("evaluate", *given, logs=True)
+    assert not figures.exists()
 
 
 # --- what inference is given

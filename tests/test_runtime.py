@@ -45,11 +45,19 @@ def test_gpu_that_does_not_exist(gpus):
 
 
 @pytest.mark.parametrize("count", [0, 2])
-@pytest.mark.parametrize("number", ["-1", "0,1", "", "cuda:0", "first", "1.0", "²"])
+@pytest.mark.parametrize("number", ["-1", "0,", "", "cuda:0", "first", "1.0", "²"])
 def test_what_is_no_gpu_number(gpus, count, number):
     gpus(count)
     with pytest.raises(ValueError, match=r"train\.specific_gpu_num"):
         runtime.select_device(number)
+
+
+def test_several_gpus_are_refused_where_there_are_some(gpus):
+    gpus(2)
+    with pytest.raises(ValueError, match="names 2 GPUs"):
+        runtime.select_device("0, 1")
+    gpus(0)
+    assert runtime.select_device("0, 1").type == "cpu"  # a file written for two GPUs is still a file to try out
 
 
 def test_seed_makes_the_same_numbers_again():

@@ -46,7 +46,7 @@ def test_training_reports_and_leaves_best_and_last(trained):
     records = [json.loads(line) for line in (folder / "run" / "train.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in records] == [1, 2]
     assert [record["iteration"] for record in records] == [2, 4]  # five images, batches of two, the rest dropped
-    assert records[-1]["lr_backbone"] == 0 and records[0]["loss"] > 0
+    assert records[0]["lr_backbone"] == 0.01 and records[0]["loss"] > 0
     last = read_checkpoint(folder / "run" / "last.pth")
     assert (last.epoch, last.iteration, last.backbone, len(last.classes)) == (2, 4, "resnet18", 19)
     assert last.training is not None and read_checkpoint(best).training is None
@@ -56,13 +56,13 @@ def test_training_reports_and_leaves_best_and_last(trained):
 def test_evaluation_needs_only_the_checkpoint_and_agrees_with_training(trained):
     folder, _ = trained
     printed = run("evaluate.py", "test.ckpt_path=run/last.pth", cwd=folder)
-    metrics = json.loads((folder / "run" / "evaluate_output" / "metrics.json").read_text())
+    metrics = json.loads((folder / "ckpt" / "evaluate_output" / "metrics.json").read_text())
     validated = json.loads((folder / "run" / "train.jsonl").read_text().splitlines()[-1])
     assert metrics["images"] == 3
     assert metrics["miou"] == pytest.approx(validated["miou"], abs=1e-9)
     assert metrics["class_iou"] == validated["class_iou"]
     assert f"mIoU {100 * metrics['miou']:.2f} %" in printed
-    pictures = sorted((folder / "run" / "evaluate_output").glob("*_color.png"))
+    pictures = sorted((folder / "ckpt" / "evaluate_output").glob("*_color.png"))
     assert len(pictures) == 3 and Image.open(pictures[0]).size == (128, 64)
 
 

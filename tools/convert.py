@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository, of which this is a script
@@ -20,7 +21,7 @@ def main() -> None:
         raise ValueError(f"{args.target} exists already; name another file, or delete it")
     checkpoint = read_checkpoint(args.source)
     checkpoint.build()  # an error where a tensor is missing, left over or misshapen
-    save_checkpoint(args.target, checkpoint)
+    save_checkpoint(args.target, replace(checkpoint, training=None))
     classes, tensors = len(checkpoint.classes), len(checkpoint.state_dict)
     print(f"{args.target}: {checkpoint.backbone}, {classes} classes, {tensors} tensors")
     print(f"left out, since nothing uses them: {', '.join(checkpoint.dropped) or 'none'}")

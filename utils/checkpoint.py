@@ -1,7 +1,8 @@
 """Weights in and out: self-describing checkpoints, the published file, ImageNet backbones."""
 
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,10 @@ class Checkpoint:
         mean, std: of the images it was trained on, see `dataset.transforms.Normalize`.
         config: of the training run, as plain values; empty for the published file.
         epoch, iteration: how many were done.
-        metrics: of the last validation, see `ConfusionMatrix.summary`.
+        metrics: of the latest validation, see `ConfusionMatrix.summary`.
         training: what training goes on from (optimiser, schedule, …); None in weights that are to be used only.
         dropped: names of tensors of the file that nothing uses.
+        named: whether the classes' names are the file's own, not assumed.
         source: the file it was read from, to be named in errors.
     """
 
@@ -47,6 +49,7 @@ class Checkpoint:
     metrics: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] | None = None
     dropped: tuple[str, ...] = ()
+    named: bool = True
     source: Path | None = None
 
     def build(self) -> ICNet:
@@ -57,10 +60,15 @@ class Checkpoint:
         """
         network = ICNet(num_classes=len(self.classes), backbone=self.backbone)
         try:
-            load_state(network, self.state_dict)
+            load_state(network, self.state_dict, name_of=str if self.named else published.original_name)
         except ValueError as error:
             raise ValueError(f"{self.source}: {error}" if self.source else str(error)) from None
         return network.eval()
+
+    def describe(self) -> str:
+        """Say in a line what it is, and what of the file is not used."""
+        unused = f"; of its tensors nothing uses {', '.join(self.dropped)}" if self.dropped else ""
+        return f"{self.source} ({self.backbone}, {len(self.classes)} classes){unused}"
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
@@ -112,37 +120,44 @@ def load_model(path: str | Path) -> ICNet:
     return read_checkpoint(path).build()
 
 
-def find_checkpoint(ckpt_path: str | None, ckpt_dir: str) -> Path:
+def find_checkpoint(ckpt_path: str | None, ckpt_dir: str, *, name: str) -> Path:
     """Return the checkpoint to use: the one that is named, else the best in the folder.
+
+    Args:
+        name: how the file names of the configured network begin; others count only where it has none.
 
     Raises:
         FileNotFoundError: there is none.
     """
     if ckpt_path is not None:
         return Path(ckpt_path)
-    found = [(float(match[1]), path) for path in Path(ckpt_dir).glob("*.pth") if (match := _BEST.search(path.name))]
+    found = [
+        (path.name.startswith(name), float(match[1]), path)
+        for path in Path(ckpt_dir).glob("*.pth")
+        if (match := re.search(r"_(\d\.\d+)_best_model\.pth$", path.name))
+    ]
     if not found:
         raise FileNotFoundError(
             f"no *_best_model.pth in {ckpt_dir}; train first, or set test.ckpt_path to a checkpoint"
         )
-    return max(found)[1]
+    return max(found)[2]
 
 
-_BEST = re.compile(r"_(\d\.\d+)_best_model\.pth$")  # as the published file is named: {name}_{backbone}_{epoch}_{mIoU}
-
-
-def load_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+def load_state(module: nn.Module, state: Mapping[str, Tensor], *, name_of: Callable[[str], str] = str) -> None:
     """Load weights, every one of them.
+
+    Args:
+        name_of: what the file calls a tensor, for errors.
 
     Raises:
         ValueError: tensors that are missing, left over or of another shape, by name.
     """
     own = module.state_dict()
     faults = {
-        "missing": [name for name in own if name not in state],
-        "unknown": [name for name in state if name not in own],
+        "missing": [name_of(name) for name in own if name not in state],
+        "unknown": [name_of(name) for name in state if name not in own],
         "of another shape": [
-            f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
+            f"{name_of(name)} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
             for name in own
             if name in state and state[name].shape != own[name].shape
         ],
@@ -195,7 +210,9 @@ def _load(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path}; train first, or set test.ckpt_path to a checkpoint")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an error says it all
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a broken file raises depends on where it is broken
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         if "Weights only load failed" in reason[0]:
@@ -207,7 +224,8 @@ def _plain_state(content: Any) -> dict[str, Tensor]:
     """Return a bare state dict, without the `module.` that DataParallel puts before each name."""
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         return {}
-    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+    prefix = "module." if all(str(name).startswith("module.") for name in content) else ""
+    return {str(name).removeprefix(prefix): tensor for name, tensor in content.items()}
 
 
 def _from_own(content: Mapping[str, Any]) -> Checkpoint:
@@ -233,7 +251,10 @@ def _from_own(content: Mapping[str, Any]) -> Checkpoint:
 
 def _from_published(state: Mapping[str, Tensor]) -> Checkpoint:
     converted, dropped = published.convert(state)
-    count = len(converted["classifier.weight"])
+    outputs = [converted[name] for name in converted if name.endswith("classifier.weight")]
+    if not outputs:
+        raise ValueError("missing: head.conv_cls.weight")
+    count = len(outputs[-1])
     classes = cityscapes_classes()
     if count != len(classes):
         classes = class_table([f"class {index}" for index in range(count)], ())
@@ -242,8 +263,9 @@ def _from_published(state: Mapping[str, Tensor]) -> Checkpoint:
         backbone=published.backbone_of(converted),
         classes=classes,
         dropped=tuple(dropped),
+        named=False,
     )
 
 
-def _brief(names: list[str], most: int = 4) -> str:
+def _brief(names: list[str], most: int = 20) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

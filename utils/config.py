@@ -155,3 +155,14 @@ def load_config(source: str | Path | Mapping, overrides: Sequence[str] = (), *, 
             f"augment.scale_min ({config.augment.scale_min}) is above augment.scale_max ({config.augment.scale_max})"
         )
     return config
+
+
+def run_name(model: ModelConfig) -> str:
+    """How the names of a network's checkpoints begin, as the published file's does."""
+    return f"{model.name}_{model.backbone}"
+
+
+def data_of(trained: Mapping) -> dict[str, Any]:
+    """Return, of the configuration that a checkpoint carries, what says where its data are."""
+    root = {key: value for key, value in trained.get("train", {}).items() if key == "cityscapes_root"}
+    return {"dataset": trained.get("dataset"), "train": root}

@@ -1,8 +1,7 @@
 """Datasets and loaders, as the configuration describes them."""
 
-from pathlib import Path
-
 import numpy as np
+import torch
 from torch.utils.data import DataLoader
 
 from dataset.cityscapes import find_cityscapes
@@ -18,6 +17,7 @@ from dataset.labels import (
 from dataset.segmentation import EpochSampler, Sample, SegmentationDataset
 from dataset.streets import generate
 from dataset.transforms import Compose, train_transform
+from utils.checkpoint import Checkpoint
 from utils.config import AugmentConfig, DatasetConfig, ModelConfig
 
 
@@ -65,6 +65,11 @@ def _find_folder(config: DatasetConfig, split: str) -> tuple[list[Sample], Class
         raise ValueError("dataset.classes is empty: list the classes' names in the order of the masks' values")
     classes = class_table(config.classes, config.colors)
     samples = find_folder(_root(config), images=patterns.images, masks=patterns.masks)
+    if config.ignore_index < len(classes):
+        raise ValueError(
+            f"dataset.ignore_index is {config.ignore_index}, which is class {classes.names[config.ignore_index]!r}; "
+            "give the ignored value another number"
+        )
     mapping = {index: index for index in range(len(classes))} | {config.ignore_index: IGNORE_INDEX}
     return samples, classes, lookup_table(mapping)
 
@@ -111,20 +116,21 @@ def eval_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int) 
 
 
 def _worker_options(workers: int) -> dict:
-    return {"num_workers": workers, "persistent_workers": workers > 0}
+    return {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": torch.cuda.is_available()}
 
 
-def check_classes(dataset: SegmentationDataset, classes: ClassTable, checkpoint: Path) -> None:
+def check_classes(dataset: SegmentationDataset, checkpoint: Checkpoint) -> None:
     """Make sure that a checkpoint and a dataset mean the same by their class indices.
 
     Raises:
         ValueError: another number of classes, or other names.
     """
-    if len(dataset.classes) != len(classes):
+    ours, theirs = dataset.classes, checkpoint.classes
+    if len(ours) != len(theirs):
         raise ValueError(
-            f"{checkpoint} has {len(classes)} classes, the dataset has {len(dataset.classes)}; "
+            f"{checkpoint.source} has {len(theirs)} classes, the dataset has {len(ours)}; "
             "give the --config that it was trained with, or another test.ckpt_path"
         )
-    differing = [f"{a} / {b}" for a, b in zip(classes.names, dataset.classes.names, strict=True) if a != b]
-    if differing:
-        raise ValueError(f"{checkpoint} and the dataset name their classes differently: {', '.join(differing[:3])}")
+    differing = [f"{a} / {b}" for a, b in zip(theirs.names, ours.names, strict=True) if a != b]
+    if differing and checkpoint.named:
+        raise ValueError(f"{checkpoint.source} and the dataset name classes differently: {', '.join(differing[:3])}")

@@ -83,7 +83,7 @@ def build_loss(config: LossConfig, dataset: SegmentationDataset) -> CascadeLoss:
     """The loss, its class weights given or computed from the training set.
 
     Raises:
-        ValueError: weights for another number of classes.
+        ValueError: weights for another number of classes, or impossible ones.
     """
     weights = None
     if config.class_weights:
@@ -91,6 +91,8 @@ def build_loss(config: LossConfig, dataset: SegmentationDataset) -> CascadeLoss:
             raise ValueError(
                 f"loss.class_weights has {len(config.class_weights)} values, the dataset {len(dataset.classes)} classes"
             )
+        if min(config.class_weights) < 0 or config.balance != "none":
+            raise ValueError("loss.class_weights must be 0 or more, and loss.balance none beside them")
         weights = torch.tensor(config.class_weights)
     elif config.balance == "log":
         weights = balanced_weights(torch.from_numpy(dataset.count_pixels())).float()

@@ -57,7 +57,7 @@ class Predictor:
         """Return the share of the picture that each class present takes, largest first."""
         counts = np.bincount(labels.ravel(), minlength=len(self.classes))
         order = np.argsort(-counts, kind="stable")
-        return {self.classes.names[i]: counts[i] / labels.size for i in order if counts[i]}
+        return {self.classes.names[i]: float(counts[i] / labels.size) for i in order if counts[i]}
 
     @staticmethod
     def _as_array(image: np.ndarray | Image.Image | str | Path) -> np.ndarray:

@@ -10,22 +10,28 @@ import numpy as np
 import torch
 
 
-def select_device(gpu: str) -> torch.device:
+def select_device(gpu: str, *, one_size: bool = False) -> torch.device:
     """Choose the CUDA device of that number, or the CPU where there is no CUDA.
 
+    Args:
+        one_size: all images will have one size, so it pays to try which convolution algorithm is fastest.
+
     Raises:
-        ValueError: no number, or one that this machine does not have.
+        ValueError: no number, several, or one that this machine does not have.
     """
-    if not (gpu.strip().isascii() and gpu.strip().isdecimal()):
-        raise ValueError(f"train.specific_gpu_num must be the number of one GPU, got {gpu!r}")
+    numbers = [number.strip() for number in gpu.split(",")]
+    if not all(number.isascii() and number.isdecimal() for number in numbers):
+        raise ValueError(f"train.specific_gpu_num must be the number of a GPU, got {gpu!r}")
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    if int(gpu) >= torch.cuda.device_count():
+    if len(numbers) > 1:
+        raise ValueError(f"train.specific_gpu_num names {len(numbers)} GPUs ({gpu}), but one is used; name that")
+    if int(numbers[0]) >= torch.cuda.device_count():
         raise ValueError(
             f"train.specific_gpu_num is {gpu}, but this machine has {torch.cuda.device_count()} GPU(s), numbered from 0"
         )
-    torch.backends.cudnn.benchmark = True  # crops are all of one size
-    return torch.device("cuda", int(gpu))
+    torch.backends.cudnn.benchmark = one_size
+    return torch.device("cuda", int(numbers[0]))
 
 
 def describe(device: torch.device) -> str:
@@ -61,6 +67,9 @@ def run(main: Callable[[], int | None]) -> None:
         if sys.flags.dev_mode:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
+        code = 2
+    except torch.cuda.OutOfMemoryError:
+        print("error: the GPU's memory is full; lower train.train_batch_size or model.crop_size", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -1,8 +1,10 @@
 """A training run: epochs, validations, checkpoints, records."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -49,35 +51,43 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.log = open_log(self.folder / "train.log")
+        self.started = time.strftime("%Y-%m-%d %H:%M:%S")
         self.epoch = 0
+        self.metrics: dict[str, Any] = {}
         self.best_miou = -1.0
         self.best_path: Path | None = None
 
-    def fit(self, *, epochs: int, val_epoch: int) -> dict[str, Any]:
-        """Train for `epochs`, validating every `val_epoch` of them and after the last; return the last figures."""
-        metrics: dict[str, Any] = {}
+    def fit(self, *, epochs: int, val_epoch: int) -> None:
+        """Train for `epochs`, validating every `val_epoch` of them and after the last."""
         while self.epoch < epochs:
             start = time.perf_counter()
             self.epoch += 1
-            loss = self._train_epoch(epochs)
-            record = {"epoch": self.epoch, "iteration": self.epoch * len(self.train_batches), "loss": loss}
-            record |= {f"lr_{g['name']}": g["lr"] for g in self.optimizer.param_groups}
-            if self.epoch % val_epoch == 0 or self.epoch == epochs:
-                metrics = self._validate()
-                record |= {key: metrics[key] for key in ("miou", "pixel_accuracy", "class_iou")}
+            record: dict[str, Any] = {"run": self.started, "epoch": self.epoch, "iteration": self.iteration}
+            record |= {f"lr_{group['name']}": group["lr"] for group in self.optimizer.param_groups}  # at the beginning
+            record["loss"] = self._train_epoch(epochs)
+            try:
+                if self.epoch % val_epoch == 0 or self.epoch == epochs:
+                    self._validate()
+                    record |= {key: self.metrics[key] for key in ("miou", "pixel_accuracy", "class_iou")}
+            finally:  # an epoch's training is not lost to a fault in validation
+                self._save_last()
             record["seconds"] = round(time.perf_counter() - start, 2)
-            self._save(metrics if "miou" in record else {})
             append_json_line(self.folder / "train.jsonl", record)
             self.log.info(self._line(record, epochs))
-        self.log.info(format_table(metrics))
-        return metrics
+        self.log.info(format_table(self.metrics))
+
+    @property
+    def iteration(self) -> int:
+        """How many iterations the epochs up to this one have."""
+        return self.epoch * len(self.train_batches)
 
     def _train_epoch(self, epochs: int) -> float:
         self.train_batches.sampler.epoch = self.epoch
+        steps = count(1)
         with progress(self.train_batches, f"epoch {self.epoch}/{epochs}") as bar:
 
             def on_step(loss: Tensor) -> None:
-                if bar.n % self.log_iter == 0:  # reading the loss waits for the device
+                if next(steps) % self.log_iter == 0:  # reading the loss waits for the device
                     self._check(loss.item())
                     bar.set_postfix(loss=f"{loss.item():.3f}", lr=f"{self.scheduler.get_last_lr()[0]:.5f}")
 
@@ -90,46 +100,48 @@ class Trainer:
                 scheduler=self.scheduler,
                 device=self.device,
                 on_step=on_step,
-            ).item()
-        return self._check(loss)
+            )
+        return self._check(loss.item())
 
     def _check(self, loss: float) -> float:
-        if loss != loss or loss in (float("inf"), float("-inf")):
+        if not math.isfinite(loss):
             rates = ", ".join(f"{group['name']} {group['lr']:g}" for group in self.optimizer.param_groups)
             raise ValueError(
                 f"the loss became {loss} in epoch {self.epoch} (learning rates: {rates}); lower optimizer.init_lr; "
-                f"the checkpoints in {self.folder} are from before"
+                f"what {self.folder} holds is from before"
             )
         return loss
 
-    def _validate(self) -> dict[str, Any]:
+    def _validate(self) -> None:
         names = self.description.classes.names
         with progress(self.val_batches, "validation") as bar:
             confusion = evaluate(
                 self.network, bar, num_classes=len(names), normalize=self.normalize, device=self.device
             )
-        return confusion.summary(names)
-
-    def _save(self, metrics: dict[str, Any]) -> None:
-        checkpoint = replace(
-            self.description,
-            state_dict=self.network.state_dict(),
-            epoch=self.epoch,
-            iteration=self.epoch * len(self.train_batches),
-            metrics=metrics,
-        )
-        if metrics and metrics["miou"] > self.best_miou:
-            former, self.best_miou = self.best_path, metrics["miou"]
-            self.best_path = self.folder / f"{self.name}_{self.epoch}_{metrics['miou']:.3f}_best_model.pth"
-            save_checkpoint(self.best_path, checkpoint)
+        self.metrics = confusion.summary(names)
+        if self.metrics["miou"] > self.best_miou:
+            former, self.best_miou = self.best_path, self.metrics["miou"]
+            self.best_path = self.folder / f"{self.name}_{self.epoch}_{self.best_miou:.3f}_best_model.pth"
+            save_checkpoint(self.best_path, self._checkpoint())
             if former is not None and former != self.best_path:
                 former.unlink(missing_ok=True)
+
+    def _save_last(self) -> None:
         training = {
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "best_miou": self.best_miou,
         }
-        save_checkpoint(self.folder / "last.pth", replace(checkpoint, training=training))
+        save_checkpoint(self.folder / "last.pth", replace(self._checkpoint(), training=training))
+
+    def _checkpoint(self) -> Checkpoint:
+        return replace(
+            self.description,
+            state_dict=self.network.state_dict(),
+            epoch=self.epoch,
+            iteration=self.iteration,
+            metrics=self.metrics,
+        )
 
     def _line(self, record: dict[str, Any], epochs: int) -> str:
         quality = ""
