@@ -7,9 +7,9 @@ import torch
 from dataset.transforms import Normalize
 from models import ICNet
 from utils import runtime
-from utils.checkpoint import Checkpoint, load_backbone
+from utils.checkpoint import Checkpoint, find_last, load_backbone, read_checkpoint
 from utils.cli import DEFAULT_CONFIG, parse_arguments
-from utils.config import load_config, run_name
+from utils.config import check_resumable, load_config, run_name
 from utils.data import build_dataset, build_transform, eval_loader, train_loader
 from utils.files import check_folder
 from utils.loss import build_loss
@@ -58,12 +58,19 @@ def main() -> None:
         folder=Path(train.ckpt_dir),
         name=run_name(model),
         log_iter=train.log_iter,
+        save_iter=train.save_iter,
     )
+    if (last := find_last(train.resume, train.ckpt_dir)) is not None:
+        checkpoint = read_checkpoint(last)
+        check_resumable(config, checkpoint.config)
+        trainer.resume(checkpoint)
     log = trainer.log
     log.info(f"configuration {' '.join([str(config_file), *args.overrides])}")
     log.info(f"device: {runtime.describe(device)}, {workers} loader processes")
     log.info(f"data: {len(train_set)} images to train on, {len(val_set)} to validate, {len(train_set.classes)} classes")
     log.info(f"network: {model.backbone}, {model.backbone_weights or 'random'} weights in the backbone")
+    if trainer.iteration:
+        log.info(f"resumed from {last}, after {trainer.epoch} epochs, iteration {trainer.iteration}")
     trainer.fit(epochs=train.epochs, val_epoch=train.val_epoch)
     log.info(f"best checkpoint: {trainer.best_path}")
     log.info(f"log: {trainer.folder / 'train.log'}, figures of each epoch: {trainer.folder / 'train.jsonl'}")

@@ -123,19 +123,21 @@ class EpochSampler(Sampler):
 
     Attributes:
         epoch: set it before each pass; it travels with the keys, so workers that live on see it too.
+        skip: how many samples to leave out at the beginning, to go on within an epoch.
     """
 
     def __init__(self, length: int, *, seed: int) -> None:
         self.length = length
         self.seed = seed
         self.epoch = 0
+        self.skip = 0
 
     def __len__(self) -> int:
         return self.length
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        return ((self.epoch, int(index)) for index in order)
+        return ((self.epoch, int(index)) for index in order[self.skip :])
 
 
 def _ranges(values: np.ndarray) -> str:

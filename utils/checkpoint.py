@@ -143,6 +143,14 @@ def find_checkpoint(ckpt_path: str | None, ckpt_dir: str, *, name: str) -> Path:
     return max(found)[2]
 
 
+def find_last(resume: str | None, ckpt_dir: str) -> Path | None:
+    """Return the checkpoint to go on from: the one that is named, for "auto" the folder's `last.pth`, or None."""
+    if resume != "auto":
+        return None if resume is None else Path(resume)
+    last = Path(ckpt_dir) / "last.pth"
+    return last if last.is_file() else None
+
+
 def load_state(module: nn.Module, state: Mapping[str, Tensor], *, name_of: Callable[[str], str] = str) -> None:
     """Load weights, every one of them.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from models import BACKBONES
-from utils.settings import copy_of, fill, option, override, read_yaml
+from utils.settings import copy_of, fill, flatten, option, override, read_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +102,8 @@ class TrainConfig:
     val_epoch: int = option(1, low=1)  # epochs between validations
     ckpt_dir: str = "ckpt"
     split: str = "train"
+    resume: str | None = None  # a last.pth to go on from; auto: the one in ckpt_dir, if there is one
+    save_iter: int | None = option(None, low=1)  # iterations between saves within an epoch; none: at its end only
     num_workers: int | None = option(None, low=0)  # loader processes; none: by the machine
     seed: int = option(0, low=0, high=2**32 - 1)  # what NumPy takes
 
@@ -166,3 +168,26 @@ def data_of(trained: Mapping) -> dict[str, Any]:
     """Return, of the configuration that a checkpoint carries, what says where its data are."""
     root = {key: value for key, value in trained.get("train", {}).items() if key == "cityscapes_root"}
     return {"dataset": trained.get("dataset"), "train": root}
+
+
+_HARMLESS = {  # keys that a run may be resumed with another value of
+    *(f"train.{key}" for key in ("specific_gpu_num", "valid_batch_size", "cityscapes_root", "log_iter", "val_epoch")),
+    *(f"train.{key}" for key in ("ckpt_dir", "resume", "save_iter", "num_workers")),
+    *("dataset.root", "dataset.cache", "model.backbone_weights", "test.ckpt_path"),
+}
+
+
+def check_resumable(config: Config, trained: Mapping) -> None:
+    """Make sure that a run goes on with what it began with.
+
+    Args:
+        trained: the configuration in the checkpoint, as plain values.
+
+    Raises:
+        ValueError: keys that have another value now, with both values.
+    """
+    now, then = flatten(config.as_dict()), flatten(fill(Config, trained).as_dict())
+    keys = [key for key in now if now[key] != then[key] and key not in _HARMLESS]
+    changed = [f"{key} (was {then[key]}, is {now[key]})" for key in keys]
+    if changed:
+        raise ValueError(f"the run to resume was begun with other settings: {', '.join(changed)}")

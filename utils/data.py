@@ -1,5 +1,7 @@
 """Datasets and loaders, as the configuration describes them."""
 
+import signal
+
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
@@ -116,7 +118,16 @@ def eval_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int) 
 
 
 def _worker_options(workers: int) -> dict:
-    return {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": torch.cuda.is_available()}
+    return {
+        "num_workers": workers,
+        "persistent_workers": workers > 0,
+        "pin_memory": torch.cuda.is_available(),
+        "worker_init_fn": _leave_interrupts_to_the_main_process,
+    }
+
+
+def _leave_interrupts_to_the_main_process(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal
 
 
 def check_classes(dataset: SegmentationDataset, checkpoint: Checkpoint) -> None:

@@ -23,19 +23,15 @@ def train_one_epoch(
     scheduler: LRScheduler,
     device: torch.device,
     on_step: Callable[[Tensor], None] = lambda loss: None,
-) -> Tensor:
+) -> None:
     """Train on every batch once.
 
     Args:
         batches: of `image` (B, 3, H, W) uint8 and `target` (B, H, W) uint8.
         scheduler: stepped at every iteration.
-        on_step: called with the loss of each iteration, still on the device: reading it waits for the device.
-
-    Returns:
-        the mean loss, a scalar on the device.
+        on_step: called after each iteration with its loss, still on the device: reading it waits for the device.
     """
     network.train()
-    losses = []
     for batch in batches:
         image = normalize(batch["image"].to(device, non_blocking=True))
         target = batch["target"].to(device, non_blocking=True)
@@ -44,9 +40,7 @@ def train_one_epoch(
         loss.backward()
         optimizer.step()
         scheduler.step()
-        losses.append(loss.detach())
-        on_step(losses[-1])
-    return torch.stack(losses).mean()
+        on_step(loss.detach())
 
 
 @torch.inference_mode()

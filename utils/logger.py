@@ -39,6 +39,7 @@ def append_json_line(path: Path, record: dict[str, Any]) -> None:
         file.write(json.dumps(record) + "\n")
 
 
-def progress(items: Iterable, name: str, *, total: int | None = None, unit: str = "it") -> tqdm:
+def progress(items: Iterable, name: str, *, total: int | None = None, initial: int = 0, unit: str = "it") -> tqdm:
     """Show a bar while `items` are worked through; none where the output is no terminal, and none is left behind."""
-    return tqdm(items, desc=name, total=total, unit=unit, leave=False, dynamic_ncols=True, disable=None)
+    layout = {"leave": False, "dynamic_ncols": True, "disable": None}
+    return tqdm(items, desc=name, total=total, initial=initial, unit=unit, **layout)

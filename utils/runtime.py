@@ -3,8 +3,12 @@
 import os
 import random
 import re
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,6 +52,50 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def random_state() -> dict[str, Any]:
+    """Return the state of all random generators, as plain values and tensors."""
+    kind, keys, *rest = np.random.get_state()
+    numpy_state = [kind, torch.from_numpy(keys.astype(np.int64)), *rest]
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"python": random.getstate(), "numpy": numpy_state, "torch": torch.get_rng_state(), "cuda": cuda}
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Set the generators to what `random_state` returned."""
+    version, values, gauss = state["python"]
+    random.setstate((version, tuple(values), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+class Interruption(Exception):
+    """A signal asked the program to end, and it did so in good order; the message says how to go on."""
+
+
+@contextmanager
+def catching_signals() -> Iterator[Callable[[], bool]]:
+    """Note SIGINT and SIGTERM in place of ending at once; give a function that tells whether one came.
+
+    A second signal ends the program at once.
+    """
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
 def loader_workers(setting: int | None, device: torch.device) -> int:
     """Choose the number of loader processes: the setting, else by the cores that this process may use."""
     if setting is not None:
@@ -71,6 +119,9 @@ def run(main: Callable[[], int | None]) -> None:
     except torch.cuda.OutOfMemoryError:
         print("error: the GPU's memory is full; lower train.train_batch_size or model.crop_size", file=sys.stderr)
         code = 2
+    except Interruption as interruption:
+        print(interruption, file=sys.stderr)
+        code = 130
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         code = 130

@@ -19,6 +19,14 @@ def option(default: Any, **limits: Any) -> Any:
     return field(default=default, metadata=limits)
 
 
+def flatten(values: Mapping, prefix: str = "") -> dict[str, Any]:
+    """Turn nested sections into one mapping by dotted path."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
 def read_yaml(path: Path) -> dict:
     """Read the sections of a YAML file.
 

@@ -1,0 +1,141 @@
+"""A run that is stopped and resumed is the run that was not."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from dataset.transforms import Normalize
+from models import ICNet
+from utils import trainer as trainer_module
+from utils.checkpoint import Checkpoint, read_checkpoint
+from utils.config import check_resumable, load_config
+from utils.data import build_dataset, build_transform, eval_loader, train_loader
+from utils.loss import CascadeLoss
+from utils.optim import build_optimizer, build_scheduler
+from utils.runtime import Interruption, random_state, seed_everything, set_random_state
+from utils.trainer import Trainer
+
+REPOSITORY = Path(__file__).parent.parent
+EPOCHS = 3  # of two iterations
+
+
+@pytest.fixture
+def build(folder_data):
+    """Give a function that builds a trainer from nothing, as train.py does, with files in the given folder."""
+    config = load_config(folder_data.config)
+
+    def make(folder: Path, **options) -> Trainer:
+        seed_everything(0)
+        transform = build_transform(config.model, config.augment)
+        train_set = build_dataset(config.dataset, "train", cityscapes_root="", transform=transform)
+        network = ICNet(3, "resnet18")
+        optimizer = build_optimizer(network, config.optimizer)
+        batches = train_loader(train_set, batch_size=2, workers=0, seed=0)
+        return Trainer(
+            network=network,
+            criterion=CascadeLoss(),
+            optimizer=optimizer,
+            scheduler=build_scheduler(optimizer, config.optimizer, iterations=EPOCHS * len(batches)),
+            normalize=Normalize(),
+            train_batches=batches,
+            val_batches=eval_loader(build_dataset(config.dataset, "val", cityscapes_root=""), batch_size=1, workers=0),
+            device=torch.device("cpu"),
+            description=Checkpoint(state_dict={}, backbone="resnet18", classes=train_set.classes),
+            folder=folder,
+            name="icnet_resnet18",
+            **options,
+        )
+
+    return make
+
+
+def records(folder):
+    """The figures of each epoch, without the times."""
+    lines = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in ("run", "seconds")} for line in lines]
+
+
+def stop_after(monkeypatch, trainer, iteration):
+    """Let the trainer believe that a signal came during that iteration."""
+
+    @contextmanager
+    def catching():
+        yield lambda: trainer.iteration >= iteration
+
+    monkeypatch.setattr(trainer_module, "catching_signals", catching)
+
+
+@pytest.mark.parametrize("iteration", [1, 2, 3, 5])
+def test_stopped_and_resumed_equals_uninterrupted(build, tmp_path, monkeypatch, iteration):
+    whole = build(tmp_path / "whole")
+    whole.fit(epochs=EPOCHS, val_epoch=1)
+    with monkeypatch.context() as context:
+        stopped = build(tmp_path / "parts")
+        stop_after(context, stopped, iteration)
+        with pytest.raises(Interruption, match=rf"after iteration {iteration}, .*train\.resume=auto"):
+            stopped.fit(epochs=EPOCHS, val_epoch=1)
+    last = read_checkpoint(tmp_path / "parts" / "last.pth")
+    assert (last.iteration, last.epoch) == (iteration, iteration // 2)
+
+    resumed = build(tmp_path / "parts")
+    torch.rand(7)  # the generators are somewhere else by now
+    resumed.resume(last)
+    resumed.fit(epochs=EPOCHS, val_epoch=1)
+    ours, theirs = resumed.network.state_dict(), whole.network.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert records(tmp_path / "parts") == records(tmp_path / "whole")
+    assert resumed.best_path.name == whole.best_path.name
+    assert len(list((tmp_path / "parts").glob("*_best_model.pth"))) == 1
+
+
+def test_save_iter_saves_within_an_epoch(build, tmp_path, monkeypatch):
+    trainer = build(tmp_path / "run", save_iter=1)
+    saved = []
+    monkeypatch.setattr(trainer, "_save_last", lambda: saved.append(trainer.iteration))
+    trainer.fit(epochs=2, val_epoch=5)
+    assert saved == [1, 2, 3, 4]
+
+
+def test_weights_alone_are_not_resumed(build, tmp_path, checkpoint_path):
+    with pytest.raises(ValueError, match=r"weights only; training goes on from a last\.pth"):
+        build(tmp_path / "run").resume(read_checkpoint(checkpoint_path))
+
+
+def test_random_state_comes_back():
+    state = random_state()
+    first = torch.rand(3)
+    set_random_state(state)
+    assert torch.equal(torch.rand(3), first)
+
+
+def test_only_harmless_keys_may_change(folder_data):
+    trained = load_config(folder_data.config).as_dict()
+    check_resumable(load_config(folder_data.config, ["train.num_workers=1", "train.log_iter=3"]), trained)
+    with pytest.raises(ValueError, match=r"train\.epochs \(was 1, is 9\), model\.crop_size \(was 64|model\.crop_size"):
+        check_resumable(load_config(folder_data.config, ["train.epochs=9", "model.crop_size=32"]), trained)
+
+
+def test_sigterm_finishes_the_iteration_and_resume_goes_on(folder_data):
+    arguments = ["--config", str(folder_data.config), "train.epochs=12", "train.val_epoch=12", "train.resume=auto"]
+    command = [sys.executable, str(REPOSITORY / "train.py"), *arguments]
+    figures = folder_data.ckpt_dir / "train.jsonl"
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        while not figures.exists() and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, printed + errors
+    assert "train.resume=auto goes on" in errors and "Traceback" not in errors
+    stopped = read_checkpoint(folder_data.ckpt_dir / "last.pth")
+    assert 0 < stopped.iteration < 24
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"iteration {stopped.iteration}" in done.stdout
+    assert [record["epoch"] for record in records(folder_data.ckpt_dir)] == list(range(1, 13))
