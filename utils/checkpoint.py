@@ -1,8 +1,10 @@
 """Weights in and out: self-describing checkpoints, the published file, ImageNet backbones."""
 
 import re
+import sys
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -143,12 +145,12 @@ def find_checkpoint(ckpt_path: str | None, ckpt_dir: str, *, name: str) -> Path:
     return max(found)[2]
 
 
-def find_last(resume: str | None, ckpt_dir: str) -> Path | None:
-    """Return the checkpoint to go on from: the one that is named, for "auto" the folder's `last.pth`, or None."""
-    if resume != "auto":
-        return None if resume is None else Path(resume)
+def find_last(resume: str | None, ckpt_dir: str) -> Checkpoint | None:
+    """Read the checkpoint to go on from: the one that is named, for "auto" the folder's `last.pth` if it has one."""
     last = Path(ckpt_dir) / "last.pth"
-    return last if last.is_file() else None
+    if resume is None or (resume == "auto" and not last.is_file()):
+        return None
+    return read_checkpoint(last if resume == "auto" else resume)
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], *, name_of: Callable[[str], str] = str) -> None:
@@ -206,7 +208,8 @@ def _fetch(name: str, weights: str) -> dict[str, Tensor]:
         raise ValueError(f"model.backbone_weights {weights!r} is neither a file nor one of {', '.join(known)}")
     url = known[weights].url
     try:
-        return known[weights].get_state_dict(progress=True, check_hash=True)
+        with redirect_stderr(sys.stdout):  # where torch.hub shows its progress
+            return known[weights].get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network, or a broken download
         raise ValueError(
             f"could not fetch {url} ({error}); fetch it by other means and set model.backbone_weights to the file, "
@@ -216,7 +219,7 @@ def _fetch(name: str, weights: str) -> dict[str, Tensor]:
 
 def _load(path: Path) -> Any:
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {path}; train first, or set test.ckpt_path to a checkpoint")
+        raise FileNotFoundError(f"no checkpoint {path}; name another (test.ckpt_path, train.resume), or train first")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an error says it all
