@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from dataset.transforms import Normalize
 from models import ICNet
 from utils import runtime
-from utils.checkpoint import Checkpoint, find_last, load_backbone
+from utils.checkpoint import Checkpoint, find_last
 from utils.cli import DEFAULT_CONFIG, parse_arguments
 from utils.config import Config, check_resumable, load_config, run_name
 from utils.data import build_dataset, build_transform, eval_loader, train_loader
@@ -16,6 +16,7 @@ from utils.files import check_folder
 from utils.loss import build_loss
 from utils.optim import build_optimizer, build_scheduler
 from utils.trainer import Trainer
+from utils.weights import load_backbone
 
 
 def main() -> None:

@@ -68,7 +68,7 @@ class CascadeFeatureFusion(nn.Module):
 class ICNet(nn.Module):
     """The image cascade network (figure 2).
 
-    Built without touching disk or network; for ImageNet weights see `utils.checkpoint.load_backbone`.
+    Built without touching disk or network; for ImageNet weights see `utils.weights.load_backbone`.
 
     Args:
         num_classes: number of classes to tell apart.

@@ -14,11 +14,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from utils.checkpoint import Checkpoint, load_state, save_checkpoint
+from utils.checkpoint import Checkpoint, save_checkpoint
 from utils.engine import evaluate, train_one_epoch
 from utils.logger import append_json_line, open_log, progress
 from utils.metrics import format_table
 from utils.runtime import Interruption, catching_signals, random_state, set_random_state
+from utils.weights import load_state
 
 
 @dataclass(kw_only=True)
