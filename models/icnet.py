@@ -8,7 +8,7 @@ image ──────────► sub1: three convs of stride 2 ───�
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import ConvBNReLU, resize
+from models.layers import ConvBNReLU, dilated_conv_of_resized, resize
 from models.resnet import DilatedResNet
 
 MIN_SIZE = 32  # shortest side of an image, so that sub4 is left with a pixel to pool
@@ -57,10 +57,14 @@ class CascadeFeatureFusion(nn.Module):
             nn.Conv2d(high_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
         )
         self.aux_classifier = nn.Conv2d(out_channels, num_classes, 1, bias=False)
+        self.resize_last = low_channels >= 1024  # fewer do not outweigh the nine times more channels to resize
 
     def forward(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the fused features and, in training, the auxiliary logits, both at the size of `high`."""
-        low = self.conv_low(resize(low, high.shape[-2:]))
+        conv, norm = self.conv_low
+        size = high.shape[-2:]
+        # differs from the published code in the order of resizing and mixing channels, not in what comes out
+        low = norm(dilated_conv_of_resized(low, conv.weight, size) if self.resize_last else conv(resize(low, size)))
         aux = self.aux_classifier(low) if self.training else None
         return F.relu(low + self.conv_high(high)), aux
 

@@ -19,3 +19,27 @@ class ConvBNReLU(nn.Sequential):
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """Resize (B, C, H, W) bilinearly to `size`, corner pixels onto corner pixels, as the published network does."""
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
+
+
+def dilated_conv_of_resized(x: Tensor, weight: Tensor, size: Sequence[int], *, dilation: int = 2) -> Tensor:
+    """Give what a padded 3x3 convolution makes of `resize(x, size)`, with the channels mixed before the resize.
+
+    Convolution and bilinear resizing are both linear, so W * up(x), the sum over the nine taps k of W_k up(x) shifted,
+    is the sum of up(W_k x) shifted: nine 1x1 convolutions at the small size. Rows and columns are resized and summed
+    one after the other, so that fewer channels are left for the second resize.
+
+    Args:
+        x: (B, C, h, w).
+        weight: (D, C, 3, 3).
+        size: (H, W).
+
+    Returns:
+        (B, D, H, W).
+    """
+    (height, width), channels, d = size, len(weight), dilation
+    taps = weight.permute(2, 3, 0, 1).reshape(9 * channels, -1, 1, 1)
+    y = resize(F.conv2d(x, taps), (x.shape[-2], width))  # (B, 9 D, h, W)
+    y = F.pad(y, (d, d)).unflatten(1, (3, 3, channels))
+    y = sum(y[:, :, k, ..., k * d : k * d + width] for k in range(3)).flatten(1, 2)  # (B, 3 D, h, W)
+    y = F.pad(resize(y, (height, width)), (0, 0, d, d)).unflatten(1, (3, channels))
+    return sum(y[:, k, :, k * d : k * d + height] for k in range(3))

@@ -1,9 +1,12 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from models import BACKBONES, ICNet
 from models.icnet import CascadeFeatureFusion, PyramidPooling
+from models.layers import dilated_conv_of_resized, resize
 from utils.loss import CascadeLoss
 
 
@@ -99,3 +102,23 @@ def test_fusion_has_the_size_of_the_high_branch_and_is_rectified():
     assert fused.shape == (2, 4, 10, 12) and fused.min() >= 0
     assert aux.shape == (2, 3, 10, 12)
     assert fusion.eval()(torch.randn(1, 8, 5, 6), torch.randn(1, 6, 10, 12))[1] is None
+
+
+@pytest.mark.parametrize(("small", "large"), [((3, 5), (6, 10)), ((4, 4), (7, 9)), ((1, 1), (2, 3)), ((5, 3), (5, 3))])
+def test_conv_before_the_resize_is_the_conv_after_it(small, large):
+    x = torch.randn(2, 6, *small, dtype=torch.double, requires_grad=True)
+    weight = torch.randn(4, 6, 3, 3, dtype=torch.double, requires_grad=True)
+    ours = dilated_conv_of_resized(x, weight, large)
+    plain = F.conv2d(resize(x, large), weight, padding=2, dilation=2)
+    torch.testing.assert_close(ours, plain)
+    gradients = [torch.autograd.grad(y.square().sum(), (x, weight)) for y in (ours, plain)]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize(("backbone", "limit"), [("resnet50_v1s", 199), ("resnet50", 166)])
+def test_arithmetic_at_2048x1024(backbone, limit):
+    with torch.device("meta"):
+        network, image = ICNet(19, backbone).eval(), torch.empty(1, 3, 1024, 2048)
+    with FlopCounterMode(display=False) as counter:
+        network(image)
+    assert counter.get_total_flops() < limit * 1e9
