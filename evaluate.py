@@ -5,7 +5,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dataset.transforms import Normalize
 from utils import runtime
 from utils.checkpoint import find_checkpoint, read_checkpoint
 from utils.cli import DEFAULT_CONFIG, parse_arguments
@@ -15,7 +14,8 @@ from utils.engine import evaluate
 from utils.files import check_folder, write_json
 from utils.logger import open_log, progress
 from utils.media import output_names
-from utils.metrics import format_table
+from utils.metrics import ConfusionMatrix, format_table
+from utils.segmenter import Segmenter
 from utils.visualize import colorize, save_image
 
 
@@ -45,14 +45,9 @@ def main() -> None:
     def save(index: int, pred: Tensor) -> None:
         save_image(folder / f"{names[index]}_color.png", colorize(pred.cpu().numpy(), data.classes))
 
-    confusion = evaluate(
-        network,
-        progress(batches, "evaluation"),
-        num_classes=len(data.classes),
-        normalize=Normalize(checkpoint.mean, checkpoint.std),
-        device=device,
-        on_image=save,
-    )
+    confusion = ConfusionMatrix(len(data.classes), device)
+    segment = Segmenter(network, device=device, mean=checkpoint.mean, std=checkpoint.std)
+    evaluate(segment, progress(batches, "evaluation"), confusion=confusion, on_image=save)
     summary = confusion.summary(data.classes.names)
     write_json(folder / "metrics.json", summary | {"checkpoint": str(path), "split": config.test.split})
     log.info(format_table(summary))

@@ -100,6 +100,11 @@ class ICNet(nn.Module):
             in evaluation `{"out": logits (B, num_classes, H, W)}`; in training the logits of the cascade, `out` at
             1/4, `aux_8` at 1/8 and `aux_16` at 1/16 of the image's size, finest first.
         """
+        outputs = self.cascade(image)
+        return outputs if self.training else {"out": resize(outputs["out"], image.shape[-2:])}
+
+    def cascade(self, image: Tensor) -> dict[str, Tensor]:
+        """Return what `forward` does in training; in evaluation `out` alone, at 1/4 of the image's size."""
         height, width = image.shape[-2:]
         if min(height, width) < MIN_SIZE:
             raise ValueError(f"ICNet needs images of at least {MIN_SIZE}x{MIN_SIZE} pixels, got {width}x{height}")
@@ -113,6 +118,4 @@ class ICNet(nn.Module):
         logits = self.classifier(fused)
         # differs from the published code: the 1x1 classifier runs before this resize, with which it commutes.
         logits = resize(logits, (2 * logits.shape[-2], 2 * logits.shape[-1]))  # (B, num_classes, H/4, W/4)
-        if self.training:
-            return {"out": logits, "aux_8": aux_8, "aux_16": aux_16}
-        return {"out": resize(logits, (height, width))}
+        return {"out": logits, "aux_8": aux_8, "aux_16": aux_16} if self.training else {"out": logits}

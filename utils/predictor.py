@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dataset.transforms import Normalize
 from utils.checkpoint import Checkpoint, read_checkpoint
-from utils.engine import predict
 from utils.media import read_image
+from utils.segmenter import Segmenter
 from utils.visualize import colorize, overlay
 
 
@@ -30,9 +29,8 @@ class Predictor:
     def __init__(self, checkpoint: str | Path | Checkpoint, device: torch.device | str = "cpu") -> None:
         if not isinstance(checkpoint, Checkpoint):
             checkpoint = read_checkpoint(checkpoint)
-        self.device = torch.device(device)
-        self.network = checkpoint.build().to(self.device, memory_format=torch.channels_last)
-        self.normalize = Normalize(checkpoint.mean, checkpoint.std)
+        network = checkpoint.build().to(device, memory_format=torch.channels_last)
+        self.segment = Segmenter(network, device=device, mean=checkpoint.mean, std=checkpoint.std)
         self.classes = checkpoint.classes
 
     def predict(self, image: np.ndarray | Image.Image | str | Path) -> np.ndarray:
@@ -41,9 +39,8 @@ class Predictor:
         Args:
             image: an RGB array (H, W, 3) uint8, a Pillow image or a file, of any size.
         """
-        pixels = torch.from_numpy(np.array(self._as_array(image))).to(self.device)  # (H, W, 3)
-        pred = predict(self.network, pixels.permute(2, 0, 1)[None], normalize=self.normalize)
-        return pred[0].cpu().numpy()
+        pixels = torch.from_numpy(np.array(self._as_array(image)))  # (H, W, 3)
+        return self.segment(pixels.permute(2, 0, 1)[None])[0].cpu().numpy()
 
     def colorize(self, labels: np.ndarray) -> np.ndarray:
         """Paint class indices (H, W) in the classes' colours, (H, W, 3) uint8 RGB."""

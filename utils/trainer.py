@@ -17,8 +17,9 @@ from tqdm import tqdm
 from utils.checkpoint import Checkpoint, save_checkpoint
 from utils.engine import evaluate, train_one_epoch
 from utils.logger import append_json_line, open_log, progress
-from utils.metrics import format_table
+from utils.metrics import ConfusionMatrix, format_table
 from utils.runtime import Interruption, catching_signals, random_state, set_random_state
+from utils.segmenter import Segmenter
 from utils.weights import load_state
 
 
@@ -164,10 +165,10 @@ class Trainer:
 
     def _validate(self) -> None:
         names = self.description.classes.names
+        confusion = ConfusionMatrix(len(names), self.device)
+        self.network.eval()
         with progress(self.val_batches, "validation") as bar:
-            confusion = evaluate(
-                self.network, bar, num_classes=len(names), normalize=self.normalize, device=self.device
-            )
+            evaluate(Segmenter(self.network, device=self.device), bar, confusion=confusion)
         self.metrics = confusion.summary(names)
         if self.metrics["miou"] > self.best_miou:
             former, self.best_miou = self.best_path, self.metrics["miou"]
