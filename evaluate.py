@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from utils import runtime
+from utils import program, runtime
 from utils.checkpoint import find_checkpoint, read_checkpoint
 from utils.cli import DEFAULT_CONFIG, parse_arguments
 from utils.config import data_of, load_config, run_name
@@ -55,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    program.run(main)

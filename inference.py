@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from utils import runtime
+from utils import program, runtime
 from utils.checkpoint import find_checkpoint, read_checkpoint
 from utils.cli import DEFAULT_CONFIG, parse_arguments
 from utils.config import load_config, run_name
@@ -79,4 +79,4 @@ def segment_video(predictor: Predictor, source: Path, output: Path) -> str:
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    program.run(main)

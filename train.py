@@ -1,5 +1,6 @@
 """Train ICNet as a YAML file says: python train.py --config configs/quickstart.yaml"""
 
+from logging import Logger
 from pathlib import Path
 
 import torch
@@ -7,14 +8,16 @@ from torch.utils.data import DataLoader
 
 from dataset.transforms import Normalize
 from models import ICNet
-from utils import runtime
-from utils.checkpoint import Checkpoint, find_last
+from utils import program, runtime
+from utils.checkpoint import Checkpoint, find_last, read_checkpoint
 from utils.cli import DEFAULT_CONFIG, parse_arguments
 from utils.config import Config, check_resumable, load_config, run_name
 from utils.data import build_dataset, build_transform, eval_loader, train_loader
 from utils.files import check_folder
+from utils.finetune import freeze, load_pretrained
 from utils.loss import build_loss
 from utils.optim import build_optimizer, build_scheduler
+from utils.records import Records
 from utils.trainer import Trainer
 from utils.weights import load_backbone
 
@@ -24,37 +27,40 @@ def main() -> None:
     args = parse_arguments(__doc__)
     config_file = args.config or DEFAULT_CONFIG
     config = load_config(config_file, args.overrides)
-    device = runtime.select_device(config.train.specific_gpu_num, one_size=True)
-    runtime.seed_everything(config.train.seed)
     check_folder(Path(config.train.ckpt_dir), "train.ckpt_dir")
     last = find_last(config.train.resume, config.train.ckpt_dir)
     if last is not None:
         check_resumable(config, last.config)
+    runtime.start_process_per_gpu(config.train.specific_gpu_num)
+    device = runtime.select_device(config.train.specific_gpu_num, one_size=True)
+    with runtime.process_group(device):
+        runtime.seed_everything(config.train.seed)
+        records = Records(Path(config.train.ckpt_dir))
+        log = records.log
+        log.info(f"configuration {' '.join([str(config_file), *args.overrides])}")
+        trainer = build_trainer(config, device, records)
+        log.info(f"device: {runtime.describe(device)}, {trainer.train_batches.num_workers} loader processes")
+        images, classes = len(trainer.train_batches.dataset), len(trainer.description.classes)
+        log.info(
+            f"data: {images} images to train on, {len(trainer.val_batches.dataset)} to validate, {classes} classes"
+        )
+        if last is not None:
+            trainer.resume(last)
+            log.info(f"resumed from {last.source}, after {trainer.epoch} epochs, iteration {trainer.iteration}")
+        records.begin(iteration=trainer.iteration, config=config.as_yaml())
+        trainer.fit(epochs=config.train.epochs, val_epoch=config.train.val_epoch)
+        records.finish()
+        log.info(f"best checkpoint: {trainer.best_path}")
+        log.info(f"in {records.folder}: train.log, train.jsonl (figures of each epoch), curves.png")
+        log.info(f"next: python inference.py --input IMAGE_OR_VIDEO test.ckpt_path={trainer.best_path}")
 
-    trainer = build_trainer(config, device)
-    log = trainer.log
-    log.info(f"configuration {' '.join([str(config_file), *args.overrides])}")
-    log.info(f"device: {runtime.describe(device)}, {trainer.train_batches.num_workers} loader processes")
-    images, classes = len(trainer.train_batches.dataset), len(trainer.description.classes)
-    log.info(f"data: {images} images to train on, {len(trainer.val_batches.dataset)} to validate, {classes} classes")
-    log.info(f"network: {config.model.backbone}, {config.model.backbone_weights or 'random'} weights in the backbone")
-    if last is not None:
-        trainer.resume(last)
-        log.info(f"resumed from {last.source}, after {trainer.epoch} epochs, iteration {trainer.iteration}")
-    trainer.fit(epochs=config.train.epochs, val_epoch=config.train.val_epoch)
-    log.info(f"best checkpoint: {trainer.best_path}")
-    log.info(f"log: {trainer.folder / 'train.log'}, figures of each epoch: {trainer.folder / 'train.jsonl'}")
-    log.info(f"next: python inference.py --input IMAGE_OR_VIDEO test.ckpt_path={trainer.best_path}")
 
-
-def build_trainer(config: Config, device: torch.device) -> Trainer:
+def build_trainer(config: Config, device: torch.device, records: Records) -> Trainer:
     """Build data, network, loss, optimiser and schedule."""
     model, train = config.model, config.train
     train_batches, val_batches = build_loaders(config, device)
     classes = train_batches.dataset.classes
-    network = ICNet(num_classes=len(classes), backbone=model.backbone)
-    if model.backbone_weights is not None:
-        load_backbone(network.backbone, model.backbone, model.backbone_weights)
+    network = build_network(config, num_classes=len(classes), log=records.log)
     network.to(device, memory_format=torch.channels_last)
     optimizer = build_optimizer(network, config.optimizer)
     return Trainer(
@@ -67,11 +73,36 @@ def build_trainer(config: Config, device: torch.device) -> Trainer:
         val_batches=val_batches,
         device=device,
         description=Checkpoint(state_dict={}, backbone=model.backbone, classes=classes, config=config.as_dict()),
-        folder=Path(train.ckpt_dir),
+        records=records,
         name=run_name(model),
         log_iter=train.log_iter,
         save_iter=train.save_iter,
+        precision=runtime.choose_precision(train.amp, device),
+        accumulate=train.accumulate,
+        clip=config.optimizer.clip_norm,
+        ema=train.ema,
+        freeze_bn=train.freeze_bn,
     )
+
+
+def build_network(config: Config, *, num_classes: int, log: Logger) -> ICNet:
+    """Build the network with the weights that training starts from, and freeze what is to stay as it is."""
+    model = config.model
+    network = ICNet(num_classes=num_classes, backbone=model.backbone)
+    if model.weights is not None:
+        checkpoint = read_checkpoint(model.weights)
+        left_out = load_pretrained(network, checkpoint)
+        log.info(f"network: weights of {checkpoint.describe()}")
+        if left_out:
+            log.info(f"left out, since {num_classes} classes are to be learnt: {', '.join(left_out)}")
+    elif model.backbone_weights is not None:
+        load_backbone(network.backbone, model.backbone, model.backbone_weights)
+        log.info(f"network: {model.backbone}, {model.backbone_weights} weights in the backbone")
+    else:
+        log.info(f"network: {model.backbone}, random weights")
+    if config.train.freeze:
+        log.info(f"frozen: {', '.join(config.train.freeze)}, {freeze(network, config.train.freeze)} parameters")
+    return network
 
 
 def build_loaders(config: Config, device: torch.device) -> tuple[DataLoader, DataLoader]:
@@ -88,4 +119,4 @@ def build_loaders(config: Config, device: torch.device) -> tuple[DataLoader, Dat
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    program.run(main)

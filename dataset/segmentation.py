@@ -121,23 +121,38 @@ class SegmentationDataset(Dataset):
 class EpochSampler(Sampler):
     """Yield `(epoch, index)` keys in an order that is a function of (seed, epoch) alone.
 
+    The order is cut into whole batches, and what is left over is not seen in that epoch; of several processes each
+    takes its part of every batch, so their number changes nothing.
+
+    Args:
+        length: number of samples.
+        batch_size: samples in a batch, of all processes together.
+        rank, processes: which part of each batch is this process's.
+
     Attributes:
         epoch: set it before each pass; it travels with the keys, so workers that live on see it too.
-        skip: how many samples to leave out at the beginning, to go on within an epoch.
+        skip: how many batches to leave out at the beginning, to go on within an epoch.
     """
 
-    def __init__(self, length: int, *, seed: int) -> None:
+    def __init__(self, length: int, *, batch_size: int, seed: int, rank: int = 0, processes: int = 1) -> None:
         self.length = length
+        self.batch_size = batch_size
         self.seed = seed
+        self.rank, self.processes = rank, processes
         self.epoch = 0
         self.skip = 0
 
     def __len__(self) -> int:
-        return self.length
+        return self.length // self.batch_size * (self.batch_size // self.processes)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        return ((self.epoch, int(index)) for index in order[self.skip :])
+        own = self.batches(self.epoch)[self.skip :].reshape(-1, self.processes, self.batch_size // self.processes)
+        return ((self.epoch, int(index)) for index in own[:, self.rank].ravel())
+
+    def batches(self, epoch: int) -> np.ndarray:
+        """Return the indices of the samples in each whole batch of an epoch (batches, batch_size)."""
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
+        return order[: self.length // self.batch_size * self.batch_size].reshape(-1, self.batch_size)
 
 
 def _ranges(values: np.ndarray) -> str:

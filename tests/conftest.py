@@ -16,7 +16,7 @@ from PIL import Image
 
 from dataset.labels import ClassTable
 from models import ICNet
-from utils import runtime
+from utils import program
 from utils.checkpoint import Checkpoint, save_checkpoint
 
 CLASSES = ClassTable(("road", "sky", "car"), ((128, 64, 128), (70, 130, 180), (0, 0, 142)))
@@ -125,7 +125,7 @@ def run_script(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) ->
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as stopped:
-            runtime.run(main)
+            program.run(main)
         code = stopped.value.code
         del stopped
         end_loader_processes(monkeypatch)

@@ -15,7 +15,7 @@ def test_cascade_by_hand_with_an_ignored_pixel():
     target = torch.tensor([[[0, 255]]], dtype=torch.uint8)
     fine = logits([0.0, 0.0], [9.0, 0.0])  # the second pixel is ignored, however wrong
     coarse = logits([math.log(3.0), 0.0], [0.0, 5.0])
-    loss = CascadeLoss(aux_weight=0.4)({"out": fine, "aux_8": coarse, "aux_16": fine}, target)
+    loss = CascadeLoss(aux_weight=0.4)({"out": fine, "aux_8": coarse, "aux_16": fine}, target)["loss"]
     assert loss.item() == pytest.approx(math.log(2) + 0.4 * math.log(4 / 3) + 0.4 * math.log(2), rel=1e-6)
 
 
@@ -24,17 +24,17 @@ def test_mean_is_over_the_labelled_pixels_of_the_batch():
     out = torch.zeros(2, 2, 1, 2)
     out[0, 0, 0, 0] = math.log(3.0)  # -log(3/4) there, log 2 on the other two
     expected = (math.log(4 / 3) + 2 * math.log(2)) / 3
-    assert CascadeLoss()({"out": out}, target).item() == pytest.approx(expected, rel=1e-6)
+    assert CascadeLoss()({"out": out}, target)["loss"].item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_ignored_pixels_get_no_gradient_and_all_ignored_gives_zero():
     out = torch.randn(1, 3, 2, 2, requires_grad=True)
     target = torch.tensor([[[0, 255], [255, 2]]], dtype=torch.uint8)
-    CascadeLoss()({"out": out}, target).backward()
+    CascadeLoss()({"out": out}, target)["loss"].backward()
     gradient = out.grad.abs().sum(1)[0]
     assert (gradient > 0).tolist() == [[True, False], [False, True]]
     out.grad = None
-    loss = CascadeLoss()({"out": out}, torch.full_like(target, 255))
+    loss = CascadeLoss()({"out": out}, torch.full_like(target, 255))["loss"]
     loss.backward()
     assert loss.item() == 0 and out.grad.abs().sum() == 0
 
@@ -58,7 +58,7 @@ def test_targets_line_up_with_logits_resized_corner_to_corner():
 def test_class_weights_by_hand():
     target = torch.tensor([[[0, 1, 255]]], dtype=torch.uint8)
     out = logits([0.0, 0.0], [0.0, math.log(3.0)], [5.0, 0.0])
-    loss = CascadeLoss(class_weights=torch.tensor([1.0, 3.0]))({"out": out}, target)
+    loss = CascadeLoss(class_weights=torch.tensor([1.0, 3.0]))({"out": out}, target)["loss"]
     assert loss.item() == pytest.approx((1 * math.log(2) + 3 * math.log(4 / 3)) / 4, rel=1e-6)
 
 
@@ -66,3 +66,53 @@ def test_balanced_weights_by_hand():
     rare, common = 1 / math.log(1.05 + 0.1), 1 / math.log(1.05 + 0.9)
     weights = balanced_weights(torch.tensor([10, 90]))
     assert weights.tolist() == pytest.approx([2 * rare / (rare + common), 2 * common / (rare + common)])
+
+
+def test_each_output_has_its_own_loss_beside_the_sum():
+    target = torch.tensor([[[0]]], dtype=torch.uint8)
+    losses = CascadeLoss(aux_weight=0.5)({"out": logits([0.0, 0.0]), "aux_8": logits([math.log(3.0), 0.0])}, target)
+    assert losses["out"].item() == pytest.approx(math.log(2))
+    assert losses["aux_8"].item() == pytest.approx(math.log(4 / 3))
+    assert losses["loss"].item() == pytest.approx(math.log(2) + 0.5 * math.log(4 / 3))
+
+
+def test_label_smoothing_by_hand():
+    target = torch.tensor([[[0]]], dtype=torch.uint8)
+    loss = CascadeLoss(label_smoothing=0.2)({"out": logits([math.log(3.0), 0.0])}, target)["loss"]
+    assert loss.item() == pytest.approx(0.9 * math.log(4 / 3) + 0.1 * math.log(4))
+
+
+def test_at_full_size_the_logits_are_resized_and_every_label_counts():
+    out = torch.randn(1, 3, 2, 3)
+    target = torch.tensor([[[0, 1, 2, 0, 1], [2, 2, 255, 0, 0], [1, 1, 1, 255, 2]]], dtype=torch.uint8)
+    large = torch.nn.functional.interpolate(out, size=(3, 5), mode="bilinear", align_corners=True)
+    expected = torch.nn.functional.cross_entropy(large, target.long(), ignore_index=255)
+    assert torch.allclose(CascadeLoss(full_size=True)({"out": out}, target)["loss"], expected)
+
+
+def test_ohem_counts_the_unlikely_pixels_or_at_least_a_share():
+    likely, unlikely = [math.log(9.0), 0.0], [0.0, 0.0]  # probabilities 0.9 and 0.5
+    target = torch.tensor([[[0, 0, 0, 255]]], dtype=torch.uint8)
+    loss = CascadeLoss(ohem=0.7)({"out": logits(likely, unlikely, likely, unlikely)}, target)["loss"]
+    assert loss.item() == pytest.approx(math.log(2))
+    loss = CascadeLoss(ohem=0.7, ohem_keep=0.5)({"out": logits(unlikely, likely, likely, unlikely)}, target)["loss"]
+    assert loss.item() == pytest.approx((math.log(2) + 2 * math.log(10 / 9)) / 3)  # the other two are equally hard
+    out = torch.randn(1, 2, 1, 4, requires_grad=True)
+    loss = CascadeLoss(ohem=0.7)({"out": out}, torch.full_like(target, 255))["loss"]
+    loss.backward()
+    assert loss.item() == 0 and out.grad.abs().sum() == 0
+
+
+def test_parts_of_a_batch_are_weighed_by_their_labelled_pixels():
+    out = torch.randn(2, 3, 4, 4)
+    target = torch.randint(0, 3, (2, 4, 4), dtype=torch.uint8)
+    target[1, :3] = 255
+    whole = CascadeLoss()({"out": out}, target)["loss"]
+
+    def mean_of_both(labelled):
+        return torch.tensor((16 + 4) / 2)
+
+    parts = [
+        CascadeLoss(over_processes=mean_of_both)({"out": out[i : i + 1]}, target[i : i + 1])["loss"] for i in (0, 1)
+    ]
+    assert torch.allclose(sum(parts) / 2, whole)

@@ -189,22 +189,35 @@ def test_number_of_workers_changes_nothing(folder_data):
         assert all(same(a, b) for a, b in zip(alone, epochs(workers), strict=True)), f"{workers} workers"
 
 
+def keys(sampler: EpochSampler, epoch: int, skip: int = 0) -> list[tuple[int, int]]:
+    sampler.epoch, sampler.skip = epoch, skip
+    return list(sampler)
+
+
 def test_order_is_a_permutation_by_seed_and_epoch():
-    sampler = EpochSampler(20, seed=5)
-
-    def order(epoch: int) -> list[tuple[int, int]]:
-        sampler.epoch = epoch
-        return list(sampler)
-
-    first, second = order(1), order(2)
+    sampler = EpochSampler(20, batch_size=4, seed=5)
+    first, second = keys(sampler, 1), keys(sampler, 2)
     assert len(sampler) == 20
     assert sorted(index for _, index in first) == list(range(20))
     assert {epoch for epoch, _ in first} == {1} and {epoch for epoch, _ in second} == {2}
     assert [i for _, i in first] != [i for _, i in second]
-    assert order(1) == first
-    other = EpochSampler(20, seed=6)
-    other.epoch = 1
-    assert list(other) != first
+    assert keys(sampler, 1) == first
+    assert keys(EpochSampler(20, batch_size=4, seed=6), 1) != first
+
+
+def test_whole_batches_only_and_some_may_be_skipped():
+    sampler = EpochSampler(11, batch_size=3, seed=0)
+    assert len(sampler) == len(keys(sampler, 1)) == 9
+    assert keys(sampler, 1, skip=2) == keys(sampler, 1)[6:]
+    assert [i for _, i in keys(sampler, 1)] == sampler.batches(1).ravel().tolist()
+
+
+def test_processes_share_every_batch():
+    alone = EpochSampler(11, batch_size=4, seed=0)
+    parts = [EpochSampler(11, batch_size=4, seed=0, rank=rank, processes=2) for rank in (0, 1)]
+    assert [len(part) for part in parts] == [4, 4]
+    whole, (a, b) = keys(alone, 3, skip=1), [keys(part, 3, skip=1) for part in parts]
+    assert whole == a + b and len(a) == len(b) == 2
 
 
 def test_evaluation_goes_through_in_order_with_pictures_of_different_sizes(tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from dataset.transforms import Normalize
 from models import ICNet
@@ -19,7 +20,10 @@ from utils.config import check_resumable, load_config
 from utils.data import build_dataset, build_transform, eval_loader, train_loader
 from utils.loss import CascadeLoss
 from utils.optim import build_optimizer, build_scheduler
-from utils.runtime import Interruption, random_state, seed_everything, set_random_state
+from utils.program import Interruption
+from utils.records import Records
+from utils.runtime import random_state, seed_everything, set_random_state
+from utils.segmenter import Segmenter
 from utils.trainer import Trainer
 
 REPOSITORY = Path(__file__).parent.parent
@@ -48,7 +52,7 @@ def build(folder_data):
             val_batches=eval_loader(build_dataset(config.dataset, "val", cityscapes_root=""), batch_size=1, workers=0),
             device=torch.device("cpu"),
             description=Checkpoint(state_dict={}, backbone="resnet18", classes=train_set.classes),
-            folder=folder,
+            records=Records(folder),
             name="icnet_resnet18",
             **options,
         )
@@ -72,24 +76,28 @@ def stop_after(monkeypatch, trainer, iteration):
     monkeypatch.setattr(trainer_module, "catching_signals", catching)
 
 
-@pytest.mark.parametrize("iteration", [1, 2, 3, 5])
-def test_stopped_and_resumed_equals_uninterrupted(build, tmp_path, monkeypatch, iteration):
-    whole = build(tmp_path / "whole")
+@pytest.mark.parametrize(
+    ("iteration", "options"),
+    [(1, {}), (2, {}), (3, {"ema": 0.9}), (5, {"precision": "bf16", "accumulate": 2, "clip": 1.0})],
+)
+def test_stopped_and_resumed_equals_uninterrupted(build, tmp_path, monkeypatch, iteration, options):
+    whole = build(tmp_path / "whole", **options)
     whole.fit(epochs=EPOCHS, val_epoch=1)
     with monkeypatch.context() as context:
-        stopped = build(tmp_path / "parts")
+        stopped = build(tmp_path / "parts", **options)
         stop_after(context, stopped, iteration)
         with pytest.raises(Interruption, match=rf"after iteration {iteration}, .*train\.resume=auto"):
             stopped.fit(epochs=EPOCHS, val_epoch=1)
     last = read_checkpoint(tmp_path / "parts" / "last.pth")
     assert (last.iteration, last.epoch) == (iteration, iteration // 2)
 
-    resumed = build(tmp_path / "parts")
+    resumed = build(tmp_path / "parts", **options)
     torch.rand(7)  # the generators are somewhere else by now
     resumed.resume(last)
     resumed.fit(epochs=EPOCHS, val_epoch=1)
-    ours, theirs = resumed.network.state_dict(), whole.network.state_dict()
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    for ours, theirs in ((resumed.network, whole.network), (resumed.trained, whole.trained)):
+        state = ours.state_dict()
+        assert all(torch.equal(state[name], tensor) for name, tensor in theirs.state_dict().items())
     assert records(tmp_path / "parts") == records(tmp_path / "whole")
     assert resumed.best_path.name == whole.best_path.name
     assert len(list((tmp_path / "parts").glob("*_best_model.pth"))) == 1
@@ -139,3 +147,43 @@ def test_sigterm_finishes_the_iteration_and_resume_goes_on(folder_data):
     assert done.returncode == 0, done.stderr
     assert f"iteration {stopped.iteration}" in done.stdout
     assert [record["epoch"] for record in records(folder_data.ckpt_dir)] == list(range(1, 13))
+
+
+def test_what_is_validated_and_kept_is_the_running_mean(build, tmp_path, monkeypatch):
+    trainer = build(tmp_path / "run", ema=0.5)
+    validated = []
+
+    def segmenter(network, **options):
+        validated.append(network)
+        return Segmenter(network, **options)
+
+    monkeypatch.setattr(trainer_module, "Segmenter", segmenter)
+    trainer.fit(epochs=1, val_epoch=1)
+    assert validated == [trainer.mean.module]
+    kept, mean = read_checkpoint(trainer.best_path).state_dict, trainer.mean.module.state_dict()
+    assert all(torch.equal(kept[name], mean[name]) for name in mean)
+    assert not torch.equal(kept["classifier.weight"], trainer.network.classifier.weight)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_images(build, tmp_path):
+    trainer = build(tmp_path / "run", log_iter=1)
+    with torch.no_grad():
+        trainer.network.classifier.weight[0] = torch.inf
+    with pytest.raises(
+        ValueError, match=r"not finite at iteration 1 \(learning rates: backbone 0\.0.*images: .*png"
+    ) as error:
+        trainer.fit(epochs=1, val_epoch=1)
+    saved = torch.load(tmp_path / "run" / "diverged.pth")
+    assert saved["iteration"] == 1 and len(saved["batch"]) == 2
+    assert all(image in str(error.value) for image in saved["images"])
+    seen = next(iter(trainer.train_batches))["image"]
+    assert torch.equal(torch.stack([sample["image"] for sample in saved["batch"]]), seen)
+
+
+def test_a_run_leaves_curves_and_tensorboard_files(folder_data, run_script):
+    assert run_script("train", "--config", folder_data.config).code == 0
+    assert Image.open(folder_data.ckpt_dir / "curves.png").width > 500
+    assert list(folder_data.ckpt_dir.glob("events.out.tfevents.*"))
+    record = records(folder_data.ckpt_dir)[0]
+    total = record["loss_out"] + 0.4 * (record["loss_aux_8"] + record["loss_aux_16"])
+    assert record["loss"] == pytest.approx(total, rel=1e-5)

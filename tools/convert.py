@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository, of which this is a script
 
-from utils import runtime
+from utils import program
 from utils.checkpoint import read_checkpoint, save_checkpoint
 
 
@@ -28,4 +28,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    runtime.run(main)
+    program.run(main)

@@ -1,10 +1,13 @@
 """The configuration: typed sections, filled from their defaults, a YAML file and the command line, in this order."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from models import BACKBONES
 from utils.settings import copy_of, fill, flatten, option, override, read_yaml
@@ -17,6 +20,7 @@ class ModelConfig:
     name: str = option("icnet", choices=("icnet",))
     backbone: str = option("resnet50", choices=BACKBONES)
     backbone_weights: str | None = None  # torchvision's name (IMAGENET1K_V1, …), a file, or none
+    weights: str | None = None  # a checkpoint to start from, of this project or of the published layout
     base_size: int = option(1024, low=32)  # short side that augmentation's scale 1 stands for
     crop_size: int = option(960, low=32)
 
@@ -32,6 +36,9 @@ class OptimizerConfig:
     backbone_lr_factor: float = option(1.0, low=0)
     sub1_lr_factor: float = option(10.0, low=0)  # not pretrained, as is the head
     head_lr_factor: float = option(10.0, low=0)
+    warmup_iters: int = option(0, low=0)  # the rate rises linearly over these first iterations
+    decay_all: bool = True  # weight decay on norms and biases too, as published
+    clip_norm: float | None = option(None, above=0)  # largest norm of all gradients together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +47,11 @@ class LossConfig:
 
     class_weights: tuple[float, ...] = ()  # one per class; none: see balance
     balance: str = option("none", choices=("none", "log"))  # log: 1 / ln(1.05 + share of the training pixels)
-
     aux_weight: float = option(0.4, low=0)  # of the outputs at 1/8 and 1/16; the one at 1/4 has 1
+    resolution: str = option("branch", choices=("branch", "full"))  # labels made smaller, or logits made larger
+    label_smoothing: float = option(0.0, low=0, high=1)
+    ohem: float | None = option(None, above=0, high=1)  # count only pixels whose class has a lower probability (0.7)
+    ohem_keep: float = option(0.0625, above=0, high=1)  # but at least this share of the pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +103,8 @@ class DatasetConfig:
 class TrainConfig:
     """The training run."""
 
-    specific_gpu_num: str = "0"  # number of the CUDA device; without CUDA the CPU is used
-    train_batch_size: int = option(7, low=1)
+    specific_gpu_num: str = "0"  # CUDA device, or several as in "0, 1"; without CUDA the CPU is used
+    train_batch_size: int = option(7, low=1)  # of all processes together
     valid_batch_size: int = option(1, low=1)
     cityscapes_root: str = "data/cityscapes"
     epochs: int = option(200, low=1)
@@ -106,6 +116,11 @@ class TrainConfig:
     save_iter: int | None = option(None, low=1)  # iterations between saves within an epoch; none: at its end only
     num_workers: int | None = option(None, low=0)  # loader processes; none: by the machine
     seed: int = option(0, low=0, high=2**32 - 1)  # what NumPy takes
+    amp: str = option("off", choices=("auto", "off", "bf16", "fp16"))  # auto: what the GPU is fastest in
+    accumulate: int = option(1, low=1)  # parts that a batch is computed in, to save memory
+    ema: float | None = option(None, above=0, below=1)  # decay of the weights' running mean (0.999), used from then on
+    freeze: tuple[str, ...] = ()  # parts of the network that stay as they are: backbone, sub1, …
+    freeze_bn: bool = False  # batch norms keep the statistics that they have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +146,10 @@ class Config:
     def as_dict(self) -> dict[str, Any]:
         """Return nested dicts of plain values, as a YAML file would give them."""
         return dataclasses.asdict(self)
+
+    def as_yaml(self) -> str:
+        """Return the text of a YAML file with every key."""
+        return yaml.safe_dump(json.loads(json.dumps(self.as_dict())), sort_keys=False)  # tuples as lists
 
 
 def load_config(source: str | Path | Mapping, overrides: Sequence[str] = (), *, name: str | None = None) -> Config:
@@ -172,8 +191,8 @@ def data_of(trained: Mapping) -> dict[str, Any]:
 
 _HARMLESS = {  # keys that a run may be resumed with another value of
     *(f"train.{key}" for key in ("specific_gpu_num", "valid_batch_size", "cityscapes_root", "log_iter", "val_epoch")),
-    *(f"train.{key}" for key in ("ckpt_dir", "resume", "save_iter", "num_workers")),
-    *("dataset.root", "dataset.cache", "model.backbone_weights", "test.ckpt_path"),
+    *(f"train.{key}" for key in ("ckpt_dir", "resume", "save_iter", "num_workers", "amp", "accumulate")),
+    *("dataset.root", "dataset.cache", "model.backbone_weights", "model.weights"),
 }
 
 
@@ -187,7 +206,7 @@ def check_resumable(config: Config, trained: Mapping) -> None:
         ValueError: keys that have another value now, with both values.
     """
     now, then = flatten(config.as_dict()), flatten(fill(Config, trained).as_dict())
-    keys = [key for key in now if now[key] != then[key] and key not in _HARMLESS]
+    keys = [key for key in now if now[key] != then[key] and key not in _HARMLESS and not key.startswith("test.")]
     changed = [f"{key} (was {then[key]}, is {now[key]})" for key in keys]
     if changed:
         raise ValueError(f"the run to resume was begun with other settings: {', '.join(changed)}")

@@ -19,6 +19,7 @@ from dataset.labels import (
 from dataset.segmentation import EpochSampler, Sample, SegmentationDataset
 from dataset.streets import generate
 from dataset.transforms import Compose, train_transform
+from utils import runtime
 from utils.checkpoint import Checkpoint
 from utils.config import AugmentConfig, DatasetConfig, ModelConfig
 
@@ -96,25 +97,31 @@ def build_transform(model: ModelConfig, augment: AugmentConfig) -> Compose:
 def train_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int, seed: int) -> DataLoader:
     """Batches of `image` and `target` in random order; set `loader.sampler.epoch` before each pass.
 
+    Args:
+        batch_size: of all processes together; this one's loader gives its part.
+
     Raises:
-        ValueError: fewer samples than one batch needs.
+        ValueError: fewer samples than one batch needs, or a batch that the processes cannot share evenly.
     """
     if len(dataset) < batch_size:
         raise ValueError(
             f"the training set has {len(dataset)} images, fewer than train.train_batch_size ({batch_size}); lower that"
         )
+    rank, processes = runtime.rank(), runtime.processes()
+    if batch_size % processes:
+        raise ValueError(f"train.train_batch_size ({batch_size}) must be a multiple of the {processes} processes")
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=EpochSampler(len(dataset), seed=seed),
-        drop_last=True,  # a small last batch would make for noisy batch norms
+        batch_size=batch_size // processes,
+        sampler=EpochSampler(len(dataset), batch_size=batch_size, seed=seed, rank=rank, processes=processes),
         **_worker_options(workers),
     )
 
 
 def eval_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int) -> DataLoader:
-    """Lists of samples, in order; as lists, since images may differ in size."""
-    return DataLoader(dataset, batch_size=batch_size, collate_fn=list, **_worker_options(workers))
+    """Lists of samples, in order; as lists, since images may differ in size. Of several processes each has its own."""
+    own = range(runtime.rank(), len(dataset), runtime.processes())
+    return DataLoader(dataset, batch_size=batch_size, sampler=own, collate_fn=list, **_worker_options(workers))
 
 
 def _worker_options(workers: int) -> dict:

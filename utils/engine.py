@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from utils import runtime
+from utils.finetune import train_mode
 from utils.metrics import ConfusionMatrix
 
 
@@ -20,25 +22,48 @@ def train_one_epoch(
     optimizer: Optimizer,
     scheduler: LRScheduler,
     device: torch.device,
-    on_step: Callable[[Tensor], None] = lambda loss: None,
+    scaler: torch.amp.GradScaler,
+    precision: str = "fp32",
+    accumulate: int = 1,
+    clip: float | None = None,
+    freeze_bn: bool = False,
+    on_step: Callable[[dict[str, Tensor]], None] = lambda losses: None,
 ) -> None:
     """Train on every batch once.
 
     Args:
+        network: the network, or what `runtime.parallel` made of it.
         batches: of `image` (B, 3, H, W) uint8 and `target` (B, H, W) uint8.
+        criterion: gives the losses by name, "loss" being the one to make small, see `utils.loss.CascadeLoss`.
         scheduler: stepped at every iteration.
-        on_step: called after each iteration with its loss, still on the device: reading it waits for the device.
+        scaler: of the gradients under fp16, where it skips a step whose gradients are not finite; disabled otherwise.
+        precision: of the network's arithmetic, see `runtime.autocast`.
+        accumulate: parts that a batch is computed in, one after the other, to save memory.
+        clip: largest norm of all gradients together; None: as they are.
+        freeze_bn: leave the statistics of all batch norms as they are.
+        on_step: called after each iteration with its losses, still on the device: reading one waits for the device.
     """
-    network.train()
+    train_mode(network, freeze_bn=freeze_bn)
     for batch in batches:
-        image = normalize(batch["image"].to(device, non_blocking=True))
-        target = batch["target"].to(device, non_blocking=True)
-        loss = criterion(network(image), target)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        parts = list(zip(batch["image"].chunk(accumulate), batch["target"].chunk(accumulate), strict=True))
+        mean: dict[str, Tensor] = {}
+        for number, (image, target) in enumerate(parts, start=1):
+            image = normalize(image.to(device, non_blocking=True))
+            target = target.to(device, non_blocking=True)
+            with runtime.sharing_gradients(network, now=number == len(parts)):
+                with runtime.autocast(device, precision):
+                    outputs = network(image)
+                losses = criterion(outputs, target)
+                scaler.scale(losses["loss"] / len(parts)).backward()
+            mean = {name: mean.get(name, 0) + loss.detach() / len(parts) for name, loss in losses.items()}
+        if clip is not None:
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(network.parameters(), clip)
+        scaler.step(optimizer)
+        scaler.update()
         scheduler.step()
-        on_step(loss.detach())
+        on_step(mean)
 
 
 def evaluate(

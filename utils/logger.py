@@ -1,5 +1,6 @@
 """Where a run's words and figures go: the terminal, a log file, JSON lines."""
 
+import contextlib
 import json
 import logging
 from collections.abc import Iterable
@@ -7,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+from utils import runtime
 
 
 class _TerminalHandler(logging.Handler):
@@ -16,15 +19,15 @@ class _TerminalHandler(logging.Handler):
         tqdm.write(self.format(record))
 
 
-def open_log(path: Path | None = None) -> logging.Logger:
-    """Return the logger of the project, writing to the terminal and, if given, at the end of a file."""
+def open_log(path: Path | None = None, *, quiet: bool = False) -> logging.Logger:
+    """Return the logger of the project, writing to the terminal unless `quiet`, and, if given, at the end of a file."""
     logger = logging.getLogger("icnet")
     logger.setLevel(logging.INFO)
     logger.propagate = False
     for handler in list(logger.handlers):
         handler.close()
         logger.removeHandler(handler)
-    logger.addHandler(_TerminalHandler())
+    logger.addHandler(logging.NullHandler() if quiet else _TerminalHandler())
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(path, encoding="utf-8")
@@ -39,7 +42,19 @@ def append_json_line(path: Path, record: dict[str, Any]) -> None:
         file.write(json.dumps(record) + "\n")
 
 
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the objects that `append_json_line` wrote; of a line that a kill cut short, nothing."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):
+            records.append(json.loads(line))
+    return records
+
+
 def progress(items: Iterable, name: str, *, total: int | None = None, initial: int = 0, unit: str = "it") -> tqdm:
-    """Show a bar while `items` are worked through; none where the output is no terminal, and none is left behind."""
-    layout = {"leave": False, "dynamic_ncols": True, "disable": None}
+    """Show a bar while `items` are worked through, and leave none behind; none where the output is no terminal.
+
+    Of several processes only the first shows one.
+    """
+    layout = {"leave": False, "dynamic_ncols": True, "disable": True if runtime.rank() else None}
     return tqdm(items, desc=name, total=total, initial=initial, unit=unit, **layout)

@@ -1,21 +1,20 @@
-"""Where and how the program runs: device, seed, loader processes, and what becomes of an error. Decided here alone."""
+"""Where and how the program runs: device, precision, processes, seed. Decided here alone."""
 
 import os
 import random
-import re
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 
 def select_device(gpu: str, *, one_size: bool = False) -> torch.device:
-    """Choose the CUDA device of that number, or the CPU where there is no CUDA.
+    """Choose the CUDA device of that number, under torchrun that of this process, or the CPU where there is no CUDA.
 
     Args:
         one_size: all images will have one size, so it pays to try which convolution algorithm is fastest.
@@ -23,19 +22,124 @@ def select_device(gpu: str, *, one_size: bool = False) -> torch.device:
     Raises:
         ValueError: no number, several, or one that this machine does not have.
     """
-    numbers = [number.strip() for number in gpu.split(",")]
-    if not all(number.isascii() and number.isdecimal() for number in numbers):
-        raise ValueError(f"train.specific_gpu_num must be the number of a GPU, got {gpu!r}")
+    numbers = gpu_numbers(gpu)
     if not torch.cuda.is_available():
         return torch.device("cpu")
+    if under_torchrun():
+        numbers = [int(os.environ["LOCAL_RANK"])]
     if len(numbers) > 1:
-        raise ValueError(f"train.specific_gpu_num names {len(numbers)} GPUs ({gpu}), but one is used; name that")
-    if int(numbers[0]) >= torch.cuda.device_count():
+        raise ValueError(f"train.specific_gpu_num names {len(numbers)} GPUs ({gpu}); this script uses one, name that")
+    if numbers[0] >= torch.cuda.device_count():
         raise ValueError(
             f"train.specific_gpu_num is {gpu}, but this machine has {torch.cuda.device_count()} GPU(s), numbered from 0"
         )
     torch.backends.cudnn.benchmark = one_size
-    return torch.device("cuda", int(numbers[0]))
+    return torch.device("cuda", numbers[0])
+
+
+def gpu_numbers(gpu: str) -> list[int]:
+    """Read `train.specific_gpu_num`: "0", or "0, 1".
+
+    Raises:
+        ValueError: something else, or a number twice.
+    """
+    numbers = [number.strip() for number in gpu.split(",")]
+    if not all(n.isascii() and n.isdecimal() for n in numbers) or len(set(map(int, numbers))) < len(numbers):
+        raise ValueError(f"train.specific_gpu_num must be the number of a GPU, or several as in '0, 1', got {gpu!r}")
+    return [int(number) for number in numbers]
+
+
+def under_torchrun() -> bool:
+    """Tell whether this is one of several processes that torchrun started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def start_process_per_gpu(gpu: str) -> None:
+    """Where several GPUs are named, start over as one process for each of them, through torchrun; else do nothing."""
+    numbers = gpu_numbers(gpu)
+    if len(numbers) == 1 or under_torchrun() or not torch.cuda.is_available():
+        return
+    if max(numbers) >= torch.cuda.device_count():
+        raise ValueError(
+            f"train.specific_gpu_num is {gpu}, but this machine has {torch.cuda.device_count()} GPU(s), numbered from 0"
+        )
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, numbers))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={len(numbers)}"]
+    os.execv(sys.executable, [*torchrun, *sys.argv])
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Join the processes that torchrun started, NCCL between GPUs, Gloo between CPUs; alone, do nothing."""
+    if not under_torchrun():
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # where NCCL works
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def rank() -> int:
+    """Number of this process; 0 is the one that writes."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def processes() -> int:
+    """How many processes share the work."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def sum_over_processes(value: Tensor) -> Tensor:
+    """Add a tensor up over all processes, in place."""
+    if processes() > 1:
+        distributed.all_reduce(value)
+    return value
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """Average a tensor over all processes, in place."""
+    return sum_over_processes(value) / processes()
+
+
+def any_process(value: bool, device: torch.device) -> bool:
+    """Tell whether something holds in any of the processes; all must ask at the same point."""
+    return value if processes() == 1 else bool(sum_over_processes(torch.tensor(float(value), device=device)))
+
+
+def parallel(network: nn.Module, device: torch.device) -> nn.Module:
+    """Make a network share its gradients with the other processes' (and, on GPUs, batch norm's statistics)."""
+    if processes() == 1:
+        return network
+    if device.type == "cuda":
+        return DistributedDataParallel(nn.SyncBatchNorm.convert_sync_batchnorm(network), device_ids=[device.index])
+    return DistributedDataParallel(network)
+
+
+def sharing_gradients(network: nn.Module, *, now: bool) -> AbstractContextManager:
+    """Share gradients in the backward passes inside; not `now`: gather them for a later one."""
+    return nullcontext() if now or not isinstance(network, DistributedDataParallel) else network.no_sync()
+
+
+def choose_precision(setting: str, device: torch.device) -> str:
+    """Resolve "auto": bf16 on a GPU that computes in it, fp16 on an older one, fp32 on a CPU; "off": fp32."""
+    if setting == "auto" and device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "fp32" if setting in ("auto", "off") else setting
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Compute in "bf16" or "fp16" what bears it; "fp32": all as it is."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
+
+
+def gradient_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
+    """Keep fp16's small gradients from vanishing, and skip steps that overflow; disabled in other precisions."""
+    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
 
 def describe(device: torch.device) -> str:
@@ -46,7 +150,8 @@ def describe(device: torch.device) -> str:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch (the augmentations have their own, see `dataset.segmentation`)."""
+    """Seed Python, NumPy and torch, each process differently (augmentations: see `dataset.segmentation`)."""
+    seed = (seed + rank()) % 2**32
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -71,66 +176,9 @@ def set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
-class Interruption(Exception):
-    """A signal asked the program to end, and it did so in good order; the message says how to go on."""
-
-
-@contextmanager
-def catching_signals() -> Iterator[Callable[[], bool]]:
-    """Note SIGINT and SIGTERM in place of ending at once; give a function that tells whether one came.
-
-    A second signal ends the program at once.
-    """
-    came: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if came:
-            raise KeyboardInterrupt
-        came.append(number)
-
-    former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-
-
 def loader_workers(setting: int | None, device: torch.device) -> int:
     """Choose the number of loader processes: the setting, else by the cores that this process may use."""
     if setting is not None:
         return setting
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, 8) if device.type == "cuda" else min(cores // 2, 2)  # on a CPU the network needs the cores
-
-
-def run(main: Callable[[], int | None]) -> None:
-    """Run a script's `main` and exit: its own code, or 2 with one line on stderr for what the user can mend.
-
-    `python -X dev train.py …` shows the traceback of such an error.
-    """
-    try:
-        code = main()
-    except (ValueError, OSError) as error:
-        if sys.flags.dev_mode:
-            raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        code = 2
-    except torch.cuda.OutOfMemoryError:
-        print("error: the GPU's memory is full; lower train.train_batch_size or model.crop_size", file=sys.stderr)
-        code = 2
-    except Interruption as interruption:
-        print(interruption, file=sys.stderr)
-        code = 130
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        code = 130
-    sys.exit(code or 0)
-
-
-def one_line(error: BaseException) -> str:
-    """Say an error in one line; of one from a loader process, what was raised there."""
-    text = str(error).strip()
-    if text.startswith("Caught "):
-        text = re.split(r"^[\w.]+(?:Error|Exception): ", text, flags=re.MULTILINE)[-1]
-    return " ".join(text.split("\n")) or type(error).__name__

@@ -15,7 +15,7 @@ import yaml
 
 
 def option(default: Any, **limits: Any) -> Any:
-    """Declare a key with its limits: `low`, `high` (both allowed), `above` (not itself allowed), `choices`."""
+    """Declare a key with its limits: `low`, `high` (both allowed), `above`, `below` (neither), `choices`."""
     return field(default=default, metadata=limits)
 
 
@@ -130,15 +130,17 @@ def _convert_list(value: Any, kinds: tuple, path: str, root: type) -> tuple:
     return tuple(_convert(v, k, f"{path}[{i}]", root) for i, (v, k) in enumerate(zip(value, kinds, strict=True)))
 
 
-def _check_limits(value: Any, path: str, *, low=-math.inf, high=math.inf, above=-math.inf, choices=None) -> None:
+def _check_limits(
+    value: Any, path: str, *, low=-math.inf, high=math.inf, above=-math.inf, below=math.inf, choices=None
+) -> None:
     if choices is not None and value not in choices:
         near = difflib.get_close_matches(str(value), choices, n=1)
         raise ValueError(
             f"{path} must be one of {', '.join(choices)}, got {value!r}" + (f" (nearest: {near[0]})" if near else "")
         )
-    if isinstance(value, int | float) and not (low <= value <= high and value > above):
+    if isinstance(value, int | float) and not (low <= value <= high and above < value < below):
         limits = [f"at least {low}"] if low > -math.inf else [f"above {above}"] if above > -math.inf else []
-        limits += [f"at most {high}"] if high < math.inf else []
+        limits += [f"at most {high}"] if high < math.inf else [f"below {below}"] if below < math.inf else []
         raise ValueError(f"{path} must be {' and '.join(limits)}, got {value}")
 
 
