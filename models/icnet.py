@@ -8,7 +8,7 @@ image ──────────► sub1: three convs of stride 2 ───�
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import ConvBNReLU, dilated_conv_of_resized, resize
+from models.layers import ConvBNReLU, dilated_conv_of_resized, pool, resize
 from models.resnet import DilatedResNet
 
 MIN_SIZE = 32  # shortest side of an image, so that sub4 is left with a pixel to pool
@@ -34,8 +34,7 @@ class PyramidPooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
-        pooled = [resize(F.adaptive_avg_pool2d(x, n), x.shape[-2:]) for n in self.bins]
-        return x + sum(pooled)
+        return x + sum(resize(pool(x, n), x.shape[-2:]) for n in self.bins)
 
 
 class CascadeFeatureFusion(nn.Module):
@@ -64,7 +63,10 @@ class CascadeFeatureFusion(nn.Module):
         conv, norm = self.conv_low
         size = high.shape[-2:]
         # differs from the published code in the order of resizing and mixing channels, not in what comes out
-        low = norm(dilated_conv_of_resized(low, conv.weight, size) if self.resize_last else conv(resize(low, size)))
+        if self.resize_last:
+            low = norm(dilated_conv_of_resized(low, conv.weight, size, bias=conv.bias))
+        else:
+            low = norm(conv(resize(low, size)))
         aux = self.aux_classifier(low) if self.training else None
         return F.relu(low + self.conv_high(high)), aux
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,7 +22,26 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
 
 
-def dilated_conv_of_resized(x: Tensor, weight: Tensor, size: Sequence[int], *, dilation: int = 2) -> Tensor:
+def pool(x: Tensor, bins: int) -> Tensor:
+    """Average (B, C, H, W) over `bins` a side, as `adaptive_avg_pool2d` does, (B, C, bins, bins).
+
+    As products of matrices, since ONNX has no such pooling for images of any size.
+    """
+    rows, columns = (_bins(size, bins, x) for size in x.shape[-2:])
+    return rows @ x @ columns.T
+
+
+def _bins(size: int, bins: int, like: Tensor) -> Tensor:
+    """Return the matrix (bins, size) that averages over bins; they overlap where `size` is no multiple."""
+    place = torch.arange(size, device=like.device)
+    number = torch.arange(bins, device=like.device)[:, None]
+    inside = (place >= number * size // bins) & (place < -(-(number + 1) * size // bins))
+    return (inside / inside.sum(1, keepdim=True)).to(like.dtype)
+
+
+def dilated_conv_of_resized(
+    x: Tensor, weight: Tensor, size: Sequence[int], *, bias: Tensor | None = None, dilation: int = 2
+) -> Tensor:
     """Give what a padded 3x3 convolution makes of `resize(x, size)`, with the channels mixed before the resize.
 
     Convolution and bilinear resizing are both linear, so W * up(x), the sum over the nine taps k of W_k up(x) shifted,
@@ -32,6 +52,7 @@ def dilated_conv_of_resized(x: Tensor, weight: Tensor, size: Sequence[int], *, d
         x: (B, C, h, w).
         weight: (D, C, 3, 3).
         size: (H, W).
+        bias: (D,), which a network has whose batch norms are folded.
 
     Returns:
         (B, D, H, W).
@@ -42,4 +63,5 @@ def dilated_conv_of_resized(x: Tensor, weight: Tensor, size: Sequence[int], *, d
     y = F.pad(y, (d, d)).unflatten(1, (3, 3, channels))
     y = sum(y[:, :, k, ..., k * d : k * d + width] for k in range(3)).flatten(1, 2)  # (B, 3 D, h, W)
     y = F.pad(resize(y, (height, width)), (0, 0, d, d)).unflatten(1, (3, channels))
-    return sum(y[:, k, :, k * d : k * d + height] for k in range(3))
+    y = sum(y[:, k, :, k * d : k * d + height] for k in range(3))
+    return y if bias is None else y + bias[:, None, None]

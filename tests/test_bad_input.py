@@ -39,7 +39,8 @@ def refused(run_script, tmp_path):
         assert "Traceback" not in result.out and ".part" not in lines[0]
         after = files(tmp_path)
         new = [path for path in after if after[path] != before.get(path)]
-        assert not [path for path in new if not (logs and path.endswith(("train.log", "last.pth", "_color.png")))], new
+        kept = ("train.log", "last.pth", "_color.png") if logs else ()
+        assert not [path for path in new if not (logs and (path.endswith(kept) or "tfevents" in path))], new
         assert not [path for path in before if path not in after and not (logs and path.endswith("metrics.json"))]
         return lines[0]
 

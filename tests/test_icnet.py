@@ -81,7 +81,7 @@ def test_deep_batch_norms_are_updated_once_a_step_and_shared_ones_twice():
 def test_gradients_reach_every_parameter(backbone):
     network = ICNet(4, backbone).train()
     target = torch.randint(0, 4, (2, 64, 64), dtype=torch.uint8)
-    CascadeLoss()(network(torch.randn(2, 3, 64, 64)), target).backward()
+    CascadeLoss()(network(torch.randn(2, 3, 64, 64)), target)["loss"].backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 

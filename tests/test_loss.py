@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from utils.loss import CascadeLoss, balanced_weights, resize_target
+from utils.labelmap import resize_target
+from utils.loss import CascadeLoss, balanced_weights
 
 
 def logits(*rows):

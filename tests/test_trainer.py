@@ -104,7 +104,7 @@ def test_stopped_and_resumed_equals_uninterrupted(build, tmp_path, monkeypatch, 
 
 
 def test_save_iter_saves_within_an_epoch(build, tmp_path, monkeypatch):
-    trainer = build(tmp_path / "run", save_iter=1)
+    trainer = build(tmp_path, save_iter=1)
     saved = []
     monkeypatch.setattr(trainer, "_save_last", lambda: saved.append(trainer.iteration))
     trainer.fit(epochs=2, val_epoch=5)

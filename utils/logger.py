@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import logging.handlers
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ class _TerminalHandler(logging.Handler):
         tqdm.write(self.format(record))
 
 
-def open_log(path: Path | None = None, *, quiet: bool = False) -> logging.Logger:
-    """Return the logger of the project, writing to the terminal unless `quiet`, and, if given, at the end of a file."""
+def open_log(*, quiet: bool = False) -> logging.Logger:
+    """Return the logger of the project, writing to the terminal unless `quiet`."""
     logger = logging.getLogger("icnet")
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -28,12 +29,20 @@ def open_log(path: Path | None = None, *, quiet: bool = False) -> logging.Logger
         handler.close()
         logger.removeHandler(handler)
     logger.addHandler(logging.NullHandler() if quiet else _TerminalHandler())
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        logger.addHandler(handler)
+    logger.addHandler(logging.handlers.MemoryHandler(1000, flushLevel=logging.CRITICAL, flushOnClose=False))
     return logger
+
+
+def keep_log(logger: logging.Logger, path: Path) -> None:
+    """Write what was logged since `open_log`, and what follows, at the end of a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    (memory,) = (handler for handler in logger.handlers if isinstance(handler, logging.handlers.MemoryHandler))
+    memory.setTarget(file)
+    memory.flush()
+    logger.removeHandler(memory)
+    logger.addHandler(file)
 
 
 def append_json_line(path: Path, record: dict[str, Any]) -> None:

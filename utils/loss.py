@@ -12,6 +12,7 @@ from dataset.segmentation import SegmentationDataset
 from models.layers import resize
 from utils import runtime
 from utils.config import LossConfig
+from utils.labelmap import resize_target
 
 
 class CascadeLoss(nn.Module):
@@ -92,19 +93,6 @@ class CascadeLoss(nn.Module):
         surprise = F.cross_entropy(logits, target, reduction="none").masked_fill(~valid, 0)
         enough = surprise.flatten().topk(max(1, int(self.ohem_keep * surprise.numel()))).values[-1]
         return surprise >= enough.clamp(max=-math.log(self.ohem))
-
-
-def resize_target(target: Tensor, size: tuple[int, int]) -> Tensor:
-    """Make label maps (B, H, W) smaller by taking the nearest label, with corners on corners as the logits have.
-
-    differs from the published code: it interpolated the class numbers bilinearly, which invents classes (between 0 and
-    2 lies 1) and turns ignored pixels into labelled ones.
-    """
-    rows, cols = (
-        torch.linspace(0, full - 1, small, device=target.device).round().long()
-        for full, small in zip(target.shape[-2:], size, strict=True)
-    )
-    return target[:, rows[:, None], cols]
 
 
 def balanced_weights(counts: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from utils import runtime
 from utils.board import Board
 from utils.curves import draw_curves
 from utils.drawing import grid
-from utils.logger import append_json_line, open_log, read_json_lines
+from utils.logger import append_json_line, keep_log, open_log, read_json_lines
 from utils.visualize import colorize
 
 
@@ -25,13 +25,17 @@ class Records:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.writes = runtime.rank() == 0
-        self.log = open_log(folder / "train.log" if self.writes else None, quiet=not self.writes)
+        self.log = open_log(quiet=not self.writes)
         self.started = time.strftime("%Y-%m-%d %H:%M:%S")
         self.board: Board | None = None
 
     def begin(self, *, iteration: int, config: str) -> None:
-        """Open TensorBoard's file, where a resumed run replaces what came after `iteration`."""
+        """Begin to write: only now, since a run that cannot begin leaves nothing.
+
+        A resumed run replaces, of what TensorBoard shows, what came after `iteration`.
+        """
         if self.writes:
+            keep_log(self.log, self.folder / "train.log")
             self.board = Board(self.folder, log=self.log, purge_step=iteration)
             self.board.text("config", config)
 

@@ -1,0 +1,40 @@
+import pytest
+import torch
+from torch import nn
+from torchvision.models.segmentation import lraspp_mobilenet_v3_large
+
+from models import ICNet
+from models.fold import fold_batch_norms
+
+
+def with_statistics(network):
+    """Give the batch norms statistics and weights as training leaves them, small variances among them."""
+    torch.manual_seed(0)
+    for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(1e-5, 2)
+        norm.weight.data.uniform_(0.5, 1.5)
+        norm.bias.data.normal_()
+    return network.eval()
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "resnet50_v1s"])
+@torch.inference_mode()
+def test_folded_network_gives_the_same(backbone):
+    network = with_statistics(ICNet(5, backbone))
+    folded = fold_batch_norms(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    image = torch.randn(2, 3, 64, 96)
+    expected = network(image)["out"]
+    assert (folded(image)["out"] - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+@torch.inference_mode()
+def test_torchvision_networks_fold_too():
+    network = with_statistics(lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3))
+    image = torch.randn(1, 3, 64, 96)
+    expected = network(image)["out"]
+    assert torch.allclose(
+        fold_batch_norms(network)(image)["out"], expected, rtol=1e-3, atol=1e-3 * expected.abs().max()
+    )
