@@ -1,0 +1,121 @@
+import importlib.util
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from tests.conftest import CLASSES
+from utils import program
+from utils.checkpoint import Checkpoint, read_checkpoint
+from utils.onnx_export import compare, export_onnx
+from utils.onnx_segmenter import METADATA
+from utils.segmenter import build_segmenter, open_segmenter
+
+
+@pytest.fixture(scope="module")
+def trained(checkpoint_path):
+    """A checkpoint whose batch norms have seen images, so that logits are of ordinary size."""
+    checkpoint = read_checkpoint(checkpoint_path)
+    network = checkpoint.build().train()
+    for _ in range(10):
+        network(torch.randn(4, 3, 64, 64))
+    return Checkpoint(state_dict=network.state_dict(), backbone="resnet18", classes=CLASSES, mean=(0.4, 0.5, 0.6))
+
+
+@pytest.fixture(scope="module")
+def logits_file(trained, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "logits.onnx"
+    assert export_onnx(trained, path)["difference"] < 1e-4
+    return path
+
+
+@pytest.fixture(scope="module")
+def labels_file(trained, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "labels.onnx"
+    assert export_onnx(trained, path, output="labels", precision="fp16", normalized_inside=True)["different"] < 0.01
+    return path
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 96), (3, 33, 47), (1, 20, 50)])
+def test_logits_file_is_used_as_the_checkpoint_is(trained, logits_file, shape):
+    description, segment = open_segmenter(logits_file, "cpu")
+    assert description.classes == CLASSES and description.backbone == "resnet18" and description.mean == (0.4, 0.5, 0.6)
+    batch, height, width = shape
+    image = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8)
+    expected = build_segmenter(trained, "cpu")
+    if min(height, width) >= 32:
+        scores = expected.scores(image)
+        assert (segment.scores(image) - scores).abs().max() < 1e-4 * scores.abs().max()
+    labels = segment(image)
+    assert labels.shape == shape and labels.dtype == torch.uint8
+    assert (labels == expected(image)).float().mean() > (0.99 if min(height, width) >= 32 else 0.9)
+
+
+def test_labels_file_takes_uint8_images_and_gives_uint8_labels(trained, labels_file):
+    session = onnxruntime.InferenceSession(str(labels_file))
+    image = torch.randint(0, 256, (2, 3, 48, 80), dtype=torch.uint8)
+    (labels,) = session.run(None, {"image": image.numpy()})
+    assert labels.shape == (2, 48, 80) and labels.dtype == np.uint8
+    expected = build_segmenter(trained, "cpu")(image).numpy()
+    assert (labels == expected).mean() > 0.98  # in half precision
+    _, segment = open_segmenter(labels_file, "cpu")
+    assert (segment(image).numpy() == labels).all()
+    assert segment(image[..., :20, :20]).shape == (2, 20, 20)
+    with pytest.raises(ValueError, match="label maps only"):
+        segment.scores(image)
+
+
+def test_metadata_name_classes_and_colours(logits_file):
+    facts = json.loads(onnxruntime.InferenceSession(str(logits_file)).get_modelmeta().custom_metadata_map[METADATA])
+    assert facts["classes"] == list(CLASSES.names) and facts["colors"] == [list(color) for color in CLASSES.colors]
+    assert facts["output"] == "logits" and facts["normalized_inside"] is False
+
+
+def test_a_file_that_differs_is_refused(trained, logits_file):
+    state = trained.state_dict | {"classifier.weight": trained.state_dict["classifier.weight"] * 1.01}
+    _, exported = open_segmenter(logits_file, "cpu")
+    with pytest.raises(ValueError, match="something else than PyTorch: logits differ by 0.0"):
+        compare(exported, replace(trained, state_dict=state), "logits", tolerance=1e-4)
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
+def test_missing_packages_are_named(trained, tmp_path, monkeypatch, missing):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
+    with pytest.raises(ValueError, match=rf"needs {missing}: pip install -r requirements-onnx\.txt"):
+        export_onnx(trained, tmp_path / "x.onnx")
+
+
+def test_without_onnx_runtime_a_file_cannot_be_opened(logits_file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ValueError, match=r"pip install -r requirements-onnx\.txt"):
+        open_segmenter(logits_file, "cpu")
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path / "x.onnx").write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match=r"x\.onnx cannot be read as an ONNX file"):
+        open_segmenter(tmp_path / "x.onnx", "cpu")
+    with pytest.raises(FileNotFoundError, match=r"no ONNX file .*y\.onnx"):
+        open_segmenter(tmp_path / "y.onnx", "cpu")
+
+
+def test_script(checkpoint_path, tmp_path, monkeypatch, capsys):
+    from tools import export
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["export.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            program.run(export.main)
+        return stopped.value.code, capsys.readouterr()
+
+    target = tmp_path / "net.onnx"
+    monkeypatch.setattr(export, "export_onnx", lambda *a, **k: target.write_bytes(b"-") and {"difference": 2e-6})
+    code, printed = run("--ckpt", checkpoint_path, "--target", target)
+    assert code == 0 and "3 classes" in printed.out and "differ by 2.0e-06" in printed.out
+    code, printed = run("--ckpt", checkpoint_path, "--target", tmp_path / "net.bin")
+    assert code == 2 and "must end in .onnx" in printed.err
