@@ -149,6 +149,12 @@ def describe(device: torch.device) -> str:
     return f"CPU, {torch.get_num_threads()} threads (no CUDA device found)"
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that it was given; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch, each process differently (augmentations: see `dataset.segmentation`)."""
     seed = (seed + rank()) % 2**32

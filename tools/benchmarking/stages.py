@@ -1,0 +1,49 @@
+"""Where the time of an image goes, from the file to the file."""
+
+import itertools
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dataset.labels import cityscapes_classes, cityscapes_train_ids
+from dataset.segmentation import Sample, SegmentationDataset
+from dataset.streets import render
+from tools.benchmarking.contenders import Setting
+from utils.config import AugmentConfig, ModelConfig
+from utils.data import build_transform
+from utils.labelmap import label_map
+from utils.media import read_image
+from utils.segmenter import build_segmenter
+from utils.speed import time_in_turns
+from utils.visualize import colorize, overlay, save_image
+
+
+def time_stages(setting: Setting, *, repeats: int) -> dict[str, list[float]]:
+    """Return the seconds of each stage of training data, and of a prediction, for PNG files of the setting's size."""
+    height, width = setting.size
+    street, ids, _ = render(np.random.default_rng(0), height=height, width=width)
+    segmenter = build_segmenter(setting.checkpoint(), setting.device, precision=setting.precision)
+    image = torch.from_numpy(street).permute(2, 0, 1)[None].to(setting.device)
+    scores = segmenter.scores(image)
+    labels = label_map(scores, setting.size)[0].cpu().numpy()
+    classes = cityscapes_classes()
+    with TemporaryDirectory() as folder:
+        files = Sample(Path(folder, "image.png"), Path(folder, "labels.png"))
+        Image.fromarray(street).save(files.image)
+        Image.fromarray(ids).save(files.mask)
+        sizes = ModelConfig(base_size=height, crop_size=min(960, height))
+        transform = build_transform(sizes, AugmentConfig())
+        data = SegmentationDataset([files], classes, cityscapes_train_ids(), transform=transform)
+        epochs = itertools.count()
+        jobs = {
+            "decode image and labels": lambda: (read_image(files.image), Image.open(files.mask).load()),
+            "training sample: decode, scale, crop, mirror, blur": lambda: data[next(epochs), 0],
+            "network": lambda: segmenter.scores(image),
+            "label map": lambda: label_map(scores, setting.size),
+            "overlay": lambda: overlay(street, labels, classes),
+            "encode as PNG": lambda: save_image(Path(folder, "out.png"), colorize(labels, classes)),
+        }
+        return time_in_turns(jobs, repeats=repeats, device=setting.device)
