@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -108,7 +109,7 @@ class SegmentationDataset(Dataset):
         values = np.asarray(mask)
         if values.ndim != 2 or values.dtype not in (np.uint8, np.bool_):
             raise ValueError(f"{path} is no mask: class indices in one 8-bit channel are needed, not {mask.mode!r}")
-        target = self.train_ids[values.astype(np.uint8, copy=False)]
+        target = cv2.LUT(values.astype(np.uint8, copy=False), self.train_ids)
         if (unknown := target == UNKNOWN).any():
             known = np.flatnonzero(self.train_ids != UNKNOWN)
             raise ValueError(
