@@ -98,7 +98,12 @@ def build_segmenter(
 
 
 def open_segmenter(
-    path: str | Path, device: torch.device | str, *, precision: str = "fp32", compiled: str = "none"
+    path: str | Path,
+    device: torch.device | str,
+    *,
+    precision: str = "fp32",
+    compiled: str = "none",
+    branches: int = BRANCHES,
 ) -> tuple[Checkpoint, Segments]:
     """Open a checkpoint, or an ONNX file that `tools/export.py` wrote, to predict with.
 
@@ -107,10 +112,13 @@ def open_segmenter(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that is something else, or ONNX Runtime is not installed.
+        ValueError: a file that is something else, branches of an ONNX file, or ONNX Runtime is not installed.
     """
     if Path(path).suffix.lower() == ".onnx":
+        if branches < BRANCHES:
+            raise ValueError(f"{path} is one piece, its branches cannot be run alone; name a checkpoint, *.pth")
         segmenter = OnnxSegmenter(path, device)
         return segmenter.description, segmenter
     checkpoint = read_checkpoint(path)
-    return checkpoint, build_segmenter(checkpoint, device, precision=precision, compiled=compiled)
+    options = {"precision": precision, "compiled": compiled, "branches": branches}
+    return checkpoint, build_segmenter(checkpoint, device, **options)
