@@ -24,7 +24,7 @@ NUMBERED = 40  # classes up to which the picture of the confusion matrix has a n
 
 
 def format_table(summary: dict[str, Any]) -> str:
-    """Write the figures of `ConfusionMatrix.summary`, and of categories and instances where there are any, as tables."""
+    """Write the figures of `ConfusionMatrix.summary`, and those of categories and instances, if any, as tables."""
     keys = ("iou", "precision", "recall", "share", "iiou")
     lines = _table("class", {key: summary[f"class_{key}"] for key in keys if f"class_{key}" in summary})
     if "category_iou" in summary:
@@ -124,7 +124,7 @@ def _draw(path: Path, pixels: np.ndarray, names: Sequence[str], columns: Sequenc
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("prediction")
     axes.set_ylabel("label")
-    axes.set_title("per cent of the label's pixels; classes without pixels have no row")
+    axes.set_title("per cent of the label's pixels; the row of a class without pixels is empty")
     for row, column in zip(*np.nonzero(share >= 0.5), strict=True) if len(names) <= NUMBERED else ():
         value = share[row, column]
         color = "white" if value > 55 else "black"
