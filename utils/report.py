@@ -116,7 +116,8 @@ def _draw(path: Path, pixels: np.ndarray, names: Sequence[str], columns: Sequenc
     from matplotlib.figure import Figure  # takes a second to import
 
     share = 100 * pixels / np.maximum(pixels.sum(1, keepdims=True), 1)
-    side = max(5.0, min(40.0, 0.55 * len(names) + 3))
+    numbered = len(names) <= NUMBERED
+    side = 3 + (0.55 if numbered else 0.18) * max(4, len(names))  # inches
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
     shown = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
@@ -125,7 +126,7 @@ def _draw(path: Path, pixels: np.ndarray, names: Sequence[str], columns: Sequenc
     axes.set_xlabel("prediction")
     axes.set_ylabel("label")
     axes.set_title("per cent of the label's pixels; the row of a class without pixels is empty")
-    for row, column in zip(*np.nonzero(share >= 0.5), strict=True) if len(names) <= NUMBERED else ():
+    for row, column in zip(*np.nonzero(share >= 0.5), strict=True) if numbered else ():
         value = share[row, column]
         color = "white" if value > 55 else "black"
         axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=9, color=color)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from models.layers import resize
 from utils.labelmap import label_map
@@ -128,12 +127,11 @@ class SlidingWindow:
 
 
 def _scaled(image: Tensor, scale: float) -> Tensor:
-    """Resize uint8 images, smoothed where they get smaller."""
+    """Resize uint8 images, in the way that the network itself makes them smaller."""
     if scale == 1:
         return image
     size = [max(1, round(side * scale)) for side in image.shape[-2:]]
-    resized = F.interpolate(image.float(), size, mode="bilinear", align_corners=True, antialias=True)
-    return resized.round().clamp(0, 255).to(torch.uint8)
+    return resize(image.float(), size).round().to(torch.uint8)
 
 
 def _places(side: int, window: int, stride: int) -> list[int]:
