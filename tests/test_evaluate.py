@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -148,25 +147,23 @@ def test_a_disk_that_is_full_is_said(run_script, folder_data, checkpoint_path, m
     assert not (folder_data.ckpt_dir / "evaluate_output" / "metrics.json").exists()
 
 
-def test_two_processes_give_the_figures_of_one_to_the_last_bit(folder_data, checkpoint_path, tmp_path):
+def test_two_processes_give_the_figures_of_one_to_the_last_bit(evaluated, folder_data, checkpoint_path, tmp_path):
     rng = np.random.default_rng(0)
     for index in range(7):
         save(folder_data.root / "val" / f"{index}.png", rng.integers(0, 256, (48, 64, 3)))
         save(folder_data.root / "val_mask" / f"{index}.png", rng.integers(0, 3, (48, 64)))
-    found = []
-    for launcher, name in (([sys.executable], "one"), ([*TORCHRUN, "--nproc_per_node=2"], "two")):
-        given = ["--config", str(folder_data.config), f"test.ckpt_path={checkpoint_path}", "train.valid_batch_size=2"]
-        subprocess.run(
-            [*launcher, str(REPOSITORY / "evaluate.py"), *given, f"train.ckpt_dir={tmp_path / name}"],
-            check=True,
-            capture_output=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        folder = tmp_path / name / "evaluate_output"
-        assert len(list(folder.glob("*_pred.png"))) == 7
-        found.append(json.loads((folder / "metrics.json").read_text()))
-    assert [metrics["processes"] for metrics in found] == [1, 2]
-    assert figures_of(found[0]) == figures_of(found[1])
+    one, _ = evaluated("train.valid_batch_size=2")
+    given = ["--config", str(folder_data.config), f"test.ckpt_path={checkpoint_path}", "train.valid_batch_size=2"]
+    subprocess.run(
+        [*TORCHRUN, "--nproc_per_node=2", str(REPOSITORY / "evaluate.py"), *given, f"train.ckpt_dir={tmp_path}"],
+        check=True,
+        capture_output=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    two = json.loads((tmp_path / "evaluate_output" / "metrics.json").read_text())
+    assert len(list((tmp_path / "evaluate_output").glob("*_pred.png"))) == 7
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert figures_of(one) == figures_of(two)
 
 
 def test_first_calls_are_left_out():

@@ -18,9 +18,9 @@ def data(cityscapes_data):
     return SegmentationDataset(find_cityscapes(cityscapes_data, "val"), cityscapes_classes(), cityscapes_train_ids())
 
 
-def put(data, values, kind=np.uint16):
+def put(data, values):
     mask = data.samples[0].mask
-    Image.fromarray(values.astype(kind)).save(mask.with_name(mask.name.replace("labelIds", "instanceIds")))
+    Image.fromarray(values.astype(np.uint16)).save(mask.with_name(mask.name.replace("labelIds", "instanceIds")))
 
 
 def test_a_small_instance_counts_as_much_as_a_large_one(data):
@@ -67,8 +67,7 @@ def test_instances_of_some_images_only(cityscapes_data):
         has_instances(data)
 
 
-@pytest.mark.parametrize("number", [50_001, 300_000])
-def test_an_instance_of_no_known_label(data, number):
-    put(data, np.full((32, 64), number), kind=np.int32)
-    with pytest.raises(ValueError, match=f"the instance {number}"):
+def test_an_instance_of_no_known_label(data):
+    put(data, np.full((32, 64), 50_001))
+    with pytest.raises(ValueError, match="the instance 50001"):
         InstanceScores(data).update(0, np.zeros((32, 64), np.uint8))

@@ -70,7 +70,7 @@ class InstanceScores:
 
     def _labels(self, ids: np.ndarray, index: int) -> np.ndarray:
         """Return the class index of each instance id."""
-        labels = np.where(ids < 256_000, self.train_ids[np.minimum(ids // 1000, 255)], UNKNOWN)
+        labels = self.train_ids[np.minimum(ids // 1000, 255)]
         if (labels == UNKNOWN).any():
             raise ValueError(f"{self.files[index]} holds the instance {ids[labels == UNKNOWN][0]}, of no known label")
         return labels
