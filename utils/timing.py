@@ -59,7 +59,7 @@ class Meter:
         return {
             "latency_median_ms": 1000 * float(np.median(kept)),
             "latency_p95_ms": 1000 * float(np.percentile(kept, 95)),
-            "latency_of": f"one call with {batch_size} image(s): copy to the device, normalisation, network, label map "
+            "latency_of": f"one call with up to {batch_size} image(s): copy to the device, normalisation, network, label map "
             f"at full size; device synchronised before and after; {len(kept)} calls, the first {warm_up(len(calls))} "
             "left out",
             "images_per_second": images / seconds,
