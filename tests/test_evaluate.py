@@ -13,6 +13,7 @@ from dataset.labels import cityscapes_classes
 from models import ICNet
 from tests.test_distributed import REPOSITORY, TORCHRUN
 from utils.checkpoint import Checkpoint, save_checkpoint
+from utils.segmenter import open_segmenter
 from utils.timing import Meter, Timed, warm_up
 
 
@@ -83,6 +84,11 @@ def test_views_windows_and_half_precision(evaluated):
     metrics, _ = evaluated("test.save=none", *options)
     assert metrics["precision"] == "bf16"
     assert metrics["config"]["test"]["tta"] == {"scales": [0.75, 1.0], "flip": True}
+
+
+def test_branches_of_an_onnx_file(tmp_path):
+    with pytest.raises(ValueError, match=r"net\.onnx is one piece"):
+        open_segmenter(tmp_path / "net.onnx", "cpu", branches=1)
 
 
 @pytest.fixture

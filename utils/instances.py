@@ -92,19 +92,18 @@ class InstanceScores:
         own = torch.from_numpy(self.size > 0)
         iou = (hits / (hits + misses + (predicted - right)))[own]
         names = [name for name in self.classes.names if name in AVERAGE_SIZE]
-        kinds = {}
+        kinds, kind_iou = [], []
         for name in dict.fromkeys(self.classes.categories):
             member = torch.tensor([category == name for category in self.classes.categories])
             if own[member].all():
-                wrong = counts.cpu()[:, :-1][~member][:, member].sum()
                 hit, missed = category_hits[member].sum(), category_misses[member].sum()
-                kinds[name] = hit / (hit + missed + wrong)
-        kind_iou = torch.stack(list(kinds.values()))
+                kinds.append(name)
+                kind_iou.append(hit / (hit + missed + counts.cpu()[:, :-1][~member][:, member].sum()))
         return {
             "class_iiou": by_name(names, iou),
             "miiou": iou.nanmean().nan_to_num(0.0).item(),
-            "category_iiou": by_name(list(kinds), kind_iou),
-            "category_miiou": kind_iou.nanmean().nan_to_num(0.0).item(),
+            "category_iiou": by_name(kinds, torch.stack(kind_iou)),
+            "category_miiou": torch.stack(kind_iou).nanmean().nan_to_num(0.0).item(),
         }
 
 

@@ -59,9 +59,9 @@ class Meter:
         return {
             "latency_median_ms": 1000 * float(np.median(kept)),
             "latency_p95_ms": 1000 * float(np.percentile(kept, 95)),
-            "latency_of": f"one call with up to {batch_size} image(s): copy to the device, normalisation, network, label map "
-            f"at full size; device synchronised before and after; {len(kept)} calls, the first {warm_up(len(calls))} "
-            "left out",
+            "latency_of": f"one call with up to {batch_size} image(s): copy to the device, normalisation, network, "
+            f"label map at full size; device synchronised before and after; {len(kept)} calls, the first "
+            f"{warm_up(len(calls))} left out",
             "images_per_second": images / seconds,
             "seconds": seconds,
             "images_per_second_of": f"the whole run over {images} images in {len(parts)} process(es): starting the "
