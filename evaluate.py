@@ -1,57 +1,102 @@
-"""Measure a checkpoint on a labelled split: python evaluate.py test.ckpt_path=ckpt/last.pth"""
+"""Measure a checkpoint or an ONNX file on a split: python evaluate.py test.ckpt_path=ckpt/last.pth"""
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
+from dataset.segmentation import SegmentationDataset
 from utils import program, runtime
-from utils.checkpoint import find_checkpoint, read_checkpoint
+from utils.checkpoint import Checkpoint, find_checkpoint
 from utils.cli import DEFAULT_CONFIG, parse_arguments
-from utils.config import data_of, load_config, run_name
-from utils.data import build_dataset, check_classes, eval_loader
-from utils.engine import evaluate
-from utils.files import check_folder, write_json
-from utils.logger import open_log, progress
-from utils.media import output_names
-from utils.metrics import ConfusionMatrix, format_table
-from utils.segmenter import Segmenter
-from utils.visualize import colorize, save_image
+from utils.config import Config, TestConfig, data_of, load_config, run_name
+from utils.data import build_dataset, check_classes
+from utils.evaluation import measure
+from utils.logger import open_log
+from utils.report import versions
+from utils.results import Results
+from utils.segmenter import Segments, open_segmenter
+from utils.tta import with_options
+
+PARTS = {"sub4": 1, "sub4 + sub2": 2}  # of the cascade: how many of its branches
+WHOLE = "sub4 + sub2 + sub1"
 
 
 def main() -> None:
-    """Predict every image of the split, compare with the labels, write figures and coloured predictions."""
+    """Open network and data, predict every image, compare with the labels, write figures and pictures."""
     args = parse_arguments(__doc__)
     config = load_config(args.config or DEFAULT_CONFIG, args.overrides)
+    runtime.start_process_per_gpu(config.train.specific_gpu_num)
     path = find_checkpoint(config.test.ckpt_path, config.train.ckpt_dir, name=run_name(config.model))
-    checkpoint = read_checkpoint(path)
-    if args.config is None and checkpoint.config:
-        config = load_config(data_of(checkpoint.config), args.overrides, name=str(path))
     device = runtime.select_device(config.train.specific_gpu_num)
+    with runtime.process_group(device):
+        network, segment = open_network(path, config.test, device)
+        if args.config is None and network.config:
+            config = load_config(data_of(network.config), args.overrides, name=str(path))
+        data = open_data(config, network)
+        submission = config.test.submission and Path(config.test.submission)
+        folder = Path(config.train.ckpt_dir) / "evaluate_output"
+        results = Results(folder, data, save=config.test.save, submission=submission)
+        log = open_log(quiet=runtime.rank() > 0)
+        log.info(f"checkpoint: {network.describe()}")
+        log.info(f"data: {len(data)} images of the split {config.test.split!r}; device: {runtime.describe(device)}")
+
+        parts = measure_parts(path, data, config, device) if config.test.branches else {}
+        confusion, speed = measure(segment, data, **loading(config, device), outputs=results.outputs)
+        results.merge()
+        if runtime.rank() == 0:
+            figures = results.figures(confusion) | {"speed": speed}
+            if parts:
+                figures["branches"] = parts | {WHOLE: confusion.summary(data.classes.names) | {"speed": speed}}
+            results.write(confusion, figures | circumstances(path, config, device), segment, log)
+
+
+def open_network(path: Path, test: TestConfig, device: torch.device, **options: Any) -> tuple[Checkpoint, Segments]:
+    """Open the network as `test` says; return its description too. `options`: see `open_segmenter`."""
+    precision = runtime.choose_precision(test.precision, device)
+    network, segment = open_segmenter(path, device, precision=precision, compiled=test.compile, **options)
+    views = {"scales": test.tta.scales, "flip": test.tta.flip, "window": test.window, "stride": test.stride}
+    return network, with_options(segment, **views, device=device)
+
+
+def open_data(config: Config, network: Checkpoint) -> SegmentationDataset:
+    """Find the split, and look at its files before the run begins; only a submission does without labels."""
+    root, labelled = config.train.cityscapes_root, config.test.submission is None
+    data = build_dataset(config.dataset, config.test.split, cityscapes_root=root, labelled=labelled)
+    check_classes(data, network)
+    data.check_headers()
+    return data
+
+
+def measure_parts(
+    path: Path, data: SegmentationDataset, config: Config, device: torch.device
+) -> dict[str, dict[str, Any]]:
+    """Measure the lower branches of the cascade by themselves; return the figures of each, by name."""
+    figures = {}
+    for name, branches in PARTS.items():
+        _, segment = open_network(path, config.test, device, branches=branches)
+        confusion, speed = measure(segment, data, **loading(config, device), title=name)
+        figures[name] = confusion.summary(data.classes.names) | {"speed": speed}
+    return figures
+
+
+def loading(config: Config, device: torch.device) -> dict[str, Any]:
+    """How images are brought to the network."""
     workers = runtime.loader_workers(config.train.num_workers, device)
+    return {"batch_size": config.train.valid_batch_size, "workers": workers, "device": device}
 
-    data = build_dataset(config.dataset, config.test.split, cityscapes_root=config.train.cityscapes_root)
-    check_classes(data, checkpoint)
-    batches = eval_loader(data, batch_size=config.train.valid_batch_size, workers=workers)
-    network = checkpoint.build().to(device, memory_format=torch.channels_last)
-    folder = Path(config.train.ckpt_dir) / "evaluate_output"
-    check_folder(folder, "train.ckpt_dir")
-    (folder / "metrics.json").unlink(missing_ok=True)  # of an earlier run; this one's comes last
-    log = open_log()
-    log.info(f"checkpoint: {checkpoint.describe()}")
-    log.info(f"data: {len(data)} images of the split {config.test.split!r}; device: {runtime.describe(device)}")
-    names = output_names([sample.image for sample in data.samples])
 
-    def save(index: int, pred: Tensor) -> None:
-        save_image(folder / f"{names[index]}_color.png", colorize(pred.cpu().numpy(), data.classes))
-
-    confusion = ConfusionMatrix(len(data.classes), device)
-    segment = Segmenter(network, device=device, mean=checkpoint.mean, std=checkpoint.std)
-    evaluate(segment, progress(batches, "evaluation"), confusion=confusion, on_image=save)
-    summary = confusion.summary(data.classes.names)
-    write_json(folder / "metrics.json", summary | {"checkpoint": str(path), "split": config.test.split})
-    log.info(format_table(summary))
-    log.info(f"figures: {folder / 'metrics.json'}, coloured predictions beside it")
+def circumstances(path: Path, config: Config, device: torch.device) -> dict[str, Any]:
+    """What the figures are figures of."""
+    return {
+        "checkpoint": str(path),
+        "split": config.test.split,
+        "device": runtime.describe(device),
+        "processes": runtime.processes(),
+        "precision": runtime.choose_precision(config.test.precision, device),
+        "versions": versions(),
+        "config": config.as_dict(),
+    }
 
 
 if __name__ == "__main__":

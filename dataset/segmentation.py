@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
-from dataset.images import open_image, open_rgb
+from dataset.images import open_image, open_rgb, read_header
 from dataset.labels import UNKNOWN, ClassTable
 
 
@@ -87,12 +87,23 @@ class SegmentationDataset(Dataset):
     def _decode(self, index: int) -> tuple[Image.Image, Image.Image | None]:
         sample = self.samples[index]
         image, target = open_rgb(sample.image), self.load_target(index)
-        if target is not None and target.size != image.size:
-            raise ValueError(
-                f"image and mask differ in size: {sample.image} is {image.width}x{image.height}, "
-                f"{sample.mask} is {target.width}x{target.height}"
-            )
+        if target is not None:
+            _check_sizes(sample, image.size, target.size)
         return image, target
+
+    def check_headers(self) -> None:
+        """Read the headers of all files, and the checksums of the masks, before something long begins.
+
+        Raises:
+            FileNotFoundError: a file that is missing.
+            ValueError: one that is broken, a mask of another size or kind. Values that are no class show on loading.
+        """
+        for sample in self.samples:
+            size, _ = read_header(sample.image)
+            if sample.mask is not None:
+                mask_size, mode = read_header(sample.mask, checksums=True)
+                _check_mode(sample.mask, mode)
+                _check_sizes(sample, size, mask_size)
 
     def load_target(self, index: int) -> Image.Image | None:
         """Decode the mask of sample `index` alone: an "L" image of class indices."""
@@ -106,9 +117,8 @@ class SegmentationDataset(Dataset):
         return counts[: len(self.classes)]
 
     def _class_indices(self, mask: Image.Image, path: Path) -> np.ndarray:
+        _check_mode(path, mask.mode)
         values = np.asarray(mask)
-        if values.ndim != 2 or values.dtype not in (np.uint8, np.bool_):
-            raise ValueError(f"{path} is no mask: class indices in one 8-bit channel are needed, not {mask.mode!r}")
         target = cv2.LUT(values.astype(np.uint8, copy=False), self.train_ids)
         if (unknown := target == UNKNOWN).any():
             known = np.flatnonzero(self.train_ids != UNKNOWN)
@@ -154,6 +164,19 @@ class EpochSampler(Sampler):
         """Return the indices of the samples in each whole batch of an epoch (batches, batch_size)."""
         order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
         return order[: self.length // self.batch_size * self.batch_size].reshape(-1, self.batch_size)
+
+
+def _check_mode(path: Path, mode: str) -> None:
+    if mode not in ("1", "L", "P"):
+        raise ValueError(f"{path} is no mask: class indices in one 8-bit channel are needed, not {mode!r}")
+
+
+def _check_sizes(sample: Sample, image: tuple[int, int], mask: tuple[int, int]) -> None:
+    if image != mask:
+        raise ValueError(
+            f"image and mask differ in size: {sample.image} is {image[0]}x{image[1]}, "
+            f"{sample.mask} is {mask[0]}x{mask[1]}"
+        )
 
 
 def _ranges(values: np.ndarray) -> str:

@@ -5,6 +5,8 @@ image ──────────► sub1: three convs of stride 2 ───�
   └─ x1/4 ─► backbone (shared) ─► pyramid pooling = sub4 ─────┘
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -60,15 +62,21 @@ class CascadeFeatureFusion(nn.Module):
 
     def forward(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the fused features and, in training, the auxiliary logits, both at the size of `high`."""
-        conv, norm = self.conv_low
-        size = high.shape[-2:]
-        # differs from the published code in the order of resizing and mixing channels, not in what comes out
-        if self.resize_last:
-            low = norm(dilated_conv_of_resized(low, conv.weight, size, bias=conv.bias))
-        else:
-            low = norm(conv(resize(low, size)))
+        low = self._at(high.shape[-2:], low)
         aux = self.aux_classifier(low) if self.training else None
         return F.relu(low + self.conv_high(high)), aux
+
+    def guide(self, low: Tensor, size: Sequence[int]) -> Tensor:
+        """Return the auxiliary logits alone, at the `size` that the higher branch would have."""
+        return self.aux_classifier(self._at(size, low))
+
+    def _at(self, size: Sequence[int], low: Tensor) -> Tensor:
+        """Bring the low branch to the size and channels of the fusion."""
+        conv, norm = self.conv_low
+        # differs from the published code in the order of resizing and mixing channels, not in what comes out
+        if self.resize_last:
+            return norm(dilated_conv_of_resized(low, conv.weight, size, bias=conv.bias))
+        return norm(conv(resize(low, size)))
 
 
 class ICNet(nn.Module):
@@ -111,13 +119,37 @@ class ICNet(nn.Module):
         if min(height, width) < MIN_SIZE:
             raise ValueError(f"ICNet needs images of at least {MIN_SIZE}x{MIN_SIZE} pixels, got {width}x{height}")
         sub1 = self.sub1(image)  # (B, 64, H/8, W/8)
-        # differs from the published code: sub2 stops after layer2. Its deep layers' result was never used, cost 60 %
-        # of the arithmetic, and fed half-resolution statistics into their batch norms.
-        sub2 = self.backbone.shallow(resize(image, (height // 2, width // 2)))  # (B, 512, H/16, W/16)
-        sub4 = self.backbone(resize(image, (height // 4, width // 4)))  # (B, 2048, H/32, W/32)
-        fused, aux_16 = self.cff_24(self.pyramid_pooling(sub4), sub2)  # (B, 128, H/16, W/16)
+        sub2 = self._sub2(image)  # (B, 512, H/16, W/16)
+        sub4 = self._sub4(image)  # (B, 2048, H/32, W/32)
+        fused, aux_16 = self.cff_24(sub4, sub2)  # (B, 128, H/16, W/16)
         fused, aux_8 = self.cff_12(fused, sub1)  # (B, 128, H/8, W/8)
         logits = self.classifier(fused)
         # differs from the published code: the 1x1 classifier runs before this resize, with which it commutes.
         logits = resize(logits, (2 * logits.shape[-2], 2 * logits.shape[-1]))  # (B, num_classes, H/4, W/4)
         return {"out": logits, "aux_8": aux_8, "aux_16": aux_16} if self.training else {"out": logits}
+
+    def cut_off(self, image: Tensor, branches: int) -> dict[str, Tensor]:
+        """Return as `out` the auxiliary logits of the lowest branches, and run no layer that they do not need.
+
+        Args:
+            branches: 1: sub4 alone, at 1/16 of the image's size; 2: sub4 and sub2, at 1/8.
+        """
+        height, width = image.shape[-2:]
+        sub4 = self._sub4(image)
+        if branches == 1:
+            return {"out": self.cff_24.guide(sub4, (_eighth(height // 2), _eighth(width // 2)))}
+        fused, _ = self.cff_24(sub4, self._sub2(image))
+        return {"out": self.cff_12.guide(fused, (_eighth(height), _eighth(width)))}
+
+    def _sub2(self, image: Tensor) -> Tensor:
+        # differs from the published code: sub2 stops after layer2. Its deep layers' result was never used, cost 60 %
+        # of the arithmetic, and fed half-resolution statistics into their batch norms.
+        return self.backbone.shallow(resize(image, [side // 2 for side in image.shape[-2:]]))
+
+    def _sub4(self, image: Tensor) -> Tensor:
+        return self.pyramid_pooling(self.backbone(resize(image, [side // 4 for side in image.shape[-2:]])))
+
+
+def _eighth(side: int) -> int:
+    """Return what three layers of stride 2 leave of a side, each rounding up."""
+    return -(-side // 8)

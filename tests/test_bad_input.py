@@ -15,6 +15,7 @@ from models import ICNet
 from utils.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
 SCRIPTS = ("train", "evaluate", "inference")
+FIGURES = ("metrics.json", "confusion.csv", "confusion.png")
 
 
 def files(folder: Path) -> dict[str, tuple[int, int]]:
@@ -39,9 +40,9 @@ def refused(run_script, tmp_path):
         assert "Traceback" not in result.out and ".part" not in lines[0]
         after = files(tmp_path)
         new = [path for path in after if after[path] != before.get(path)]
-        kept = ("train.log", "last.pth", "_color.png") if logs else ()
+        kept = ("train.log", "last.pth", "_pred.png") if logs else ()
         assert not [path for path in new if not (logs and (path.endswith(kept) or "tfevents" in path))], new
-        assert not [path for path in before if path not in after and not (logs and path.endswith("metrics.json"))]
+        assert not [path for path in before if path not in after and not (logs and path.endswith(FIGURES))]
         return lines[0]
 
     return check

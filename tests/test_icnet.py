@@ -122,3 +122,24 @@ def test_arithmetic_at_2048x1024(backbone, limit):
     with FlopCounterMode(display=False) as counter:
         network(image)
     assert counter.get_total_flops() < limit * 1e9
+
+
+@pytest.mark.parametrize("size", [(32, 32), (65, 91), (64, 96), (100, 33)])
+def test_cut_off_gives_what_training_is_guided_by(size):
+    network, image = ICNet(4, "resnet18").eval(), torch.randn(1, 3, *size)
+    network.training = network.cff_24.training = network.cff_12.training = True  # the norms stay in evaluation
+    outputs = network(image)
+    for branches, name in ((1, "aux_16"), (2, "aux_8")):
+        assert torch.equal(network.cut_off(image, branches)["out"], outputs[name])
+
+
+@pytest.mark.parametrize(("branches", "idle"), [(1, ["sub1", "cff_12", "classifier"]), (2, ["sub1", "classifier"])])
+def test_cut_off_runs_no_layer_that_it_does_not_need(branches, idle):
+    network, ran = ICNet(4, "resnet18").eval(), []
+    for name, module in network.named_modules():
+        module.register_forward_hook(lambda *_, name=name: ran.append(name))
+    network.cut_off(torch.randn(1, 3, 64, 64), branches)
+    assert not [name for name in ran if name.split(".")[0] in idle and not name.startswith("cff_12.")]
+    assert not [name for name in ran if name.startswith("cff_12.conv_high")]
+    assert ran.count("backbone.layer2") == branches and ran.count("backbone.layer4") == 1
+    assert ("cff_24.conv_high.0" in ran) == (branches == 2)

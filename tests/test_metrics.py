@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from utils.metrics import ConfusionMatrix, class_iou, format_table
+from utils.metrics import ConfusionMatrix, category_summary, class_iou
 
 NAMES = ("road", "car", "sky")
 
@@ -14,7 +14,7 @@ def test_counts_by_hand():
     confusion = ConfusionMatrix(3)
     confusion.update(pred=image([0, 0, 1, 2]), target=image([0, 1, 1, 255]))
     assert confusion.counts.dtype == torch.int64
-    assert confusion.counts.tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
+    assert confusion.counts.tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]
     assert class_iou(confusion.counts)[:2].tolist() == [0.5, 0.5]
     summary = confusion.summary(NAMES)
     assert summary["class_iou"] == {"road": 0.5, "car": 0.5, "sky": None}
@@ -48,13 +48,48 @@ def test_an_image_without_labels_changes_nothing():
     assert (summary["miou"], summary["pixel_accuracy"], summary["absent_classes"]) == (0.0, 0.0, 3)
 
 
-def test_table_names_every_class():
+def test_figures_of_each_class_by_hand():
     confusion = ConfusionMatrix(3)
-    confusion.update(pred=image([0, 0, 1]), target=image([0, 1, 1]))
-    table = format_table(confusion.summary(NAMES))
-    assert [line.split() for line in table.splitlines()[1:4]] == [
-        ["road", "50.00"],
-        ["car", "50.00"],
-        ["sky", "absent"],
-    ]
-    assert "mIoU 50.00 %" in table and "1 absent" in table
+    confusion.update(pred=image([0, 0, 0, 1]), target=image([0, 0, 1, 1]))
+    summary = confusion.summary(NAMES)
+    assert summary["class_precision"] == {"road": pytest.approx(2 / 3), "car": 1.0, "sky": None}
+    assert summary["class_recall"] == {"road": 1.0, "car": 0.5, "sky": None}
+    assert summary["class_share"] == {"road": 0.5, "car": 0.5, "sky": 0.0}
+    assert summary["mean_accuracy"] == pytest.approx(0.75)
+    assert summary["frequency_weighted_iou"] == pytest.approx(0.5 * 2 / 3 + 0.5 * 1 / 2)
+
+
+def test_a_prediction_of_no_class_is_wrong_for_its_label_alone():
+    confusion = ConfusionMatrix(2)
+    confusion.update(pred=image([0, 255, 255, 1]), target=image([0, 0, 255, 1]))
+    assert confusion.counts.tolist() == [[1, 0, 1], [0, 1, 0]]
+    summary = confusion.summary(NAMES[:2])
+    assert summary["class_iou"] == {"road": 0.5, "car": 1.0}
+    assert summary["pixel_accuracy"] == pytest.approx(2 / 3)
+    assert summary["class_precision"] == {"road": 1.0, "car": 1.0}
+
+
+def test_a_category_counts_its_classes_as_one():
+    confusion = ConfusionMatrix(3)
+    confusion.update(pred=image([1, 0, 0, 2, 255]), target=image([0, 0, 2, 2, 1]))
+    figures = category_summary(confusion.counts, ["ground", "ground", "sky"])
+    assert figures["category_iou"] == {"ground": pytest.approx(2 / 4), "sky": pytest.approx(1 / 2)}
+    assert figures["category_miou"] == pytest.approx(0.5)
+
+
+def test_images_are_ordered_by_their_index():
+    images = [(image([0, 0]), image([0, 0])), (image([1, 1]), image([0, 1])), (image([1, 0]), image([1, 1]))]
+    in_order, shuffled = ConfusionMatrix(2), ConfusionMatrix(2)
+    for pred, target in images:
+        in_order.update(pred, target)
+    for index in (2, 0, 1):
+        shuffled.update(*images[index], index=index)
+    assert torch.equal(in_order.running, shuffled.running)
+    assert shuffled.image_iou() == {0: 1.0, 1: pytest.approx(0.25), 2: pytest.approx(0.25)}
+
+
+def test_an_image_without_labels_has_no_iou():
+    confusion = ConfusionMatrix(2)
+    confusion.update(image([0, 1]), image([255, 255]))
+    assert confusion.image_iou() == {}
+    assert confusion.running.tolist() == [[0.0, 0.0]]

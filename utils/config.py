@@ -124,11 +124,27 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TtaConfig:
+    """Test-time augmentation: views of an image whose probabilities are averaged."""
+
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False  # each scale mirrored too
+
+
+@dataclass(frozen=True, kw_only=True)
 class TestConfig:
     """Evaluation and inference."""
 
     ckpt_path: str | None = None  # none: the best in train.ckpt_dir
     split: str = "val"
+    precision: str = option("fp32", choices=("auto", "fp32", "bf16", "fp16"))  # auto: what the GPU is fastest in
+    compile: str = option("none", choices=("none", "default", "cuda_graphs"))  # through torch.compile
+    tta: TtaConfig = TtaConfig()
+    window: int | None = option(None, low=32)  # side of the squares that larger images are cut into
+    stride: int | None = option(None, low=1)  # from one square to the next; none: two thirds of window
+    save: str = option("pred", choices=("none", "pred", "overlay"))  # what evaluation writes of each image
+    submission: str | None = None  # folder for the files that the Cityscapes server takes
+    branches: bool = False  # measure sub4, and sub4 with sub2, by themselves too
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,8 +31,12 @@ def build_dataset(
     cityscapes_root: str,
     transform: Compose | None = None,
     seed: int = 0,
+    labelled: bool = True,
 ) -> SegmentationDataset:
-    """Find the files of a labelled split (generating the streets first, if they are not there yet).
+    """Find the files of a split (generating the streets first, if they are not there yet).
+
+    Args:
+        labelled: refuse a split that has no labels.
 
     Raises:
         ValueError, FileNotFoundError: data that is missing or does not fit together, with what to do about it.
@@ -42,7 +46,7 @@ def build_dataset(
     else:
         root = _generated(config) if config.name == "streets" else cityscapes_root
         samples, classes, train_ids = find_cityscapes(root, split), cityscapes_classes(), cityscapes_train_ids()
-    if any(sample.mask is None for sample in samples):
+    if labelled and any(sample.mask is None for sample in samples):
         raise ValueError(
             f"the split {split!r} has no labels; choose another train.split or test.split, or set dataset.{split}.masks"
         )
@@ -119,9 +123,14 @@ def train_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int,
 
 
 def eval_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int) -> DataLoader:
-    """Lists of samples, in order; as lists, since images may differ in size. Of several processes each has its own."""
-    own = range(runtime.rank(), len(dataset), runtime.processes())
-    return DataLoader(dataset, batch_size=batch_size, sampler=own, collate_fn=list, **_worker_options(workers))
+    """Lists of samples, in order; as lists, since images may differ in size. Of several processes each has its own.
+
+    They share whole batches, which are those of one process: what a network makes of an image may differ in the last
+    bit with the others in its batch.
+    """
+    batches = [range(len(dataset))[start : start + batch_size] for start in range(0, len(dataset), batch_size)]
+    own = batches[runtime.rank() :: runtime.processes()]
+    return DataLoader(dataset, batch_sampler=own, collate_fn=list, **_worker_options(workers))
 
 
 def _worker_options(workers: int) -> dict:

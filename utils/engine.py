@@ -78,7 +78,7 @@ def evaluate(
     Args:
         segment: from images (B, 3, H, W) uint8 to label maps (B, H, W) uint8, see `utils.segmenter.Segmenter`.
         batches: lists of samples (`index`, `image`, `target`); images of different sizes may be in one list.
-        confusion: where they are counted.
+        confusion: where they are counted, unless they come without a `target`.
         on_image: called with the index and the prediction (H, W) of each image.
     """
     for batch in batches:
@@ -86,5 +86,7 @@ def evaluate(
             samples = list(group)
             preds = segment(torch.stack([sample["image"] for sample in samples]))
             for sample, pred in zip(samples, preds, strict=True):
-                confusion.update(pred, sample["target"].to(pred.device, non_blocking=True))
+                if "target" in sample:
+                    target = sample["target"].to(pred.device, non_blocking=True)
+                    confusion.update(pred, target, index=sample["index"])
                 on_image(sample["index"], pred)

@@ -1,63 +1,108 @@
 """Segmentation quality, from one confusion matrix over all images."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dataset.labels import IGNORE_INDEX
+from utils import runtime
 
 
 class ConfusionMatrix:
     """Count pixels by (label, prediction), image after image.
 
     Attributes:
-        counts: (C, C) int64; row = label, column = prediction; ignored pixels are in none.
-        running: mIoU and pixel accuracy of all images so far, after each image, computed as the published code did,
-            with 0 for classes not met yet.
+        counts: (C, C + 1) int64; row = label, column = prediction, the last one: no class; ignored pixels are in none.
+        images: of each image, by its index in the set, (3, C) int64: pixels that are right, labelled and predicted as
+            each class.
     """
 
     def __init__(self, num_classes: int, device: torch.device | str = "cpu") -> None:
         self.num_classes = num_classes
-        self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
-        self.running: list[Tensor] = []
+        self.counts = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64, device=device)
+        self.images: dict[int, Tensor] = {}
 
-    def update(self, pred: Tensor, target: Tensor) -> None:
-        """Add one image: class indices (H, W) each; where `target` is 255 nothing is counted."""
+    def update(self, pred: Tensor, target: Tensor, *, index: int | None = None) -> None:
+        """Add one image: class indices (H, W) each; where `target` is 255 nothing is counted.
+
+        Args:
+            pred: 255 where it gives no class, which is wrong for the label and counts against no other class.
+            index: of the image in the set; without it, images are numbered as they come.
+        """
         valid = target != IGNORE_INDEX
-        pairs = target[valid].long() * self.num_classes + pred[valid].long()
-        self.counts += torch.bincount(pairs, minlength=self.num_classes**2).view_as(self.counts)
-        iou = class_iou(self.counts).nan_to_num(0.0)
-        self.running.append(torch.stack([iou.mean(), pixel_accuracy(self.counts)]))
+        pairs = target[valid].long() * (self.num_classes + 1) + pred[valid].long().clamp(max=self.num_classes)
+        counts = torch.bincount(pairs, minlength=self.counts.numel()).view_as(self.counts).to(self.counts.device)
+        self.counts += counts
+        self.images[len(self.images) if index is None else index] = torch.stack(marginals(counts))
+
+    def merge(self) -> None:
+        """Take in what the other processes counted; all of them must ask."""
+        runtime.sum_over_processes(self.counts)
+        parts = runtime.gather((list(self.images), self._stacked(list(self.images))))
+        self.images = {index: image for keys, images in parts for index, image in zip(keys, images, strict=True)}
+
+    @property
+    def running(self) -> Tensor:
+        """MIoU and pixel accuracy of all images so far, after each image (images, 2).
+
+        Computed as the published code did, with 0 for classes not met yet.
+        """
+        hits, labelled, predicted = self._stacked(sorted(self.images)).cumsum(0).double().unbind(1)
+        iou = (hits / (labelled + predicted - hits)).nan_to_num(0.0)
+        return torch.stack([iou.mean(1), hits.sum(1) / labelled.sum(1)], 1).nan_to_num(0.0)
+
+    def image_iou(self) -> dict[int, float]:
+        """Mean IoU over the classes of each image that has labels, by its index in the set."""
+        indices = sorted(self.images)
+        hits, labelled, predicted = self._stacked(indices).double().unbind(1)
+        iou = (hits / (labelled + predicted - hits)).nanmean(1).tolist()
+        return {index: value for index, value in zip(indices, iou, strict=True) if value == value}
 
     def summary(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """Return all figures as plain numbers.
+        """Return all figures as plain numbers, None where there is nothing to compute one from.
 
         Returns:
-            `miou` (mean over the classes that occur in labels or predictions), `pixel_accuracy`, `class_iou` by name
-            (None for a class that does not occur), `absent_classes` (how many), `images`, and as
+            `miou` (mean over the classes that occur in labels or predictions), `pixel_accuracy`, `mean_accuracy` (mean
+            recall of the labelled classes), `frequency_weighted_iou`; by name `class_iou`, `class_precision`,
+            `class_recall`, `class_share` (of the labelled pixels); `absent_classes` (how many), `images`, and as
             `miou_running_mean` and `pixel_accuracy_running_mean` what the published code reported: the means, over the
             images, of the running figures.
         """
-        iou = class_iou(self.counts).cpu()
-        absent = iou.isnan()
-        running = torch.stack(self.running).nan_to_num(0.0).mean(0) if self.running else torch.zeros(2)
+        hits, labelled, predicted = (counts.double() for counts in marginals(self.counts.cpu()))
+        iou, recall, share = class_iou(self.counts.cpu()), hits / labelled, labelled / labelled.sum()
+        running = self.running.mean(0) if self.images else torch.zeros(2)
         return {
-            "miou": iou[~absent].mean().item() if not absent.all() else 0.0,
+            "miou": iou.nanmean().nan_to_num(0.0).item(),
             "pixel_accuracy": pixel_accuracy(self.counts).nan_to_num(0.0).item(),
-            "class_iou": {n: None if v != v else v for n, v in zip(names, iou.tolist(), strict=True)},
-            "absent_classes": int(absent.sum()),
-            "images": len(self.running),
+            "mean_accuracy": recall.nanmean().nan_to_num(0.0).item(),
+            "frequency_weighted_iou": (share * iou.nan_to_num(0.0)).sum().nan_to_num(0.0).item(),
+            "class_iou": by_name(names, iou),
+            "class_precision": by_name(names, hits / predicted),
+            "class_recall": by_name(names, recall),
+            "class_share": by_name(names, share),
+            "absent_classes": int(iou.isnan().sum()),
+            "images": len(self.images),
             "miou_running_mean": running[0].item(),
             "pixel_accuracy_running_mean": running[1].item(),
         }
 
+    def _stacked(self, indices: list[int]) -> Tensor:
+        """Return `images` (images, 3, C) in that order."""
+        images = [self.images[index] for index in indices]
+        return torch.stack(images).cpu() if images else torch.zeros(0, 3, self.num_classes, dtype=torch.int64)
+
+
+def marginals(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return, of each class, how many pixels are right, labelled and predicted as it, (C,) int64 each."""
+    return counts.diagonal(), counts.sum(1), counts.sum(0)[: len(counts)]
+
 
 def class_iou(counts: Tensor) -> Tensor:
     """Intersection over union of each class (C,) float64, NaN for one that occurs nowhere."""
-    counts = counts.double()
-    hits = counts.diagonal()
-    return hits / (counts.sum(0) + counts.sum(1) - hits)
+    hits, labelled, predicted = (part.double() for part in marginals(counts))
+    return hits / (labelled + predicted - hits)
 
 
 def pixel_accuracy(counts: Tensor) -> Tensor:
@@ -65,19 +110,25 @@ def pixel_accuracy(counts: Tensor) -> Tensor:
     return counts.diagonal().sum().double() / counts.sum()
 
 
-def format_table(summary: dict[str, Any]) -> str:
-    """Write the figures of `ConfusionMatrix.summary` as a table for people."""
-    width = max(map(len, summary["class_iou"]), default=0)
-    rows = [
-        f"  {name:<{width}}  {'absent' if value is None else f'{100 * value:6.2f}'}"
-        for name, value in summary["class_iou"].items()
-    ]
-    absent = f", {summary['absent_classes']} absent classes left out" if summary["absent_classes"] else ""
-    return "\n".join(
-        [
-            f"  {'class':<{width}}   IoU %",
-            *rows,
-            f"mIoU {100 * summary['miou']:.2f} %, pixel accuracy {100 * summary['pixel_accuracy']:.2f} % "
-            f"({summary['images']} images{absent})",
-        ]
-    )
+def category_summary(counts: Tensor, categories: Sequence[str]) -> dict[str, Any]:
+    """Return the IoU of categories, each of which counts its classes as one.
+
+    Args:
+        counts: see `ConfusionMatrix`.
+        categories: the category of each class.
+
+    Returns:
+        `category_iou` by name (None for one that does not occur), and their mean as `category_miou`.
+    """
+    names = tuple(dict.fromkeys(categories))
+    member = torch.tensor([[category == name for category in categories] for name in names], device=counts.device)
+    columns = torch.cat([member, torch.zeros_like(member[:, :1])], 1).double()  # (categories, C + 1)
+    rows = member.double() @ counts.double()  # exact, as long as there are less than 2**53 pixels
+    merged = torch.cat([rows @ columns.T, rows[:, -1:]], 1)
+    iou = class_iou(merged.cpu())
+    return {"category_iou": by_name(names, iou), "category_miou": iou.nanmean().nan_to_num(0.0).item()}
+
+
+def by_name(names: Sequence[str], values: Tensor) -> dict[str, float | None]:
+    """Pair names with plain numbers; None for NaN."""
+    return {name: None if value != value else value for name, value in zip(names, values.tolist(), strict=True)}

@@ -48,7 +48,11 @@ def run(main: Callable[[], int | None]) -> None:
         print(f"error: {one_line(error)}", file=sys.stderr)
         code = 2
     except torch.cuda.OutOfMemoryError:
-        print("error: the GPU's memory is full; lower train.train_batch_size or model.crop_size", file=sys.stderr)
+        print(
+            "error: the GPU's memory is full; in training lower train.train_batch_size or model.crop_size, "
+            "in evaluation train.valid_batch_size, or set test.window",
+            file=sys.stderr,
+        )
         code = 2
     except Interruption as interruption:
         print(interruption, file=sys.stderr)

@@ -105,6 +105,14 @@ def mean_over_processes(value: Tensor) -> Tensor:
     return sum_over_processes(value) / processes()
 
 
+def gather(value: Any) -> list[Any]:
+    """Return what each of the processes has, in order; all must ask at the same point."""
+    values = [value] * processes()
+    if processes() > 1:
+        distributed.all_gather_object(values, value)
+    return values
+
+
 def any_process(value: bool, device: torch.device) -> bool:
     """Tell whether something holds in any of the processes; all must ask at the same point."""
     return value if processes() == 1 else bool(sum_over_processes(torch.tensor(float(value), device=device)))

@@ -16,6 +16,8 @@ from utils.checkpoint import Checkpoint, read_checkpoint
 from utils.labelmap import label_map
 from utils.onnx_segmenter import OnnxSegmenter
 
+BRANCHES = 3  # of an ICNet
+
 
 class Segments(Protocol):
     """What tells the class of every pixel of images, be it in PyTorch or in ONNX Runtime."""
@@ -36,6 +38,7 @@ class Segmenter:
         mean, std: of the images it was trained on, see `dataset.transforms.Normalize`.
         precision: of the arithmetic, see `utils.runtime.autocast`.
         compiled: "default" or "cuda_graphs": through torch.compile, which takes a minute or so for each new size.
+        branches: of an ICNet's three, how many; fewer give coarser label maps in less time, see `ICNet.cut_off`.
     """
 
     def __init__(
@@ -47,11 +50,14 @@ class Segmenter:
         std: Sequence[float] = IMAGENET_STD,
         precision: str = "fp32",
         compiled: str = "none",
+        branches: int = BRANCHES,
     ) -> None:
         self.device = torch.device(device)
         self.normalize = Normalize(mean, std)
         self.precision = precision
         self.logits = getattr(network, "cascade", network)
+        if branches < BRANCHES:
+            self.logits = lambda image: network.cut_off(image, branches)
         if compiled != "none":
             self.logits = torch.compile(self.logits, mode="reduce-overhead" if compiled == "cuda_graphs" else "default")
 
@@ -78,17 +84,26 @@ class Segmenter:
 
 
 def build_segmenter(
-    checkpoint: Checkpoint, device: torch.device | str, *, precision: str = "fp32", compiled: str = "none"
+    checkpoint: Checkpoint,
+    device: torch.device | str,
+    *,
+    precision: str = "fp32",
+    compiled: str = "none",
+    branches: int = BRANCHES,
 ) -> Segmenter:
     """Build a checkpoint's network in its inference form, with batch norms folded."""
     network = fold_batch_norms(checkpoint.build()).to(device, memory_format=torch.channels_last)
-    return Segmenter(
-        network, device=device, mean=checkpoint.mean, std=checkpoint.std, precision=precision, compiled=compiled
-    )
+    options = {"precision": precision, "compiled": compiled, "branches": branches}
+    return Segmenter(network, device=device, mean=checkpoint.mean, std=checkpoint.std, **options)
 
 
 def open_segmenter(
-    path: str | Path, device: torch.device | str, *, precision: str = "fp32", compiled: str = "none"
+    path: str | Path,
+    device: torch.device | str,
+    *,
+    precision: str = "fp32",
+    compiled: str = "none",
+    branches: int = BRANCHES,
 ) -> tuple[Checkpoint, Segments]:
     """Open a checkpoint, or an ONNX file that `tools/export.py` wrote, to predict with.
 
@@ -97,10 +112,13 @@ def open_segmenter(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that is something else, or ONNX Runtime is not installed.
+        ValueError: a file that is something else, branches of an ONNX file, or ONNX Runtime is not installed.
     """
     if Path(path).suffix.lower() == ".onnx":
+        if branches < BRANCHES:
+            raise ValueError(f"{path} is one piece, its branches cannot be run alone; name a checkpoint, *.pth")
         segmenter = OnnxSegmenter(path, device)
         return segmenter.description, segmenter
     checkpoint = read_checkpoint(path)
-    return checkpoint, build_segmenter(checkpoint, device, precision=precision, compiled=compiled)
+    options = {"precision": precision, "compiled": compiled, "branches": branches}
+    return checkpoint, build_segmenter(checkpoint, device, **options)

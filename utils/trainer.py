@@ -18,10 +18,11 @@ from utils.checkpoint import Checkpoint, save_checkpoint
 from utils.divergence import explain_divergence
 from utils.engine import evaluate, train_one_epoch
 from utils.logger import progress
-from utils.metrics import ConfusionMatrix, format_table
+from utils.metrics import ConfusionMatrix
 from utils.optim import running_mean
 from utils.program import Interruption, catching_signals
 from utils.records import Records, epoch_line
+from utils.report import format_table
 from utils.segmenter import Segmenter
 from utils.weights import load_state
 
@@ -210,7 +211,7 @@ class Trainer:
         segment = Segmenter(self.trained, device=self.device)
         with progress(self.val_batches, "validation") as bar:
             evaluate(segment, bar, confusion=confusion, on_image=self._show_prediction)
-        runtime.sum_over_processes(confusion.counts)
+        confusion.merge()
         self.metrics = confusion.summary(names)
         if self.metrics["miou"] > self.best_miou:
             former, self.best_miou = self.best_path, self.metrics["miou"]

@@ -1,0 +1,83 @@
+"""Files for the test server."""
+
+import re
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset.cityscapes import find_cityscapes
+from dataset.labels import cityscapes_classes, cityscapes_train_ids
+from dataset.segmentation import SegmentationDataset
+from tests.conftest import CLASSES
+from utils.submission import Submission
+
+NAME = "berlin_000000_000019_pred.png"
+
+
+@pytest.fixture
+def data(cityscapes_data):
+    return SegmentationDataset(find_cityscapes(cityscapes_data, "test"), cityscapes_classes(), cityscapes_train_ids())
+
+
+@pytest.fixture
+def written(data, tmp_path):
+    submission = Submission(tmp_path / "out", data)
+    submission.write(0, np.resize(np.append(np.arange(19), 255), (32, 64)).astype(np.uint8))
+    return submission
+
+
+def test_label_ids_at_the_original_size_in_a_zip(written, tmp_path):
+    archive = written.finish()
+    with Image.open(tmp_path / "out" / NAME) as image:
+        assert (image.mode, image.size) == ("L", (64, 32))
+        ids = np.asarray(image).ravel()[:20].tolist()
+    assert ids == [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33, 0]
+    with zipfile.ZipFile(archive) as content:
+        assert content.namelist() == [NAME]
+        assert content.read(NAME) == (tmp_path / "out" / NAME).read_bytes()
+
+
+def test_a_second_submission_replaces_the_first(written, data, tmp_path):
+    written.finish()
+    again = Submission(tmp_path / "out", data)
+    again.write(0, np.zeros((32, 64), np.uint8))
+    again.finish()
+    assert set(np.unique(np.asarray(Image.open(tmp_path / "out" / NAME)))) == {7}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.zeros((32, 63), np.uint8), r"\(63, 32\)"),
+        (np.zeros((32, 64, 3), np.uint8), "RGB"),
+        (np.full((32, 64), 4, np.uint8), "the id 4"),
+        (None, "missing"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(written, tmp_path, values, words):
+    path = tmp_path / "out" / NAME
+    path.unlink()
+    if values is not None:
+        Image.fromarray(values).save(path)
+    with pytest.raises(ValueError, match=f"{re.escape(NAME)}.*{words}"):
+        written.finish()
+    assert not (tmp_path / "out" / "submission.zip").exists()
+
+
+def test_files_of_other_images_are_refused(written, data, tmp_path):
+    Image.new("L", (4, 4)).save(tmp_path / "out" / "other.png")
+    with pytest.raises(ValueError, match=r"other\.png is not wanted"):
+        written.finish()
+    with pytest.raises(ValueError, match=r"test\.submission.*other\.png"):
+        Submission(tmp_path / "out", data)
+
+
+def test_only_data_in_the_layout_of_cityscapes(data, tmp_path):
+    with pytest.raises(ValueError, match="layout of Cityscapes"):
+        Submission(tmp_path, SegmentationDataset(data.samples, CLASSES, data.train_ids))
+    data.samples[0].image.rename(data.samples[0].image.with_name("berlin_1_leftImg8bit.png"))
+    renamed = find_cityscapes(data.samples[0].image.parents[3], "test")
+    with pytest.raises(ValueError, match=r"berlin_1_leftImg8bit\.png"):
+        Submission(tmp_path, SegmentationDataset(renamed, data.classes, data.train_ids))

@@ -1,0 +1,119 @@
+"""Views and windows of a segmenter."""
+
+import pytest
+import torch
+
+from models import ICNet
+from models.layers import resize
+from utils.segmenter import Segmenter
+from utils.tta import MultiView, SlidingWindow, with_options
+
+H, W = 64, 96
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return Segmenter(ICNet(4, "resnet18").eval())
+
+
+@pytest.fixture
+def image():
+    return torch.randint(0, 256, (2, 3, H, W), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+class PerPixel:
+    """Scores at full size that depend on each pixel alone, and on nothing around it; notes the sizes it is given."""
+
+    def __init__(self):
+        self.seen = []
+
+    def scores(self, image):
+        self.seen.append(tuple(image.shape[-2:]))
+        return image.float() / 25
+
+    def __call__(self, image):
+        return self.scores(image).argmax(1).to(torch.uint8)
+
+
+def test_without_options_nothing_is_wrapped(network):
+    assert with_options(network) is network
+
+
+def test_one_view_gives_the_labels_of_the_network(network, image):
+    one = MultiView(network, scales=(1.0,), flip=False)
+    assert torch.equal(one(image), network(image))
+    torch.testing.assert_close(one.scores(image), network.scores(image).log_softmax(1))
+
+
+def test_views_are_the_mean_of_their_probabilities(network, image):
+    both = MultiView(network, scales=(1.0,), flip=True).scores(image)
+    parts = [network.scores(image).softmax(1), network.scores(image.flip(-1)).flip(-1).softmax(1)]
+    torch.testing.assert_close(both.exp(), sum(parts) / 2)
+
+
+def test_mirrored_image_gives_mirrored_labels(network, image):
+    views = MultiView(network, scales=(1.0, 0.5), flip=True)
+    torch.testing.assert_close(views.scores(image.flip(-1)), views.scores(image).flip(-1), atol=1e-4, rtol=1e-4)
+
+
+def test_scales_are_what_the_network_sees():
+    segment = PerPixel()
+    scores = MultiView(segment, scales=(0.5, 1.5), flip=False).scores(torch.zeros(1, 3, H, W, dtype=torch.uint8))
+    assert sorted(segment.seen) == [(32, 48), (96, 144)]
+    assert scores.shape == (1, 3, 96, 144)
+
+
+def test_resized_views_lie_on_each_other(image):
+    smooth = resize(image[:, :, ::16, ::16].float(), (H, W)).to(torch.uint8)
+    segment = PerPixel()
+    plain, views = segment(smooth), MultiView(segment, scales=(0.5, 1.0, 2.0), flip=True)(smooth)
+    assert (plain == views).float().mean() > 0.97
+
+
+@pytest.mark.parametrize(("window", "stride"), [(32, 32), (40, 16), (50, 33), (64, 1), (200, 100), (32, 31)])
+def test_windows_of_what_sees_single_pixels_change_nothing(image, window, stride):
+    segment = PerPixel()
+    slid = SlidingWindow(segment, window=window, stride=stride)
+    assert torch.equal(slid(image), segment(image))
+    torch.testing.assert_close(slid.scores(image), segment.scores(image).log_softmax(1), atol=1e-4, rtol=1e-4)
+    assert set(segment.seen) <= {(min(window, H), min(window, W)), (H, W)}
+
+
+def test_overlapping_windows_are_averaged():
+    class Counting(PerPixel):
+        """Says class 0 in its first call, class 1 in the next ones."""
+
+        def scores(self, image):
+            scores = torch.zeros(1, 2, *image.shape[-2:])
+            scores[:, min(1, len(self.seen))] = 2.0
+            self.seen.append(image.shape)
+            return scores
+
+    slid = SlidingWindow(Counting(), window=4, stride=2).scores(torch.zeros(1, 3, 4, 6, dtype=torch.uint8)).exp()
+    high = torch.tensor(2.0).sigmoid()
+    torch.testing.assert_close(slid[0, 0, 0], torch.stack([high, high, *[torch.tensor(0.5)] * 2, 1 - high, 1 - high]))
+
+
+def test_a_window_of_the_whole_image_is_the_network(network, image):
+    assert (SlidingWindow(network, window=96, stride=64)(image) == network(image)).float().mean() > 0.999
+
+
+def test_windows_and_views_together(network, image):
+    segment = with_options(network, scales=(1.0, 0.75), flip=True, window=48)
+    assert segment(image).shape == (2, H, W) and segment(image).dtype == torch.uint8
+    assert segment.stride == 32
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"scales": ()}, "test.tta.scales"),
+        ({"scales": (1.0, -1.0)}, "test.tta.scales"),
+        ({"stride": 5}, "without test.window"),
+        ({"stride": 50, "window": 40}, r"\(50\) is above test.window \(40\)"),
+    ],
+)
+def test_options_that_do_not_go_together(options, words):
+    with pytest.raises(ValueError, match=words):
+        with_options(PerPixel(), **options)

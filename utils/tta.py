@@ -1,0 +1,140 @@
+"""Segmenters made of a segmenter: several views of an image averaged, and large images in windows.
+
+Both average probabilities and give their logarithms as scores, so that one view alone gives the labels it gave before.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from models.layers import resize
+from utils.labelmap import label_map
+from utils.segmenter import Segments
+
+_LEAST = 1e-30  # probability, so that its logarithm is finite
+
+
+def with_options(
+    segment: Segments,
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    window: int | None = None,
+    stride: int | None = None,
+    device: torch.device | str = "cpu",
+) -> Segments:
+    """Wrap a segmenter as the configuration says (`test.tta`, `test.window`, `test.stride`), or return it as it is.
+
+    Raises:
+        ValueError: options that do not go together, by their keys.
+    """
+    if not scales or min(scales) <= 0:
+        raise ValueError(f"test.tta.scales must be a list of numbers above 0, got {list(scales)}")
+    if stride is not None and (window is None or stride > window):
+        against = "is set without test.window" if window is None else f"({stride}) is above test.window ({window})"
+        raise ValueError(f"test.stride {against}; it is the way from one window to the next, at most its side")
+    if tuple(scales) != (1.0,) or flip:
+        segment = MultiView(segment, scales=scales, flip=flip, device=device)
+    if window is not None:
+        segment = SlidingWindow(segment, window=window, stride=stride or max(1, 2 * window // 3))
+    return segment
+
+
+class MultiView:
+    """Average what a segmenter says of an image at several scales, and of its mirror images.
+
+    Args:
+        scales: of the image's sides; 1 is the image itself.
+        flip: look at each of them mirrored too.
+        device: where images are resized.
+    """
+
+    def __init__(
+        self, segment: Segments, *, scales: Sequence[float], flip: bool, device: torch.device | str = "cpu"
+    ) -> None:
+        self.segment = segment
+        self.scales = sorted(scales, reverse=True)
+        self.flip = flip
+        self.device = device
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8."""
+        return label_map(self.scores(image), image.shape[-2:])
+
+    @torch.inference_mode()
+    def scores(self, image: Tensor) -> Tensor:
+        """Return the logarithms of the mean probabilities (B, C, h, w), at the largest view's size of logits."""
+        image = image.to(self.device, non_blocking=True)
+        total, size = 0, None
+        for scale in self.scales:
+            view = _scaled(image, scale)
+            for mirrored in (False, True) if self.flip else (False,):
+                logits = self.segment.scores(view.flip(-1) if mirrored else view)
+                size = size or logits.shape[-2:]
+                total = total + resize(logits.flip(-1) if mirrored else logits, size).softmax(1)
+        return (total / (len(self.scales) * (1 + self.flip))).clamp_min(_LEAST).log()
+
+
+class SlidingWindow:
+    """Segment images window by window, and average where windows overlap.
+
+    What is in memory at a time is the probabilities of one row of windows, at full size, however high the image is.
+
+    Args:
+        window: side of the square windows; an image's shorter side cuts them short.
+        stride: from one window to the next; the last ones lie at the image's borders.
+    """
+
+    def __init__(self, segment: Segments, *, window: int, stride: int) -> None:
+        self.segment = segment
+        self.window = window
+        self.stride = stride
+
+    @torch.inference_mode()
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8."""
+        return torch.cat([band.argmax(1).to(torch.uint8) for band in self._bands(image)], 1)
+
+    @torch.inference_mode()
+    def scores(self, image: Tensor) -> Tensor:
+        """Return the logarithms of the mean probabilities (B, C, H, W)."""
+        bands = [(band / band.sum(1, keepdim=True)).clamp_min(_LEAST).log() for band in self._bands(image)]
+        return torch.cat(bands, 2)
+
+    def _bands(self, image: Tensor) -> Iterator[Tensor]:
+        """Yield the summed probabilities (B, C, rows, W) of rows that no further window reaches, from the top on."""
+        height = image.shape[-2]
+        tops = _places(height, self.window, self.stride)
+        rest: Tensor | None = None
+        for top, following in zip(tops, [*tops[1:], height], strict=True):
+            row = self._row(image[..., top : top + self.window, :])
+            if rest is not None:
+                row[:, :, : rest.shape[2]] += rest
+            yield row[:, :, : following - top]
+            rest = row[:, :, following - top :]
+
+    def _row(self, image: Tensor) -> Tensor:
+        """Return the summed probabilities (B, C, h, W) of one row of windows."""
+        total: Tensor | None = None
+        for left in _places(image.shape[-1], self.window, self.stride):
+            part = image[..., left : left + self.window]
+            probabilities = resize(self.segment.scores(part), part.shape[-2:]).softmax(1)
+            if total is None:
+                total = probabilities.new_zeros(*probabilities.shape[:3], image.shape[-1])
+            total[..., left : left + self.window] += probabilities
+        return total
+
+
+def _scaled(image: Tensor, scale: float) -> Tensor:
+    """Resize uint8 images, in the way that the network itself makes them smaller."""
+    if scale == 1:
+        return image
+    size = [max(1, round(side * scale)) for side in image.shape[-2:]]
+    return resize(image.float(), size).round().to(torch.uint8)
+
+
+def _places(side: int, window: int, stride: int) -> list[int]:
+    """Return where windows begin along a side, so that they cover it and none leaves it."""
+    last = max(0, side - window)
+    return [*range(0, last, stride), last]
