@@ -181,9 +181,12 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_images(build, tmp_path)
 
 
 def test_a_run_leaves_curves_and_tensorboard_files(folder_data, run_script):
+    folder_data.ckpt_dir.mkdir()
+    (folder_data.ckpt_dir / ".last.123.part.pth").write_text("left by a kill")
     assert run_script("train", "--config", folder_data.config).code == 0
     assert Image.open(folder_data.ckpt_dir / "curves.png").width > 500
     assert list(folder_data.ckpt_dir.glob("events.out.tfevents.*"))
+    assert not list(folder_data.ckpt_dir.glob(".*"))
     record = records(folder_data.ckpt_dir)[0]
     total = record["loss_out"] + 0.4 * (record["loss_aux_8"] + record["loss_aux_16"])
     assert record["loss"] == pytest.approx(total, rel=1e-5)
