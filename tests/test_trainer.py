@@ -190,3 +190,13 @@ def test_a_run_leaves_curves_and_tensorboard_files(folder_data, run_script):
     record = records(folder_data.ckpt_dir)[0]
     total = record["loss_out"] + 0.4 * (record["loss_aux_8"] + record["loss_aux_16"])
     assert record["loss"] == pytest.approx(total, rel=1e-5)
+
+
+def test_a_batch_of_one_at_the_smallest_crop_and_an_incomplete_last_batch(folder_data, run_script):
+    """Of 32x32 pixels the deep layers are left with one; four validation images come in batches of three."""
+    overrides = ["train.train_batch_size=1", "model.crop_size=32", "test.split=train", "train.valid_batch_size=3"]
+    result = run_script("train", "--config", folder_data.config, *overrides)
+    assert result.code == 0, result.err
+    last = read_checkpoint(folder_data.ckpt_dir / "last.pth")
+    assert last.iteration == 4 and last.metrics["images"] == 4
+    assert all(tensor.isfinite().all() for tensor in last.state_dict.values())
