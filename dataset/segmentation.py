@@ -1,7 +1,6 @@
 """Images with label maps: from the files on the disk to the tensors of one sample."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +8,9 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
-from dataset.images import open_image, open_rgb
+from dataset.images import open_rgb, read_mask
 from dataset.labels import UNKNOWN, ClassTable
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The files of one sample; `mask` is None where a split has no labels."""
-
-    image: Path
-    mask: Path | None
+from dataset.pairs import Sample, check_sizes
 
 
 class SegmentationDataset(Dataset):
@@ -86,17 +78,14 @@ class SegmentationDataset(Dataset):
     def _decode(self, index: int) -> tuple[Image.Image, Image.Image | None]:
         sample = self.samples[index]
         image, target = open_rgb(sample.image), self.load_target(index)
-        if target is not None and target.size != image.size:
-            raise ValueError(
-                f"image and mask differ in size: {sample.image} is {image.width}x{image.height}, "
-                f"{sample.mask} is {target.width}x{target.height}"
-            )
+        if target is not None:
+            check_sizes(sample, image.size, target.size)
         return image, target
 
     def load_target(self, index: int) -> Image.Image | None:
         """Decode the mask of sample `index` alone: an "L" image of class indices."""
         path = self.samples[index].mask
-        return None if path is None else Image.fromarray(self._class_indices(open_image(path), path))
+        return None if path is None else Image.fromarray(self._class_indices(read_mask(path), path))
 
     def count_pixels(self) -> np.ndarray:
         """Count the labelled pixels of each class over all samples, (C,) int64; reads every mask."""
@@ -104,18 +93,19 @@ class SegmentationDataset(Dataset):
         counts = sum(np.bincount(np.asarray(mask).ravel(), minlength=256) for mask in masks if mask is not None)
         return counts[: len(self.classes)]
 
-    def _class_indices(self, mask: Image.Image, path: Path) -> np.ndarray:
-        values = np.asarray(mask)
-        if values.ndim != 2 or values.dtype not in (np.uint8, np.bool_):
-            raise ValueError(f"{path} is no mask: class indices in one 8-bit channel are needed, not {mask.mode!r}")
-        target = self.train_ids[values.astype(np.uint8, copy=False)]
+    def _class_indices(self, values: np.ndarray, path: Path) -> np.ndarray:
+        target = self.train_ids[values]
         if (unknown := target == UNKNOWN).any():
-            known = np.flatnonzero(self.train_ids != UNKNOWN)
             raise ValueError(
                 f"{path} holds the value {values[unknown][0]}, which is none of the dataset's label values "
-                f"({_ranges(known)}); mend the mask (or, for folder data, dataset.classes and dataset.ignore_index)"
+                f"({self.label_values}); mend the mask (or, for folder data, dataset.classes and dataset.ignore_index)"
             )
         return target
+
+    @property
+    def label_values(self) -> str:
+        """The values that masks may hold, for a message."""
+        return _ranges(np.flatnonzero(self.train_ids != UNKNOWN))
 
 
 class EpochSampler(Sampler):
