@@ -32,7 +32,7 @@ def test_sound_data_by_hand(halves, run_script):
         "val: 2 readable images: 64x48 (2)",
         f"road    66.667 %   50.000 %{road / mean:9.3f}",
         f"sky     33.333 %   25.000 %{sky / mean:9.3f}",
-        f"car          none   25.000 %{car / mean:9.3f}",
+        f"car         none   25.000 %{car / mean:9.3f}",
         "no faults",
     ):
         assert line in result.out.splitlines(), result.out
