@@ -40,7 +40,7 @@ def find_cityscapes(root: str | Path, split: str) -> Pairs:
         samples=[Sample(image, masks[name]) for name, image in images.items() if name in masks],
         images=[image for name, image in images.items() if name not in masks],
         masks=[mask for name, mask in masks.items() if name not in images],
-        fault=f"in {root} have no label file; unpack gtFine_trainvaltest.zip beside leftImg8bit",
+        fault=f"in {root} have no *{_MASK} in gtFine; unpack gtFine_trainvaltest.zip beside leftImg8bit",
     )
 
 
