@@ -11,13 +11,14 @@ from models import ICNet
 from utils import program, runtime
 from utils.checkpoint import Checkpoint, find_last, read_checkpoint
 from utils.cli import DEFAULT_CONFIG, parse_arguments
-from utils.config import Config, check_resumable, load_config, run_name
+from utils.config import Config, load_config, run_name
 from utils.data import build_dataset, build_transform, eval_loader, train_loader
 from utils.files import check_folder
 from utils.finetune import freeze, load_pretrained
 from utils.loss import build_loss
 from utils.optim import build_optimizer, build_scheduler
 from utils.records import Records
+from utils.run_state import check_resumable
 from utils.trainer import Trainer
 from utils.weights import load_backbone
 
@@ -45,14 +46,14 @@ def main() -> None:
             f"data: {images} images to train on, {len(trainer.val_batches.dataset)} to validate, {classes} classes"
         )
         if last is not None:
-            trainer.resume(last)
-            log.info(f"resumed from {last.source}, after {trainer.epoch} epochs, iteration {trainer.iteration}")
-        records.begin(iteration=trainer.iteration, config=config.as_yaml())
+            trainer.state.restore(last, device=device, folder=records.folder)
+            log.info(f"resumed from {last.source}, after {trainer.epoch} epochs, iteration {trainer.state.iteration}")
+        records.begin(iteration=trainer.state.iteration, config=config.as_yaml())
         trainer.fit(epochs=config.train.epochs, val_epoch=config.train.val_epoch)
         records.finish()
-        log.info(f"best checkpoint: {trainer.best_path}")
+        log.info(f"best checkpoint: {trainer.state.best_path}")
         log.info(f"in {records.folder}: train.log, train.jsonl (figures of each epoch), curves.png")
-        log.info(f"next: python inference.py --input IMAGE_OR_VIDEO test.ckpt_path={trainer.best_path}")
+        log.info(f"next: python inference.py --input IMAGE_OR_VIDEO test.ckpt_path={trainer.state.best_path}")
 
 
 def build_trainer(config: Config, device: torch.device, records: Records) -> Trainer:

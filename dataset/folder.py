@@ -3,11 +3,11 @@
 import re
 from pathlib import Path, PurePosixPath
 
-from dataset.segmentation import Sample
+from dataset.pairs import Pairs, Sample
 
 
-def find_folder(root: str | Path, *, images: str, masks: str | None) -> list[Sample]:
-    """List the files that match `images` with the masks of the same name, sorted by name.
+def find_folder(root: str | Path, *, images: str, masks: str | None) -> Pairs:
+    """Pair the files that match `images` with the masks of the same name, sorted by name.
 
     An image and a mask belong together when the wildcards of the two patterns stand for the same text:
     `frames/*.jpg` and `labels/*_mask.png` pair `frames/7.jpg` with `labels/7_mask.png`; `**` stands for any folders.
@@ -17,7 +17,7 @@ def find_folder(root: str | Path, *, images: str, masks: str | None) -> list[Sam
         images, masks: glob patterns; without masks the samples have none.
 
     Raises:
-        ValueError: no image matches, or images are left without a mask.
+        ValueError: no image matches.
         FileNotFoundError: no folder at `root`.
     """
     root = Path(root)
@@ -27,15 +27,14 @@ def find_folder(root: str | Path, *, images: str, masks: str | None) -> list[Sam
     if not found:
         raise ValueError(f"no file in {root} matches the images' pattern {images!r}")
     if masks is None:
-        return [Sample(path, None) for path in found.values()]
+        return Pairs([Sample(path, None) for path in found.values()])
     mask_of = _match(root, masks)
-    missing = [str(path) for name, path in found.items() if name not in mask_of]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of {len(found)} images in {root} have no mask that matches {masks!r}; "
-            f"the first: {', '.join(missing[:3])}"
-        )
-    return [Sample(path, mask_of[name]) for name, path in found.items()]
+    return Pairs(
+        samples=[Sample(path, mask_of[name]) for name, path in found.items() if name in mask_of],
+        images=[path for name, path in found.items() if name not in mask_of],
+        masks=[path for name, path in mask_of.items() if name not in found],
+        fault=f"in {root} have no mask that matches {masks!r}",
+    )
 
 
 def _match(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:

@@ -57,3 +57,20 @@ def open_rgb(path: str | Path) -> Image.Image:
         grey = np.asarray(image).astype(np.int64) // 257
         image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
     return image.convert("RGB")
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Return what a mask stores, (H, W) uint8; raises as `open_image` and `check_mask_mode` do."""
+    mask = open_image(path)
+    check_mask_mode(path, mask.mode)
+    return np.asarray(mask).astype(np.uint8, copy=False)
+
+
+def check_mask_mode(path: Path, mode: str) -> None:
+    """Make sure that Pillow's mode of a mask is one of a single channel of at most 8 bits.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if mode not in ("1", "L", "P"):
+        raise ValueError(f"{path} is no mask: class indices in one 8-bit channel are needed, not {mode!r}")

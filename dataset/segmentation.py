@@ -1,7 +1,6 @@
 """Images with label maps: from the files on the disk to the tensors of one sample."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -10,16 +9,9 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
-from dataset.images import open_image, open_rgb, read_header
+from dataset.images import check_mask_mode, open_rgb, read_header, read_mask
 from dataset.labels import UNKNOWN, ClassTable
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The files of one sample; `mask` is None where a split has no labels."""
-
-    image: Path
-    mask: Path | None
+from dataset.pairs import Sample, check_sizes
 
 
 class SegmentationDataset(Dataset):
@@ -88,7 +80,7 @@ class SegmentationDataset(Dataset):
         sample = self.samples[index]
         image, target = open_rgb(sample.image), self.load_target(index)
         if target is not None:
-            _check_sizes(sample, image.size, target.size)
+            check_sizes(sample, image.size, target.size)
         return image, target
 
     def check_headers(self) -> None:
@@ -102,13 +94,13 @@ class SegmentationDataset(Dataset):
             size, _ = read_header(sample.image)
             if sample.mask is not None:
                 mask_size, mode = read_header(sample.mask, checksums=True)
-                _check_mode(sample.mask, mode)
-                _check_sizes(sample, size, mask_size)
+                check_mask_mode(sample.mask, mode)
+                check_sizes(sample, size, mask_size)
 
     def load_target(self, index: int) -> Image.Image | None:
         """Decode the mask of sample `index` alone: an "L" image of class indices."""
         path = self.samples[index].mask
-        return None if path is None else Image.fromarray(self._class_indices(open_image(path), path))
+        return None if path is None else Image.fromarray(self._class_indices(read_mask(path), path))
 
     def count_pixels(self) -> np.ndarray:
         """Count the labelled pixels of each class over all samples, (C,) int64; reads every mask."""
@@ -116,17 +108,19 @@ class SegmentationDataset(Dataset):
         counts = sum(np.bincount(np.asarray(mask).ravel(), minlength=256) for mask in masks if mask is not None)
         return counts[: len(self.classes)]
 
-    def _class_indices(self, mask: Image.Image, path: Path) -> np.ndarray:
-        _check_mode(path, mask.mode)
-        values = np.asarray(mask)
-        target = cv2.LUT(values.astype(np.uint8, copy=False), self.train_ids)
+    def _class_indices(self, values: np.ndarray, path: Path) -> np.ndarray:
+        target = cv2.LUT(values, self.train_ids)
         if (unknown := target == UNKNOWN).any():
-            known = np.flatnonzero(self.train_ids != UNKNOWN)
             raise ValueError(
                 f"{path} holds the value {values[unknown][0]}, which is none of the dataset's label values "
-                f"({_ranges(known)}); mend the mask (or, for folder data, dataset.classes and dataset.ignore_index)"
+                f"({self.label_values}); mend the mask (or, for folder data, dataset.classes and dataset.ignore_index)"
             )
         return target
+
+    @property
+    def label_values(self) -> str:
+        """The values that masks may hold, for a message."""
+        return _ranges(np.flatnonzero(self.train_ids != UNKNOWN))
 
 
 class EpochSampler(Sampler):
@@ -164,19 +158,6 @@ class EpochSampler(Sampler):
         """Return the indices of the samples in each whole batch of an epoch (batches, batch_size)."""
         order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
         return order[: self.length // self.batch_size * self.batch_size].reshape(-1, self.batch_size)
-
-
-def _check_mode(path: Path, mode: str) -> None:
-    if mode not in ("1", "L", "P"):
-        raise ValueError(f"{path} is no mask: class indices in one 8-bit channel are needed, not {mode!r}")
-
-
-def _check_sizes(sample: Sample, image: tuple[int, int], mask: tuple[int, int]) -> None:
-    if image != mask:
-        raise ValueError(
-            f"image and mask differ in size: {sample.image} is {image[0]}x{image[1]}, "
-            f"{sample.mask} is {mask[0]}x{mask[1]}"
-        )
 
 
 def _ranges(values: np.ndarray) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import ConvBNReLU, dilated_conv_of_resized, pool, resize
+from models.layers import BatchNorm2d, ConvBNReLU, dilated_conv_of_resized, pool, resize
 from models.resnet import DilatedResNet
 
 MIN_SIZE = 32  # shortest side of an image, so that sub4 is left with a pixel to pool
@@ -52,11 +52,9 @@ class CascadeFeatureFusion(nn.Module):
         super().__init__()
         self.conv_low = nn.Sequential(
             nn.Conv2d(low_channels, out_channels, 3, padding=2, dilation=2, bias=False),
-            nn.BatchNorm2d(out_channels),
+            BatchNorm2d(out_channels),
         )
-        self.conv_high = nn.Sequential(
-            nn.Conv2d(high_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
-        )
+        self.conv_high = nn.Sequential(nn.Conv2d(high_channels, out_channels, 1, bias=False), BatchNorm2d(out_channels))
         self.aux_classifier = nn.Conv2d(out_channels, num_classes, 1, bias=False)
         self.resize_last = low_channels >= 1024  # fewer do not outweigh the nine times more channels to resize
 

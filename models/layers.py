@@ -7,13 +7,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that, in training, normalises a channel of a single value by its running statistics.
+
+    One value has no variance, and torch makes an error of it. It comes with a batch of 1 wherever a map is 1x1, as deep
+    in the network for small crops. The running statistics stay as they are then; scale and shift learn as ever.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
+        if self.training and x.numel() == x.shape[1]:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
+
+
 class ConvBNReLU(nn.Sequential):
     """A 3x3 convolution without bias, batch norm, ReLU; padded, so that the stride alone sets the output's size."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(out_channels)
+        self.bn = BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
 
 

@@ -3,6 +3,8 @@
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from models.layers import BatchNorm2d
+
 _LAYERS = {
     "resnet18": (BasicBlock, [2, 2, 2, 2]),
     "resnet34": (BasicBlock, [3, 4, 6, 3]),
@@ -32,10 +34,10 @@ class DilatedResNet(ResNet):
         if name not in BACKBONES:
             raise ValueError(f"unknown backbone {name!r}; there are: {', '.join(BACKBONES)}")
         block, layers = _LAYERS[name.removesuffix(_DEEP_STEM)]
-        super().__init__(block, layers)
+        super().__init__(block, layers, norm_layer=BatchNorm2d)
         if name.endswith(_DEEP_STEM):
             self.conv1 = deep_stem(64, 128)
-            self.bn1 = nn.BatchNorm2d(128)
+            self.bn1 = BatchNorm2d(128)
             self.inplanes = 128  # what `_make_layer` takes as the channels that come in
             self.layer1 = self._make_layer(block, 64, layers[0])
             initialize(self.conv1, self.layer1)
@@ -69,10 +71,10 @@ def deep_stem(channels: int, out_channels: int) -> nn.Sequential:
     """Three 3x3 convs, the first of stride 2; the norm and ReLU of the last are the ResNet's own `bn1`, `relu`."""
     return nn.Sequential(
         nn.Conv2d(3, channels, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(channels),
+        BatchNorm2d(channels),
         nn.ReLU(inplace=True),
         nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-        nn.BatchNorm2d(channels),
+        BatchNorm2d(channels),
         nn.ReLU(inplace=True),
         nn.Conv2d(channels, out_channels, 3, padding=1, bias=False),
     )

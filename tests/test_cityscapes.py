@@ -24,7 +24,7 @@ def names(samples):
     ],
 )
 def test_splits(cityscapes_data, split, cities):
-    samples = find_cityscapes(cityscapes_data, split)
+    samples = find_cityscapes(cityscapes_data, split).complete()
     assert names(samples) == [f"{city}_000019_leftImg8bit.png" for city in cities]
     for sample in samples:
         if split == "test":
@@ -40,7 +40,7 @@ def test_other_files_in_the_tree_are_passed_over(cityscapes_data):
     (city / "notes.txt").write_text("x")
     (city / "aachen_000000_000019_rightImg8bit.png").write_bytes(b"x")
     (cityscapes_data / "gtFine" / "train" / "aachen" / "aachen_000000_000019_gtFine_color.png").write_bytes(b"x")
-    assert len(find_cityscapes(cityscapes_data, "train")) == 3
+    assert len(find_cityscapes(cityscapes_data, "train").complete()) == 3
 
 
 def test_labels_become_train_ids(cityscapes_data):
@@ -55,7 +55,7 @@ def test_labels_become_train_ids(cityscapes_data):
 
 
 def test_value_that_is_no_label_id(cityscapes_data):
-    path = find_cityscapes(cityscapes_data, "val")[0].mask
+    path = find_cityscapes(cityscapes_data, "val").samples[0].mask
     labels = np.array(Image.open(path))
     labels[0, 0] = 34
     Image.fromarray(labels).save(path)
@@ -88,9 +88,18 @@ def test_missing_labels_are_counted_and_the_first_named(cityscapes_data):
     masks = sorted((cityscapes_data / "gtFine" / "train").rglob("*labelIds.png"))
     for mask in masks[:2]:
         mask.unlink()
-    with pytest.raises(ValueError, match="2 of 3 images") as error:
-        find_cityscapes(cityscapes_data, "train")
-    assert masks[0].name in str(error.value) and masks[1].name in str(error.value)
-    assert masks[2].name not in str(error.value)
+    pairs = find_cityscapes(cityscapes_data, "train")
+    with pytest.raises(ValueError, match=r"2 of 3 images .* have no \*_gtFine_labelIds.png in gtFine; unpack") as error:
+        pairs.complete()
+    assert [image.name in str(error.value) for image in pairs.images] == [True, True]
+    assert [sample.mask for sample in pairs.samples] == masks[2:]
     assert "  " not in str(error.value)
-    assert find_cityscapes(cityscapes_data, "val")
+    assert find_cityscapes(cityscapes_data, "val").complete()
+
+
+def test_label_files_without_an_image_are_listed(cityscapes_data):
+    image = cityscapes_data / "leftImg8bit" / "train" / "aachen" / "aachen_000001_000019_leftImg8bit.png"
+    image.unlink()
+    pairs = find_cityscapes(cityscapes_data, "trainval")
+    assert [mask.name for mask in pairs.masks] == ["aachen_000001_000019_gtFine_labelIds.png"]
+    assert len(pairs.complete()) == 3

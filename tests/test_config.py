@@ -1,13 +1,14 @@
 import ast
 import dataclasses
 import math
+import re
 import typing
 from pathlib import Path
 
 import pytest
 import yaml
 
-from utils.config import Config, load_config
+from utils.config import Config, TrainConfig, load_config
 
 REPO = Path(__file__).parent.parent
 SHIPPED = sorted((REPO / "configs").glob("*.yaml"))
@@ -323,6 +324,16 @@ def test_text_that_yaml_would_take_for_a_number_stays_as_it_was_typed():
     assert load_config({}, ["train.ckpt_dir=2024_01_15"]).train.ckpt_dir == "2024_01_15"
 
 
+@pytest.mark.parametrize("text", ["off", "no", "yes", "On"])
+def test_only_true_and_false_are_truth_values(tmp_path, text):
+    """YAML 1.1 has twelve more ways to write them, among them `train.amp: off` and a class named `no`."""
+    assert load_config({}, [f"dataset.classes=[{text}, other]"]).dataset.classes == (text, "other")
+    with pytest.raises(ValueError, match=rf"train\.freeze_bn must be true or false, got '{text}'"):
+        load_config({}, [f"train.freeze_bn={text}"])
+    (tmp_path / "amp.yaml").write_text("train: {amp: off, freeze_bn: True, resume: null}")
+    assert load_config(tmp_path / "amp.yaml").train == TrainConfig(amp="off", freeze_bn=True)
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_shipped_configurations_load(path):
     given = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -346,6 +357,15 @@ def test_every_key_is_read_somewhere():
     keys = set(leaves(Config, ""))
     assert "optimizer.init_lr" in keys
     assert not sorted(key for key in keys if key.rpartition(".")[2] not in read)
+
+
+def test_every_key_is_documented_with_its_default():
+    page = (REPO / "docs" / "configuration.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w.]+)` \| `([^`]+)` \| ", page, re.MULTILINE)
+    assert sorted(key for key, _ in rows) == sorted(leaves(Config, ""))
+    wrong = [key for key, default in rows if load_config({}, [f"{key}={default}"]) != Config()]
+    assert not wrong
+    assert "(docs/configuration.md)" in (REPO / "README.md").read_text(encoding="utf-8")
 
 
 def leaves(kind: type, prefix: str) -> list[str]:

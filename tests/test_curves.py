@@ -4,6 +4,7 @@ import logging
 import sys
 
 import numpy as np
+import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -11,6 +12,7 @@ from utils.board import Board
 from utils.curves import draw_curves
 
 
+@pytest.mark.filterwarnings("error")
 def test_curves_are_drawn_also_of_epochs_without_validation(tmp_path):
     records = [{"epoch": n, "loss": 1 / n, "loss_out": 0.5 / n, "lr_head": 0.1, "seconds": 3} for n in (1, 2, 2, 3)]
     draw_curves(records, tmp_path / "plain.png")

@@ -58,9 +58,10 @@ def change(trained, network):
     return torch.stack([(a - b).detach().norm() for a, b in pairs]).norm().item()
 
 
-def test_accumulated_parts_make_the_step_of_the_whole_batch(network):
-    whole, losses = step(network, batch(4), freeze_bn=True)
-    parts, part_losses = step(network, batch(4), freeze_bn=True, accumulate=2)
+@pytest.mark.parametrize(("size", "accumulate"), [(4, 2), (3, 2), (2, 4)])  # two and two, two and one, one and one
+def test_accumulated_parts_make_the_step_of_the_whole_batch(network, size, accumulate):
+    whole, losses = step(network, batch(size), freeze_bn=True)
+    parts, part_losses = step(network, batch(size), freeze_bn=True, accumulate=accumulate)
     for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
     assert part_losses[0]["loss"].item() == pytest.approx(losses[0]["loss"].item(), rel=1e-5)
@@ -86,11 +87,35 @@ def test_bf16_computes_in_bf16_and_keeps_the_weights_in_fp32(network):
     assert losses[0]["loss"].item() == pytest.approx(plain_losses[0]["loss"].item(), rel=0.02)
 
 
+SKIPPED = "ignore:Detected call of .lr_scheduler.step"  # torch's concern, which a fused optimiser (CUDA) does not raise
+
+
+@pytest.mark.filterwarnings(SKIPPED)
 def test_fp16_skips_a_step_whose_gradients_are_not_finite(network):
     network.classifier.weight.data[0, 0] = torch.inf
     trained, _ = step(network, batch(), precision="fp16")
     assert torch.equal(trained.sub1[0].conv.weight, network.sub1[0].conv.weight)
     assert all(p.isfinite().all() for name, p in trained.named_parameters() if name != "classifier.weight")
+
+
+@pytest.mark.filterwarnings(SKIPPED)
+def test_the_schedule_counts_skipped_steps_too():
+    network = nn.Conv2d(3, 2, 1)
+    before, optimizer = copy.deepcopy(network), torch.optim.SGD(network.parameters(), lr=0.8)
+    scheduler = build_scheduler(optimizer, OptimizerConfig(power=1), iterations=4)
+    train_one_epoch(
+        network,
+        [batch()] * 3,
+        criterion=lambda logits, target: {"loss": logits.float().sum() * torch.inf},
+        normalize=Normalize(),
+        optimizer=optimizer,
+        scheduler=scheduler,
+        device=CPU,
+        scaler=runtime.gradient_scaler(CPU, "fp16"),
+        precision="fp16",
+    )
+    assert change(network, before) == 0
+    assert scheduler.get_last_lr() == pytest.approx([0.8 * (1 - 3 / 4)])
 
 
 def test_frozen_batch_norms_keep_their_statistics(network):

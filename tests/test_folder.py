@@ -25,7 +25,7 @@ def tree(tmp_path):
 def pairs(root: Path, images: str, masks: str | None) -> list[tuple[str, str | None]]:
     return [
         (s.image.relative_to(root).as_posix(), s.mask and s.mask.relative_to(root).as_posix())
-        for s in find_folder(root, images=images, masks=masks)
+        for s in find_folder(root, images=images, masks=masks).complete()
     ]
 
 
@@ -100,8 +100,15 @@ def test_dot_in_a_pattern_is_a_dot(tree):
 def test_missing_masks_are_counted_and_the_first_named(tree):
     root = tree(*(f"i/{n}.jpg" for n in range(6)), "m/0.png")
     with pytest.raises(ValueError, match=r"5 of 6 images .* have no mask that matches 'm/\*\.png'") as error:
-        find_folder(root, images="i/*.jpg", masks="m/*.png")
+        find_folder(root, images="i/*.jpg", masks="m/*.png").complete()
     assert [name for name in ("0", "1", "2", "3", "4", "5") if f"i/{name}.jpg" in str(error.value)] == ["1", "2", "3"]
+
+
+def test_files_without_a_partner_are_listed(tree):
+    root = tree("i/1.jpg", "i/2.jpg", "m/2.png", "m/3.png")
+    found = find_folder(root, images="i/*.jpg", masks="m/*.png")
+    assert [s.image.name for s in found.samples] == ["2.jpg"]
+    assert (found.images, found.masks) == ([root / "i" / "1.jpg"], [root / "m" / "3.png"])
 
 
 def test_no_image(tree):
@@ -126,7 +133,7 @@ def test_impossible_pattern_is_named(tree, pattern):
 @pytest.mark.parametrize("pattern", ["../i/*.jpg"])
 def test_patterns_above_the_root(tree, pattern):
     root = tree("i/1.jpg", "below/x.png") / "below"
-    (sample,) = find_folder(root, images=pattern, masks=None)
+    (sample,) = find_folder(root, images=pattern, masks=None).complete()
     assert sample.image.resolve() == root.parent / "i" / "1.jpg"
 
 

@@ -5,7 +5,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from dataset.labels import class_table, lookup_table
-from dataset.segmentation import EpochSampler, Sample, SegmentationDataset
+from dataset.pairs import Sample
+from dataset.segmentation import EpochSampler, SegmentationDataset
 from dataset.transforms import train_transform
 from utils.config import load_config
 from utils.data import build_dataset, build_transform, eval_loader, train_loader

@@ -16,12 +16,13 @@ from dataset.transforms import Normalize
 from models import ICNet
 from utils import trainer as trainer_module
 from utils.checkpoint import Checkpoint, read_checkpoint
-from utils.config import check_resumable, load_config
+from utils.config import load_config
 from utils.data import build_dataset, build_transform, eval_loader, train_loader
 from utils.loss import CascadeLoss
 from utils.optim import build_optimizer, build_scheduler
 from utils.program import Interruption
 from utils.records import Records
+from utils.run_state import check_resumable
 from utils.runtime import random_state, seed_everything, set_random_state
 from utils.segmenter import Segmenter
 from utils.trainer import Trainer
@@ -71,7 +72,7 @@ def stop_after(monkeypatch, trainer, iteration):
 
     @contextmanager
     def catching():
-        yield lambda: trainer.iteration >= iteration
+        yield lambda: trainer.state.iteration >= iteration
 
     monkeypatch.setattr(trainer_module, "catching_signals", catching)
 
@@ -93,27 +94,28 @@ def test_stopped_and_resumed_equals_uninterrupted(build, tmp_path, monkeypatch, 
 
     resumed = build(tmp_path / "parts", **options)
     torch.rand(7)  # the generators are somewhere else by now
-    resumed.resume(last)
+    resumed.state.restore(last, device=resumed.device, folder=resumed.folder)
     resumed.fit(epochs=EPOCHS, val_epoch=1)
-    for ours, theirs in ((resumed.network, whole.network), (resumed.trained, whole.trained)):
+    for ours, theirs in ((resumed.network, whole.network), (resumed.state.trained, whole.state.trained)):
         state = ours.state_dict()
         assert all(torch.equal(state[name], tensor) for name, tensor in theirs.state_dict().items())
     assert records(tmp_path / "parts") == records(tmp_path / "whole")
-    assert resumed.best_path.name == whole.best_path.name
+    assert resumed.state.best_path.name == whole.state.best_path.name
     assert len(list((tmp_path / "parts").glob("*_best_model.pth"))) == 1
 
 
 def test_save_iter_saves_within_an_epoch(build, tmp_path, monkeypatch):
     trainer = build(tmp_path, save_iter=1)
     saved = []
-    monkeypatch.setattr(trainer, "_save_last", lambda: saved.append(trainer.iteration))
+    monkeypatch.setattr(trainer, "_save_last", lambda: saved.append(trainer.state.iteration))
     trainer.fit(epochs=2, val_epoch=5)
     assert saved == [1, 2, 3, 4]
 
 
 def test_weights_alone_are_not_resumed(build, tmp_path, checkpoint_path):
+    trainer = build(tmp_path / "run")
     with pytest.raises(ValueError, match=r"weights only; training goes on from a last\.pth"):
-        build(tmp_path / "run").resume(read_checkpoint(checkpoint_path))
+        trainer.state.restore(read_checkpoint(checkpoint_path), device=trainer.device, folder=trainer.folder)
 
 
 def test_random_state_comes_back():
@@ -159,8 +161,8 @@ def test_what_is_validated_and_kept_is_the_running_mean(build, tmp_path, monkeyp
 
     monkeypatch.setattr(trainer_module, "Segmenter", segmenter)
     trainer.fit(epochs=1, val_epoch=1)
-    assert validated == [trainer.mean.module]
-    kept, mean = read_checkpoint(trainer.best_path).state_dict, trainer.mean.module.state_dict()
+    assert validated == [trainer.state.mean.module]
+    kept, mean = read_checkpoint(trainer.state.best_path).state_dict, trainer.state.mean.module.state_dict()
     assert all(torch.equal(kept[name], mean[name]) for name in mean)
     assert not torch.equal(kept["classifier.weight"], trainer.network.classifier.weight)
 
@@ -181,9 +183,22 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_images(build, tmp_path)
 
 
 def test_a_run_leaves_curves_and_tensorboard_files(folder_data, run_script):
+    folder_data.ckpt_dir.mkdir()
+    (folder_data.ckpt_dir / ".last.123.part.pth").write_text("left by a kill")
     assert run_script("train", "--config", folder_data.config).code == 0
     assert Image.open(folder_data.ckpt_dir / "curves.png").width > 500
     assert list(folder_data.ckpt_dir.glob("events.out.tfevents.*"))
+    assert not list(folder_data.ckpt_dir.glob(".*"))
     record = records(folder_data.ckpt_dir)[0]
     total = record["loss_out"] + 0.4 * (record["loss_aux_8"] + record["loss_aux_16"])
     assert record["loss"] == pytest.approx(total, rel=1e-5)
+
+
+def test_a_batch_of_one_at_the_smallest_crop_and_an_incomplete_last_batch(folder_data, run_script):
+    """Of 32x32 pixels the deep layers are left with one; four validation images come in batches of three."""
+    overrides = ["train.train_batch_size=1", "model.crop_size=32", "test.split=train", "train.valid_batch_size=3"]
+    result = run_script("train", "--config", folder_data.config, *overrides)
+    assert result.code == 0, result.err
+    last = read_checkpoint(folder_data.ckpt_dir / "last.pth")
+    assert last.iteration == 4 and last.metrics["images"] == 4
+    assert all(tensor.isfinite().all() for tensor in last.state_dict.values())

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from models import BACKBONES
-from utils.settings import copy_of, fill, flatten, option, override, read_yaml
+from utils.settings import copy_of, fill, option, override, read_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,26 +203,3 @@ def data_of(trained: Mapping) -> dict[str, Any]:
     """Return, of the configuration that a checkpoint carries, what says where its data are."""
     root = {key: value for key, value in trained.get("train", {}).items() if key == "cityscapes_root"}
     return {"dataset": trained.get("dataset"), "train": root}
-
-
-_HARMLESS = {  # keys that a run may be resumed with another value of
-    *(f"train.{key}" for key in ("specific_gpu_num", "valid_batch_size", "cityscapes_root", "log_iter", "val_epoch")),
-    *(f"train.{key}" for key in ("ckpt_dir", "resume", "save_iter", "num_workers", "amp", "accumulate")),
-    *("dataset.root", "dataset.cache", "model.backbone_weights", "model.weights"),
-}
-
-
-def check_resumable(config: Config, trained: Mapping) -> None:
-    """Make sure that a run goes on with what it began with.
-
-    Args:
-        trained: the configuration in the checkpoint, as plain values.
-
-    Raises:
-        ValueError: keys that have another value now, with both values.
-    """
-    now, then = flatten(config.as_dict()), flatten(fill(Config, trained).as_dict())
-    keys = [key for key in now if now[key] != then[key] and key not in _HARMLESS and not key.startswith("test.")]
-    changed = [f"{key} (was {then[key]}, is {now[key]})" for key in keys]
-    if changed:
-        raise ValueError(f"the run to resume was begun with other settings: {', '.join(changed)}")

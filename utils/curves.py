@@ -41,7 +41,7 @@ def _plot(axes: Any, records: Sequence[dict[str, Any]], keys: Sequence[str], tit
     axes.set_title(title)
     axes.set_xlabel("epoch")
     axes.grid(alpha=0.3)
-    if len(keys) > 6:
+    if len(axes.lines) > 6:
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    elif keys:
+    elif axes.lines:
         axes.legend(fontsize=9)

@@ -16,7 +16,8 @@ from dataset.labels import (
     class_table,
     lookup_table,
 )
-from dataset.segmentation import EpochSampler, Sample, SegmentationDataset
+from dataset.pairs import Pairs
+from dataset.segmentation import EpochSampler, SegmentationDataset
 from dataset.streets import generate
 from dataset.transforms import Compose, train_transform
 from utils import runtime
@@ -41,16 +42,21 @@ def build_dataset(
     Raises:
         ValueError, FileNotFoundError: data that is missing or does not fit together, with what to do about it.
     """
-    if config.name == "folder":
-        samples, classes, train_ids = _find_folder(config, split)
-    else:
-        root = _generated(config) if config.name == "streets" else cityscapes_root
-        samples, classes, train_ids = find_cityscapes(root, split), cityscapes_classes(), cityscapes_train_ids()
+    pairs, classes, train_ids = find_pairs(config, split, cityscapes_root=cityscapes_root)
+    samples = pairs.complete()
     if labelled and any(sample.mask is None for sample in samples):
         raise ValueError(
             f"the split {split!r} has no labels; choose another train.split or test.split, or set dataset.{split}.masks"
         )
     return SegmentationDataset(samples, classes, train_ids, transform=transform, seed=seed, cache=config.cache)
+
+
+def find_pairs(config: DatasetConfig, split: str, *, cityscapes_root: str) -> tuple[Pairs, ClassTable, np.ndarray]:
+    """Find the files of a split, its classes and the table from its masks' values to class indices."""
+    if config.name == "folder":
+        return _find_folder(config, split)
+    root = _generated(config) if config.name == "streets" else cityscapes_root
+    return find_cityscapes(root, split), cityscapes_classes(), cityscapes_train_ids()
 
 
 def _generated(config: DatasetConfig) -> str:
@@ -61,7 +67,7 @@ def _generated(config: DatasetConfig) -> str:
     return root
 
 
-def _find_folder(config: DatasetConfig, split: str) -> tuple[list[Sample], ClassTable, np.ndarray]:
+def _find_folder(config: DatasetConfig, split: str) -> tuple[Pairs, ClassTable, np.ndarray]:
     splits = {"train": config.train, "val": config.val, "test": config.test}
     if split not in splits:
         raise ValueError(f"folder data has no split {split!r}; there are: {', '.join(splits)}")
@@ -71,14 +77,14 @@ def _find_folder(config: DatasetConfig, split: str) -> tuple[list[Sample], Class
     if not config.classes:
         raise ValueError("dataset.classes is empty: list the classes' names in the order of the masks' values")
     classes = class_table(config.classes, config.colors)
-    samples = find_folder(_root(config), images=patterns.images, masks=patterns.masks)
+    pairs = find_folder(_root(config), images=patterns.images, masks=patterns.masks)
     if config.ignore_index < len(classes):
         raise ValueError(
             f"dataset.ignore_index is {config.ignore_index}, which is class {classes.names[config.ignore_index]!r}; "
             "give the ignored value another number"
         )
     mapping = {index: index for index in range(len(classes))} | {config.ignore_index: IGNORE_INDEX}
-    return samples, classes, lookup_table(mapping)
+    return pairs, classes, lookup_table(mapping)
 
 
 def _root(config: DatasetConfig) -> str:

@@ -35,7 +35,8 @@ def train_one_epoch(
         network: the network, or what `runtime.parallel` made of it.
         batches: of `image` (B, 3, H, W) uint8 and `target` (B, H, W) uint8.
         criterion: gives the losses by name, "loss" being the one to make small, see `utils.loss.CascadeLoss`.
-        scheduler: stepped at every iteration.
+        scheduler: stepped at every iteration, also where the scaler skips the optimiser's step: the poly decay is over
+            all iterations of the run, and would else not reach its end.
         scaler: of the gradients under fp16, where it skips a step whose gradients are not finite; disabled otherwise.
         precision: of the network's arithmetic, see `runtime.autocast`.
         accumulate: parts that a batch is computed in, one after the other, to save memory.
@@ -49,14 +50,15 @@ def train_one_epoch(
         parts = list(zip(batch["image"].chunk(accumulate), batch["target"].chunk(accumulate), strict=True))
         mean: dict[str, Tensor] = {}
         for number, (image, target) in enumerate(parts, start=1):
+            share = len(image) / len(batch["image"])  # the last part may have fewer images
             image = normalize(image.to(device, non_blocking=True))
             target = target.to(device, non_blocking=True)
             with runtime.sharing_gradients(network, now=number == len(parts)):
                 with runtime.autocast(device, precision):
                     outputs = network(image)
                 losses = criterion(outputs, target)
-                scaler.scale(losses["loss"] / len(parts)).backward()
-            mean = {name: mean.get(name, 0) + loss.detach() / len(parts) for name, loss in losses.items()}
+                scaler.scale(losses["loss"] * share).backward()
+            mean = {name: mean.get(name, 0) + loss.detach() * share for name, loss in losses.items()}
         if clip is not None:
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(network.parameters(), clip)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of `replacing` that killed processes left in a folder; none may write there now."""
+    for path in folder.glob(".*.part*"):
+        if path.is_file() and re.fullmatch(r"\..+\.\d+\.part(\.\w+)?", path.name):
+            path.unlink()
 
 
 def write_json(path: str | Path, value: Any) -> None:

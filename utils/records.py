@@ -12,6 +12,7 @@ from utils import runtime
 from utils.board import Board
 from utils.curves import draw_curves
 from utils.drawing import grid
+from utils.files import remove_leftovers
 from utils.logger import append_json_line, keep_log, open_log, read_json_lines
 from utils.visualize import colorize
 
@@ -32,9 +33,11 @@ class Records:
     def begin(self, *, iteration: int, config: str) -> None:
         """Begin to write: only now, since a run that cannot begin leaves nothing.
 
-        A resumed run replaces, of what TensorBoard shows, what came after `iteration`.
+        What a killed run left half-written goes. A resumed run replaces, of what TensorBoard shows, what came after
+        `iteration`.
         """
         if self.writes:
+            remove_leftovers(self.folder)
             keep_log(self.log, self.folder / "train.log")
             self.board = Board(self.folder, log=self.log, purge_step=iteration)
             self.board.text("config", config)

@@ -164,11 +164,11 @@ def _dotted_keys(kind: type, prefix: str) -> list[str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, but a repeated key is an error, and 2024_01_15 and 2024-01-15 are texts."""
+    """YAML's safe loader, but a repeated key is an error, and 2024_01_15, 2024-01-15, off and yes are texts."""
 
     yaml_implicit_resolvers: typing.ClassVar = {
         first: [
-            *([("tag:yaml.org,2002:str", re.compile(r"\d+(_\d+)+$"))] if first.isdecimal() else []),
+            ("tag:yaml.org,2002:str", re.compile(r"(\d+(_\d+)+|(?i:yes|no|on|off))$")),
             *(rule for rule in rules if rule[0] != "tag:yaml.org,2002:timestamp"),
         ]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()

@@ -1,10 +1,9 @@
-"""A training run: epochs, validations, checkpoints; and how it goes on after an interruption."""
+"""A training run: epochs, validations, checkpoints, and its end in good order when a signal comes."""
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +17,14 @@ from utils.checkpoint import Checkpoint, save_checkpoint
 from utils.divergence import explain_divergence
 from utils.engine import evaluate, train_one_epoch
 from utils.logger import progress
+from utils.meter import LossMeter
 from utils.metrics import ConfusionMatrix
 from utils.optim import running_mean
 from utils.program import Interruption, catching_signals
 from utils.records import Records, epoch_line
 from utils.report import format_table
+from utils.run_state import RunState
 from utils.segmenter import Segmenter
-from utils.weights import load_state
 
 
 @dataclass(kw_only=True)
@@ -44,7 +44,7 @@ class Trainer:
         save_iter: iterations between saves within an epoch; None: none.
         precision, accumulate, clip, freeze_bn: see `utils.engine.train_one_epoch`.
         ema: decay of the running mean of the weights, which then is what is validated and kept; None: none.
-        iteration: how many are done.
+        state: what changes as it trains, and is saved and resumed.
     """
 
     network: nn.Module
@@ -68,49 +68,19 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.folder, self.log = self.records.folder, self.records.log
-        self.scaler = runtime.gradient_scaler(self.device, self.precision)
         self.parallel = runtime.parallel(self.network, self.device)
-        self.mean = None if self.ema is None else running_mean(self.network, self.ema)
-        self.iteration = 0
-        self.losses: list[dict[str, Tensor]] = []  # of the epoch's iterations so far
-        self.rates: dict[str, float] = {}  # learning rates at the epoch's beginning
-        self.metrics: dict[str, Any] = {}
-        self.best_miou = -1.0
-        self.best_path: Path | None = None
+        self.state = RunState(
+            network=self.network,
+            optimizer=self.optimizer,
+            scheduler=self.scheduler,
+            scaler=runtime.gradient_scaler(self.device, self.precision),
+            mean=None if self.ema is None else running_mean(self.network, self.ema),
+        )
 
     @property
     def epoch(self) -> int:
         """How many epochs are complete."""
-        return self.iteration // len(self.train_batches)
-
-    @property
-    def trained(self) -> nn.Module:
-        """The network to be used: the running mean where there is one."""
-        return self.network if self.mean is None else self.mean.module
-
-    def resume(self, checkpoint: Checkpoint) -> None:
-        """Take up everything where `last.pth` left it.
-
-        Raises:
-            ValueError: the checkpoint is not one to go on from, or does not fit.
-        """
-        state = checkpoint.training
-        if state is None:
-            raise ValueError(f"{checkpoint.source} holds weights only; training goes on from a last.pth")
-        load_state(self.trained, checkpoint.state_dict)
-        if self.mean is not None:
-            load_state(self.network, state["network"])
-            self.mean.n_averaged.fill_(checkpoint.iteration)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.iteration, self.metrics = checkpoint.iteration, checkpoint.metrics
-        columns = {name: values.to(self.device) for name, values in state["losses"].items()}
-        self.losses = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        self.rates = state["rates"]
-        self.best_miou = state["best_miou"]
-        self.best_path = self.folder / state["best_name"] if state["best_name"] else None
-        runtime.set_random_state(state["random"])
+        return self.state.iteration // len(self.train_batches)
 
     def fit(self, *, epochs: int, val_epoch: int) -> None:
         """Train until `epochs` are complete, validating every `val_epoch` of them and after the last.
@@ -123,28 +93,28 @@ class Trainer:
                 self._fit_epoch(epochs, val_epoch, stopping)
                 if runtime.any_process(stopping(), self.device) and self.epoch < epochs:
                     self._interrupt()
-        self.log.info(format_table(self.metrics))
+        self.log.info(format_table(self.state.metrics))
 
     def _fit_epoch(self, epochs: int, val_epoch: int, stopping: Callable[[], bool]) -> None:
         start, number = time.perf_counter(), self.epoch + 1
-        if not self.losses:
-            self.rates = {f"lr_{group['name']}": group["lr"] for group in self.optimizer.param_groups}
+        if self.state.iteration % len(self.train_batches) == 0:
+            self.state.rates = {f"lr_{group['name']}": group["lr"] for group in self.optimizer.param_groups}
         losses = self._train_epoch(f"epoch {number}/{epochs}", stopping)
-        record = {"epoch": number, "iteration": self.iteration, **self.rates, **losses}
+        record = {"epoch": number, "iteration": self.state.iteration, **self.state.rates, **losses}
         try:
             if number % val_epoch == 0 or number == epochs:
                 self._validate()
-                record |= {key: self.metrics[key] for key in ("miou", "pixel_accuracy", "class_iou")}
+                record |= {key: self.state.metrics[key] for key in ("miou", "pixel_accuracy", "class_iou")}
         finally:  # an epoch's training is not lost to a fault in validation
             self._save_last()
         record["seconds"] = round(time.perf_counter() - start, 2)
         self.records.epoch(record)
-        self.log.info(epoch_line(record, epochs=epochs, best=self.best_miou))
+        self.log.info(epoch_line(record, epochs=epochs, best=self.state.best_miou))
 
     def _train_epoch(self, title: str, stopping: Callable[[], bool]) -> dict[str, float]:
         """Train the rest of the current epoch; return the mean losses of all of its iterations, by name."""
         sampler, length = self.train_batches.sampler, len(self.train_batches)
-        sampler.epoch, sampler.skip = self.epoch + 1, self.iteration % length
+        sampler.epoch, sampler.skip = self.epoch + 1, self.state.iteration % length
         with progress(self.train_batches, title, total=length, initial=sampler.skip) as bar:
             train_one_epoch(
                 self.parallel,
@@ -154,7 +124,7 @@ class Trainer:
                 optimizer=self.optimizer,
                 scheduler=self.scheduler,
                 device=self.device,
-                scaler=self.scaler,
+                scaler=self.state.scaler,
                 precision=self.precision,
                 accumulate=self.accumulate,
                 clip=self.clip,
@@ -162,41 +132,38 @@ class Trainer:
                 on_step=lambda losses: self._after_step(losses, bar, stopping),
             )
         self._check_losses()
-        columns, self.losses = self._columns(), []
-        finite = {name: column[column.isfinite()].mean() for name, column in columns.items()}
-        means = {name: runtime.mean_over_processes(mean).item() for name, mean in finite.items()}
-        return {name if name == "loss" else f"loss_{name}": mean for name, mean in means.items()}
+        losses, self.state.losses = self.state.losses, LossMeter()
+        return losses.means()
 
     def _after_step(self, losses: dict[str, Tensor], bar: tqdm, stopping: Callable[[], bool]) -> None:
-        self.iteration += 1
-        self.losses.append(losses)
-        if self.mean is not None:
-            self.mean.update_parameters(self.network)
+        self.state.iteration += 1
+        self.state.losses.update(losses)
+        if self.state.mean is not None:
+            self.state.mean.update_parameters(self.network)
         stop = False
-        if self.iteration % self.log_iter == 0 or runtime.processes() == 1:
+        if self.state.iteration % self.log_iter == 0 or runtime.processes() == 1:
             stop = runtime.any_process(stopping(), self.device)  # all stop at one iteration
-        if self.iteration % self.log_iter == 0:
+        if self.state.iteration % self.log_iter == 0:
             self._check_losses()
             bar.set_postfix(loss=f"{losses['loss'].item():.3f}", lr=f"{self.scheduler.get_last_lr()[0]:.5f}")
-        if self.iteration % len(self.train_batches) == 0:
+        if self.state.iteration % len(self.train_batches) == 0:
             return  # the epoch's end saves, after validation
-        if stop or (self.save_iter is not None and self.iteration % self.save_iter == 0):
+        if stop or (self.save_iter is not None and self.state.iteration % self.save_iter == 0):
             self._check_losses()
             self._save_last()
         if stop:
             self._interrupt()
 
     def _interrupt(self) -> NoReturn:
-        last = self.folder / "last.pth"
-        raise Interruption(f"stopped after iteration {self.iteration}, saved in {last}; train.resume=auto goes on")
+        saved = f"iteration {self.state.iteration}, saved in {self.folder / 'last.pth'}"
+        raise Interruption(f"stopped after {saved}; train.resume=auto goes on")
 
     def _check_losses(self) -> None:
         """End the run where a loss of this epoch is not finite; under fp16, which skips such steps, where none is."""
-        finite = torch.stack([losses["loss"] for losses in self.losses]).isfinite().tolist()
-        if runtime.any_process(not (any(finite) if self.scaler.is_enabled() else all(finite)), self.device):
-            first = finite.index(False) if False in finite else len(finite) - 1  # or it was another process's part
+        back = self.state.losses.find_divergence(skipping=self.state.scaler.is_enabled())
+        if runtime.any_process(back is not None, self.device):
             explanation = explain_divergence(
-                self.iteration - len(finite) + first,
+                self.state.iteration - (back or 1),  # or it was in another process's part
                 network=self.network,
                 batches=self.train_batches,
                 optimizer=self.optimizer,
@@ -207,51 +174,29 @@ class Trainer:
     def _validate(self) -> None:
         names = self.description.classes.names
         confusion = ConfusionMatrix(len(names), self.device)
-        self.trained.eval()
-        segment = Segmenter(self.trained, device=self.device)
+        self.state.trained.eval()
+        segment = Segmenter(self.state.trained, device=self.device)
         with progress(self.val_batches, "validation") as bar:
             evaluate(segment, bar, confusion=confusion, on_image=self._show_prediction)
         confusion.merge()
-        self.metrics = confusion.summary(names)
-        if self.metrics["miou"] > self.best_miou:
-            former, self.best_miou = self.best_path, self.metrics["miou"]
-            self.best_path = self.folder / f"{self.name}_{self.epoch}_{self.best_miou:.3f}_best_model.pth"
-            if runtime.rank() == 0:
-                save_checkpoint(self.best_path, self._checkpoint())
-                if former is not None and former != self.best_path:
-                    former.unlink(missing_ok=True)
+        self.state.metrics = confusion.summary(names)
+        if self.state.metrics["miou"] > self.state.best_miou:
+            self._keep_best()
+
+    def _keep_best(self) -> None:
+        state, former = self.state, self.state.best_path
+        state.best_miou = state.metrics["miou"]
+        state.best_path = self.folder / f"{self.name}_{self.epoch}_{state.best_miou:.3f}_best_model.pth"
+        if runtime.rank() == 0:
+            save_checkpoint(state.best_path, state.describe_weights(self.description, epoch=self.epoch))
+            if former is not None and former != state.best_path:
+                former.unlink(missing_ok=True)
 
     def _show_prediction(self, index: int, pred: Tensor) -> None:
         if index < 3 and runtime.rank() == 0:
             sample = self.val_batches.dataset[index]
-            self.records.prediction(index, sample, pred.cpu(), self.description.classes, self.iteration)
-
-    def _columns(self) -> dict[str, Tensor]:
-        """Return the epoch's losses so far, by name."""
-        names = self.losses[0] if self.losses else ()
-        return {name: torch.stack([losses[name] for losses in self.losses]) for name in names}
+            self.records.prediction(index, sample, pred.cpu(), self.description.classes, self.state.iteration)
 
     def _save_last(self) -> None:
-        if runtime.rank() != 0:
-            return
-        training = {
-            "network": None if self.mean is None else self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "losses": {name: column.cpu() for name, column in self._columns().items()},
-            "rates": self.rates,
-            "best_miou": self.best_miou,
-            "best_name": self.best_path.name if self.best_path else None,
-            "random": runtime.random_state(),
-        }
-        save_checkpoint(self.folder / "last.pth", replace(self._checkpoint(), training=training))
-
-    def _checkpoint(self) -> Checkpoint:
-        return replace(
-            self.description,
-            state_dict=self.trained.state_dict(),
-            epoch=self.epoch,
-            iteration=self.iteration,
-            metrics=self.metrics,
-        )
+        if runtime.rank() == 0:
+            save_checkpoint(self.folder / "last.pth", self.state.describe_run(self.description, epoch=self.epoch))
