@@ -15,7 +15,8 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import ConvBNReLU, conv_of_resized_bins, dilated_conv_of_resized, pool, resize, shrink
+from models.layers import Classifier, ConvBNReLU, conv_head, dilated_conv_of_resized, resize, shrink
+from models.pyramid import LearnedPyramidPooling, PyramidPooling
 from models.resnet import DilatedResNet
 
 MIN_SIZE = 32  # shortest side of an image, so that sub4 is left with a pixel to pool
@@ -30,74 +31,6 @@ class Sub1(nn.Sequential):
     def __init__(self) -> None:
         super().__init__(ConvBNReLU(3, 32, stride=2), ConvBNReLU(32, 32, stride=2), ConvBNReLU(32, 64, stride=2))
         self.out_channels = 64
-
-
-class PyramidPooling(nn.Module):
-    """Add to the features their means over 1, 2, 3 and 6 bins a side (PSPNet's module without its weights).
-
-    differs from PSPNet: the pooled maps are summed, not concatenated, so there is nothing to learn (section 3.2).
-    """
-
-    def __init__(self, bins: tuple[int, ...] = (1, 2, 3, 6), *, align_corners: bool = True) -> None:
-        super().__init__()
-        self.bins = bins
-        self.align_corners = align_corners
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same shape."""
-        size = x.shape[-2:]
-        return x + sum(resize(pool(x, n), size, align_corners=self.align_corners) for n in self.bins)
-
-
-class LearnedPyramidPooling(nn.Module):
-    """Mix the features with what 1x1 convs make of their means over 1, 2, 3 and 6 bins a side (PSPNet, 1612.01105).
-
-    Args:
-        channels: of the features; each mean is brought to a quarter of them, as is the result.
-    """
-
-    def __init__(self, channels: int, bins: tuple[int, ...] = (1, 2, 3, 6), *, align_corners: bool = True) -> None:
-        super().__init__()
-        self.bins = bins
-        self.align_corners = align_corners
-        self.out_channels = channels // 4
-        self.branches = nn.ModuleList(ConvBNReLU(channels, self.out_channels, kernel_size=1) for _ in bins)
-        self.bottleneck = ConvBNReLU(len(bins) * self.out_channels + channels, self.out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C / 4, H, W).
-
-        Raises:
-            ValueError: in training a single image, whose one bin has no variance to normalise by.
-        """
-        if len(x) == 1 and isinstance(norm := self.branches[0].bn, nn.BatchNorm2d) and norm.training:
-            raise ValueError(
-                "learned pyramid pooling (ppm concat) must be trained on 2 or more images at a time, got 1"
-            )
-        conv, size = self.bottleneck.conv, x.shape[-2:]
-        *weights, weight = conv.weight.split([self.out_channels] * len(self.bins) + [x.shape[1]], dim=1)
-        # differs from PSPNet: nothing is resized and concatenated, but each part has its share of the conv's weights.
-        y = F.conv2d(x, weight, conv.bias, padding=1)
-        for n, branch, weight in zip(self.bins, self.branches, weights, strict=True):
-            y = y + conv_of_resized_bins(branch(pool(x, n)), weight, size, align_corners=self.align_corners)
-        return self.bottleneck.relu(self.bottleneck.bn(y))
-
-
-class Classifier(nn.Conv2d):
-    """A 1x1 conv from features to logits; in training it drops channels with probability `dropout` before."""
-
-    def __init__(self, channels: int, num_classes: int, *, bias: bool = False, dropout: float = 0.0) -> None:
-        super().__init__(channels, num_classes, 1, bias=bias)
-        self.dropout = dropout
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, num_classes, H, W)."""
-        return super().forward(F.dropout2d(x, self.dropout) if self.training and self.dropout else x)
-
-
-def conv_head(channels: int, num_classes: int, *, dropout: float = 0.0) -> nn.Sequential:
-    """A 3x3 conv, batch norm and ReLU before a classifier with bias."""
-    return nn.Sequential(ConvBNReLU(channels, channels), Classifier(channels, num_classes, bias=True, dropout=dropout))
 
 
 class CascadeFeatureFusion(nn.Module):
@@ -157,7 +90,8 @@ class ICNet(nn.Module):
 
     Args:
         num_classes: number of classes to tell apart.
-        backbone: one of `models.BACKBONES`; the published checkpoint has "resnet50_v1s", mmsegmentation's "resnet50_v1c".
+        backbone: one of `models.BACKBONES`; the published checkpoint has "resnet50_v1s", mmsegmentation's
+            "resnet50_v1c".
         variant: one of `VARIANTS`.
         ppm: pyramid pooling, "sum" without weights, "concat" learned, or "none"; None: the variant's own.
         sub4_input: what sub4 begins with, "image" at 1/4 or the result of "sub2" at half its size; None: the variant's

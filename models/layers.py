@@ -17,6 +17,23 @@ class ConvBNReLU(nn.Sequential):
         self.relu = nn.ReLU(inplace=True)
 
 
+class Classifier(nn.Conv2d):
+    """A 1x1 conv from features to logits; in training it drops channels with probability `dropout` before."""
+
+    def __init__(self, channels: int, num_classes: int, *, bias: bool = False, dropout: float = 0.0) -> None:
+        super().__init__(channels, num_classes, 1, bias=bias)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, num_classes, H, W)."""
+        return super().forward(F.dropout2d(x, self.dropout) if self.training and self.dropout else x)
+
+
+def conv_head(channels: int, num_classes: int, *, dropout: float = 0.0) -> nn.Sequential:
+    """A 3x3 conv, batch norm and ReLU before a classifier with bias."""
+    return nn.Sequential(ConvBNReLU(channels, channels), Classifier(channels, num_classes, bias=True, dropout=dropout))
+
+
 def resize(x: Tensor, size: Sequence[int], *, align_corners: bool = True) -> Tensor:
     """Resize (B, C, H, W) bilinearly to `size`.
 
