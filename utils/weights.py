@@ -40,6 +40,11 @@ def plain_state(content: Any) -> dict[str, Tensor]:
     return {str(name).removeprefix(prefix): tensor for name, tensor in content.items()}
 
 
+def inner_state(content: Any) -> dict[str, Tensor]:
+    """Return the state dict in a file that holds more beside it, as those of OpenMMLab's projects do."""
+    return plain_state(content.get("state_dict")) if isinstance(content, Mapping) else {}
+
+
 def load_state(module: nn.Module, state: Mapping[str, Tensor], *, name_of: Callable[[str], str] = str) -> None:
     """Load weights, every one of them.
 
