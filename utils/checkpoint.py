@@ -17,6 +17,7 @@ from utils.layout import Layout
 from utils.mmseg import MMSEG
 from utils.published import PUBLISHED
 from utils.weights import inner_state, load_state, plain_state, read_weights
+from utils.zoo import find_weights
 
 FORMAT = "icnet-checkpoint-1"
 STRUCTURE = {"variant", "ppm", "sub4_input", "dropout"}
@@ -131,7 +132,7 @@ def load_model(path: str | Path) -> ICNet:
 
 
 def find_checkpoint(ckpt_path: str | None, ckpt_dir: str, *, name: str) -> Path:
-    """Return the checkpoint to use: the one that is named, else the best in the folder.
+    """Return the checkpoint to use: the one that is named (see `utils.zoo.find_weights`), else the best in the folder.
 
     Args:
         name: how the file names of the configured network begin; others count only where it has none.
@@ -140,7 +141,7 @@ def find_checkpoint(ckpt_path: str | None, ckpt_dir: str, *, name: str) -> Path:
         FileNotFoundError: there is none.
     """
     if ckpt_path is not None:
-        return Path(ckpt_path)
+        return find_weights(ckpt_path, ckpt_dir)
     found = [
         (path.name.startswith(name), float(match[1]), path)
         for path in Path(ckpt_dir).glob("*.pth")

@@ -45,11 +45,11 @@ class Layout:
         """
         dropped = [name for name in state if name.startswith(self.unused)]
         kept = {name: tensor for name, tensor in state.items() if name not in dropped}
-        return {_rename(name, self.renamed, otherwise=f"({name})"): tensor for name, tensor in kept.items()}, dropped
+        return {rename(name, self.renamed, otherwise=f"({name})"): tensor for name, tensor in kept.items()}, dropped
 
     def original_name(self, name: str) -> str:
         """Return what the files call a tensor of this project."""
-        return _rename(name, ((ours, theirs) for theirs, ours in self.renamed), otherwise=name.strip("()"))
+        return rename(name, ((ours, theirs) for theirs, ours in self.renamed), otherwise=name.strip("()"))
 
     def backbone_of(self, state: Mapping[str, Tensor]) -> str:
         """Read off the backbone from the tensors as this project names them.
@@ -66,7 +66,8 @@ class Layout:
         return name + (self.deep_stem if deep_stem else "")
 
 
-def _rename(name: str, prefixes: Iterable[tuple[str, str]], *, otherwise: str) -> str:
+def rename(name: str, prefixes: Iterable[tuple[str, str]], *, otherwise: str) -> str:
+    """Replace how a name begins by the first of the pairs (old, new) that fits; `otherwise` where none does."""
     for old, new in prefixes:
         if name.startswith(old):
             return new + name[len(old) :]

@@ -60,7 +60,7 @@ class OnnxSegmenter:
         """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8, of any size."""
         size = image.shape[-2:]
         if self.facts["output"] == "logits":
-            return label_map(self.scores(image), size)
+            return label_map(self.scores(image), size, align_corners=self.facts.get("align_corners", True))
         labels = self._run(image)
         return labels if labels.shape[-2:] == size else resize_target(labels, size)
 

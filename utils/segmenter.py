@@ -31,8 +31,8 @@ class Segmenter:
     """A network of PyTorch that segments images.
 
     Args:
-        network: in evaluation mode, an ICNet, or a network of torchvision's convention (`{"out": logits}`); on
-            `device`.
+        network: in evaluation mode, an ICNet (whose `align_corners` holds here too), or a network of torchvision's
+            convention (`{"out": logits}`); on `device`.
         mean, std: of the images it was trained on, see `dataset.transforms.Normalize`.
         precision: of the arithmetic, see `utils.runtime.autocast`.
         compiled: "default" or "cuda_graphs": through torch.compile, which takes a minute or so for each new size.
@@ -52,6 +52,7 @@ class Segmenter:
         self.normalize = Normalize(mean, std)
         self.precision = precision
         self.logits = getattr(network, "cascade", network)
+        self.align_corners = getattr(network, "align_corners", True)  # of torchvision's, logits have full size already
         if compiled != "none":
             self.logits = torch.compile(self.logits, mode="reduce-overhead" if compiled == "cuda_graphs" else "default")
 
@@ -64,7 +65,7 @@ class Segmenter:
         Returns:
             (B, H, W) uint8 class indices, on the segmenter's device.
         """
-        return label_map(self.scores(image), image.shape[-2:])
+        return label_map(self.scores(image), image.shape[-2:], align_corners=self.align_corners)
 
     @torch.inference_mode()
     def scores(self, image: Tensor) -> Tensor:
@@ -72,7 +73,7 @@ class Segmenter:
         x = self.normalize(image.to(self.device, non_blocking=True))
         enough = [max(side, MIN_SIZE) for side in x.shape[-2:]]
         if list(x.shape[-2:]) != enough:
-            x = resize(x, enough)
+            x = resize(x, enough, align_corners=self.align_corners)
         with runtime.autocast(self.device, self.precision):
             return self.logits(x.contiguous(memory_format=torch.channels_last))["out"].float()
 

@@ -133,6 +133,8 @@ def _convert_list(value: Any, kinds: tuple, path: str, root: type) -> tuple:
 def _check_limits(
     value: Any, path: str, *, low=-math.inf, high=math.inf, above=-math.inf, below=math.inf, choices=None
 ) -> None:
+    if value is None:  # where the key may be
+        return
     if choices is not None and value not in choices:
         near = difflib.get_close_matches(str(value), choices, n=1)
         raise ValueError(
