@@ -221,13 +221,13 @@ def test_largest_share_is_of_the_labelled_pixels():
 
 def test_crops_avoid_places_where_one_class_is_all():
     target = np.zeros((48, 96), np.uint8)
-    target[:, 80:] = 1
+    target[:, 48:] = 1
     image, target = Image.fromarray(np.zeros((48, 96, 3), np.uint8)), Image.fromarray(target)
     limited = RandomScaleCrop(base_size=48, scale=(1, 1), crop_size=32, max_class_share=0.75)
     free = [largest_share(fixed(48, 32)(image, target, rng(seed))[1]) for seed in range(100)]
     chosen = [largest_share(limited(image, target, rng(seed))[1]) for seed in range(100)]
-    assert np.mean(np.array(free) > 0.75) > 0.6  # of 65 places 24 cut off enough of class 1
-    assert np.mean(np.array(chosen) > 0.75) < 0.1  # ten tries: 0.7 ** 10
+    assert np.mean(np.array(free) > 0.75) > 0.6  # 17 of the 65 places will do
+    assert np.mean(np.array(chosen) > 0.75) < 0.15  # in ten tries: (48 / 65) ** 10 is 0.05
     hopeless = Image.fromarray(np.zeros((48, 96), np.uint8))
     assert limited(image, hopeless, rng(0))[1].size == (32, 32)  # and then takes it as it is
 
@@ -254,12 +254,12 @@ def test_photometric_distortion_stays_within_its_limits():
     means = [np.asarray(PhotometricDistortion(1.0)(grey, grey, rng(seed))[0]).mean((0, 1)) for seed in range(300)]
     assert np.ptp(means, axis=1).max() <= 1  # grey has no colour to change
     assert 0.5 * 68 - 1 <= np.min(means) < 45 and 180 < np.max(means) <= 1.5 * 132 + 1
-    red = Image.fromarray(np.full((2, 2, 3), (200, 60, 60), np.uint8))
+    red = Image.fromarray(np.full((2, 2, 3), (130, 80, 80), np.uint8))
     colours = [
         np.asarray(PhotometricDistortion(1.0)(red, red, rng(seed))[0].convert("HSV"))[0, 0] for seed in range(300)
     ]
     turns = (np.array(colours)[:, 0].astype(int) + 128) % 256 - 128
-    assert -28 < turns.min() < -20 and 20 < turns.max() < 28  # 36 of 360 degrees are 25.6 of 256
+    assert -34 < turns.min() < -20 and 20 < turns.max() < 34  # 36 of 360 degrees are 25.6 of 256; pale hues are coarse
 
 
 def test_both_are_parts_of_the_training_transform_and_off_by_default():

@@ -152,8 +152,8 @@ def _hint(path: str, root: type) -> str:
     section, _, leaf = path.rpartition(".")
     same = [key for key in keys if key.rpartition(".")[2] == leaf]
     siblings = [key for key in keys if section and key.rpartition(".")[0] == section]
-    ending = [key for key in siblings if key.endswith(f"_{leaf}")]  # of lr, init_lr before min_lr
-    near = same or ending or difflib.get_close_matches(path, siblings, n=1, cutoff=0)
+    longer = [key for key in siblings if key.startswith(path)] or [k for k in siblings if k.endswith(f"_{leaf}")]
+    near = same or longer or difflib.get_close_matches(path, siblings, n=1, cutoff=0)
     near = near or difflib.get_close_matches(path, [*keys, *typing.get_type_hints(root)], n=1, cutoff=0)
     return f"; the nearest that exists is {near[0]}"
 
