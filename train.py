@@ -21,6 +21,7 @@ from utils.records import Records
 from utils.run_state import check_resumable
 from utils.trainer import Trainer
 from utils.weights import load_backbone
+from utils.zoo import find_weights
 
 
 def main() -> None:
@@ -66,14 +67,20 @@ def build_trainer(config: Config, device: torch.device, records: Records) -> Tra
     optimizer = build_optimizer(network, config.optimizer)
     return Trainer(
         network=network,
-        criterion=build_loss(config.loss, train_batches.dataset).to(device),
+        criterion=build_loss(config.loss, train_batches.dataset, align_corners=network.align_corners).to(device),
         optimizer=optimizer,
         scheduler=build_scheduler(optimizer, config.optimizer, iterations=train.epochs * len(train_batches)),
         normalize=Normalize(),
         train_batches=train_batches,
         val_batches=val_batches,
         device=device,
-        description=Checkpoint(state_dict={}, backbone=model.backbone, classes=classes, config=config.as_dict()),
+        description=Checkpoint(
+            state_dict={},
+            backbone=model.backbone,
+            structure=network.structure,
+            classes=classes,
+            config=config.as_dict(),
+        ),
         records=records,
         name=run_name(model),
         log_iter=train.log_iter,
@@ -89,15 +96,23 @@ def build_trainer(config: Config, device: torch.device, records: Records) -> Tra
 def build_network(config: Config, *, num_classes: int, log: Logger) -> ICNet:
     """Build the network with the weights that training starts from, and freeze what is to stay as it is."""
     model = config.model
-    network = ICNet(num_classes=num_classes, backbone=model.backbone)
+    network = ICNet(
+        num_classes=num_classes,
+        backbone=model.backbone,
+        variant=model.variant,
+        ppm=model.ppm,
+        sub4_input=model.sub4_input,
+        dropout=model.dropout,
+    )
     if model.weights is not None:
-        checkpoint = read_checkpoint(model.weights)
+        checkpoint = read_checkpoint(find_weights(model.weights, config.train.ckpt_dir))
         left_out = load_pretrained(network, checkpoint)
         log.info(f"network: weights of {checkpoint.describe()}")
         if left_out:
             log.info(f"left out, since {num_classes} classes are to be learnt: {', '.join(left_out)}")
     elif model.backbone_weights is not None:
-        load_backbone(network.backbone, model.backbone, model.backbone_weights)
+        weights = find_weights(model.backbone_weights, config.train.ckpt_dir)
+        load_backbone(network.backbone, model.backbone, str(weights))
         log.info(f"network: {model.backbone}, {model.backbone_weights} weights in the backbone")
     else:
         log.info(f"network: {model.backbone}, random weights")

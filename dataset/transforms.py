@@ -40,29 +40,46 @@ class RandomScaleCrop:
         base_size: short side in pixels that scale 1 stands for.
         scale: smallest and largest scale.
         crop_size: side of the square in pixels.
+        max_class_share: where a class has more than this share of the labelled pixels, cut elsewhere, in up to ten
+            tries; None: wherever it falls.
     """
 
-    def __init__(self, *, base_size: int, scale: tuple[float, float], crop_size: int) -> None:
+    def __init__(
+        self, *, base_size: int, scale: tuple[float, float], crop_size: int, max_class_share: float | None = None
+    ) -> None:
         self.short_sides = round(base_size * scale[0]), round(base_size * scale[1])
         self.crop_size = crop_size
+        self.tries = 1 if max_class_share is None else 10
+        self.max_class_share = max_class_share
 
     def __call__(self, image: Image.Image, target: Image.Image, rng: np.random.Generator) -> Pair:
         short = rng.integers(self.short_sides[0], self.short_sides[1], endpoint=True)
         zoom = short / min(image.size)
         scaled = [max(1, round(side * zoom)) for side in image.size]
         crop = [min(self.crop_size, side) for side in scaled]
-        left, top = (int(rng.integers(0, side - cut, endpoint=True)) for side, cut in zip(scaled, crop, strict=True))
         fx, fy = image.width / scaled[0], image.height / scaled[1]
-        box = left * fx, top * fy, (left + crop[0]) * fx, (top + crop[1]) * fy
-        image = image.resize(crop, Image.Resampling.BILINEAR, box=box)
-        target = target.resize(crop, Image.Resampling.NEAREST, box=box)
-        return self._pad(image, target)
+        for _ in range(self.tries):
+            left, top = (
+                int(rng.integers(0, side - cut, endpoint=True)) for side, cut in zip(scaled, crop, strict=True)
+            )
+            box = left * fx, top * fy, (left + crop[0]) * fx, (top + crop[1]) * fy
+            labels = target.resize(crop, Image.Resampling.NEAREST, box=box)
+            if self.max_class_share is None or largest_share(labels) <= self.max_class_share:
+                break
+        return self._pad(image.resize(crop, Image.Resampling.BILINEAR, box=box), labels)
 
     def _pad(self, image: Image.Image, target: Image.Image) -> Pair:
         border = (0, 0, self.crop_size - image.width, self.crop_size - image.height)
         if not any(border):
             return image, target
         return ImageOps.expand(image, border, fill=0), ImageOps.expand(target, border, fill=IGNORE_INDEX)
+
+
+def largest_share(target: Image.Image) -> float:
+    """Return the share of the labelled pixels that the most frequent class has; 1 where nothing is labelled."""
+    counts = np.array(target.histogram())
+    counts[IGNORE_INDEX] = 0
+    return float(counts.max() / counts.sum()) if counts.any() else 1.0
 
 
 class RandomMirror:
@@ -90,17 +107,55 @@ class RandomBlur:
         return image, target
 
 
+class PhotometricDistortion:
+    """Change brightness, contrast, saturation and hue, each with probability `p` (SSD, arXiv 1512.02325, section 2.2).
+
+    Brightness by up to 32 of 255, contrast and saturation by factors from 0.5 to 1.5, hue by up to 36 degrees; contrast
+    before the colours or after them, with equal chances.
+    """
+
+    def __init__(self, p: float) -> None:
+        self.p = p
+
+    def __call__(self, image: Image.Image, target: Image.Image, rng: np.random.Generator) -> Pair:
+        brightness, contrast, saturation, hue = rng.random(4) < self.p
+        early = rng.random() < 0.5
+        if brightness:
+            image = image.point(3 * _table(shift=rng.uniform(-32, 32)))
+        if contrast and early:
+            image = image.point(3 * _table(factor=rng.uniform(0.5, 1.5)))
+        if saturation or hue:
+            h, s, v = image.convert("HSV").split()
+            if saturation:
+                s = s.point(_table(factor=rng.uniform(0.5, 1.5)))
+            if hue:
+                turn = round(rng.uniform(-36, 36) / 360 * 256)
+                h = h.point([(value + turn) % 256 for value in range(256)])
+            image = Image.merge("HSV", (h, s, v)).convert("RGB")
+        if contrast and not early:
+            image = image.point(3 * _table(factor=rng.uniform(0.5, 1.5)))
+        return image, target
+
+
+def _table(*, factor: float = 1.0, shift: float = 0.0) -> list[int]:
+    """Return what becomes of each of the values 0 to 255."""
+    return (np.arange(256) * factor + shift).round().clip(0, 255).astype(int).tolist()
+
+
 def train_transform(
-    *, base_size: int, crop_size: int, scale: tuple[float, float], mirror: float, blur: float
+    *,
+    base_size: int,
+    crop_size: int,
+    scale: tuple[float, float],
+    mirror: float,
+    blur: float,
+    max_class_share: float | None = None,
+    photometric: float = 0.0,
 ) -> Compose:
-    """The published recipe's augmentation; `mirror` and `blur` are probabilities."""
-    return Compose(
-        [
-            RandomScaleCrop(base_size=base_size, scale=scale, crop_size=crop_size),
-            RandomMirror(mirror),
-            RandomBlur(blur),
-        ]
-    )
+    """The published recipe's augmentation and what others add; `mirror`, `blur`, `photometric` are probabilities."""
+    crop = RandomScaleCrop(base_size=base_size, scale=scale, crop_size=crop_size, max_class_share=max_class_share)
+    distortion = [PhotometricDistortion(photometric)] if photometric else []
+    return Compose([crop, RandomMirror(mirror), RandomBlur(blur), *distortion])
 
 
 class Normalize:

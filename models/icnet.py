@@ -3,17 +3,26 @@
 image ──────────► sub1: three convs of stride 2 ───────────────────────────┐
   ├─ x1/2 ─► backbone.shallow = sub2 ─────────────────────► cff_24 ──► cff_12 ──► classifier
   └─ x1/4 ─► backbone (shared) ─► pyramid pooling = sub4 ─────┘
+
+That is the published structure. The variant "psp" is the one that the best known results were reached with, that of
+mmsegmentation: learned pyramid pooling, sub4 goes on from sub2, branches of fewer channels, heads of two convolutions,
+no aligned corners.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import BatchNorm2d, ConvBNReLU, dilated_conv_of_resized, pool, resize
+from models.layers import BatchNorm2d, Classifier, ConvBNReLU, conv_head, dilated_conv_of_resized, resize, shrink
+from models.pyramid import LearnedPyramidPooling, PyramidPooling
 from models.resnet import DilatedResNet
 
 MIN_SIZE = 32  # shortest side of an image, so that sub4 is left with a pixel to pool
+VARIANTS = {"published": ("sum", "image"), "psp": ("concat", "sub2")}  # each with its own `ppm` and `sub4_input`
+POOLINGS = ("sum", "concat", "none")
+SUB4_INPUTS = ("image", "sub2")
 
 
 class Sub1(nn.Sequential):
@@ -24,21 +33,6 @@ class Sub1(nn.Sequential):
         self.out_channels = 64
 
 
-class PyramidPooling(nn.Module):
-    """Add to the features their means over 1, 2, 3 and 6 bins a side (PSPNet's module without its weights).
-
-    differs from PSPNet: the pooled maps are summed, not concatenated, so there is nothing to learn (section 3.2).
-    """
-
-    def __init__(self, bins: tuple[int, ...] = (1, 2, 3, 6)) -> None:
-        super().__init__()
-        self.bins = bins
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same shape."""
-        return x + sum(resize(pool(x, n), x.shape[-2:]) for n in self.bins)
-
-
 class CascadeFeatureFusion(nn.Module):
     """Fuse a low-resolution branch into a higher one (CFF, section 3.3), with label guidance (3.4) in training.
 
@@ -46,23 +40,38 @@ class CascadeFeatureFusion(nn.Module):
         low_channels, high_channels: channels of the two branches.
         out_channels: channels of the fused features.
         num_classes: classes of the auxiliary logits.
+        head: makes what the auxiliary logits come from, of channels and classes.
+        rectified: whether each branch goes through a ReLU before the sum, as their sum does.
+        align_corners: see `models.layers.resize`.
     """
 
-    def __init__(self, low_channels: int, high_channels: int, out_channels: int, *, num_classes: int) -> None:
+    def __init__(
+        self,
+        low_channels: int,
+        high_channels: int,
+        out_channels: int,
+        *,
+        num_classes: int,
+        head: Callable[[int, int], nn.Module] = Classifier,
+        rectified: bool = False,
+        align_corners: bool = True,
+    ) -> None:
         super().__init__()
         self.conv_low = nn.Sequential(
             nn.Conv2d(low_channels, out_channels, 3, padding=2, dilation=2, bias=False),
             BatchNorm2d(out_channels),
         )
         self.conv_high = nn.Sequential(nn.Conv2d(high_channels, out_channels, 1, bias=False), BatchNorm2d(out_channels))
-        self.aux_classifier = nn.Conv2d(out_channels, num_classes, 1, bias=False)
+        self.aux_classifier = head(out_channels, num_classes)
+        self.activation = nn.ReLU() if rectified else nn.Identity()
+        self.align_corners = align_corners
         self.resize_last = low_channels >= 1024  # fewer do not outweigh the nine times more channels to resize
 
     def forward(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the fused features and, in training, the auxiliary logits, both at the size of `high`."""
         low = self._at(high.shape[-2:], low)
         aux = self.aux_classifier(low) if self.training else None
-        return F.relu(low + self.conv_high(high)), aux
+        return F.relu(low + self.activation(self.conv_high(high))), aux
 
     def guide(self, low: Tensor, size: Sequence[int]) -> Tensor:
         """Return the auxiliary logits alone, at the `size` that the higher branch would have."""
@@ -73,8 +82,10 @@ class CascadeFeatureFusion(nn.Module):
         conv, norm = self.conv_low
         # differs from the published code in the order of resizing and mixing channels, not in what comes out
         if self.resize_last:
-            return norm(dilated_conv_of_resized(low, conv.weight, size, bias=conv.bias))
-        return norm(conv(resize(low, size)))
+            low = dilated_conv_of_resized(low, conv.weight, size, bias=conv.bias, align_corners=self.align_corners)
+        else:
+            low = conv(resize(low, size, align_corners=self.align_corners))
+        return self.activation(norm(low))
 
 
 class ICNet(nn.Module):
@@ -84,19 +95,60 @@ class ICNet(nn.Module):
 
     Args:
         num_classes: number of classes to tell apart.
-        backbone: one of `models.BACKBONES`; the published checkpoint has "resnet50_v1s".
+        backbone: one of `models.BACKBONES`; the published checkpoint has "resnet50_v1s", mmsegmentation's
+            "resnet50_v1c".
+        variant: one of `VARIANTS`.
+        ppm: pyramid pooling, "sum" without weights, "concat" learned, or "none"; None: the variant's own.
+        sub4_input: what sub4 begins with, "image" at 1/4 or the result of "sub2" at half its size; None: the variant's
+            own.
+        dropout: probability with which a head drops a channel in training.
+
+    Attributes:
+        structure: the last four, resolved, with which a network of the same structure can be built.
+        align_corners: how everything is resized, and its logits are to be, see `models.layers.resize`.
     """
 
-    def __init__(self, num_classes: int = 19, backbone: str = "resnet50") -> None:
+    def __init__(
+        self,
+        num_classes: int = 19,
+        backbone: str = "resnet50",
+        *,
+        variant: str = "published",
+        ppm: str | None = None,
+        sub4_input: str | None = None,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
+        _check("variant", variant, VARIANTS)
+        ppm, sub4_input = ppm or VARIANTS[variant][0], sub4_input or VARIANTS[variant][1]
+        _check("ppm", ppm, POOLINGS)
+        _check("sub4_input", sub4_input, SUB4_INPUTS)
+        self.structure = {"variant": variant, "ppm": ppm, "sub4_input": sub4_input, "dropout": dropout}
         self.num_classes = num_classes
+        self.align_corners = variant == "published"
         self.backbone = DilatedResNet(backbone)
-        self.pyramid_pooling = PyramidPooling()
+        self.pyramid_pooling, deep = self._pyramid_pooling(ppm)
         self.sub1 = Sub1()
-        shallow, deep = self.backbone.shallow_channels, self.backbone.deep_channels
-        self.cff_24 = CascadeFeatureFusion(deep, shallow, 128, num_classes=num_classes)
-        self.cff_12 = CascadeFeatureFusion(128, self.sub1.out_channels, 128, num_classes=num_classes)
-        self.classifier = nn.Conv2d(128, num_classes, 1, bias=False)
+        shallow = self.backbone.shallow_channels
+        head, fusion = partial(Classifier, dropout=dropout), {}
+        self.conv_sub2, self.conv_sub4 = nn.Identity(), nn.Identity()
+        if variant == "psp":
+            head, fusion = partial(conv_head, dropout=dropout), {"rectified": True, "align_corners": False}
+            self.conv_sub2 = ConvBNReLU(shallow, shallow // 2, kernel_size=1)
+            self.conv_sub4 = ConvBNReLU(deep, shallow // 2, kernel_size=1)
+            shallow = deep = shallow // 2
+        fusion |= {"num_classes": num_classes, "head": head}
+        self.cff_24 = CascadeFeatureFusion(deep, shallow, 128, **fusion)
+        self.cff_12 = CascadeFeatureFusion(128, self.sub1.out_channels, 128, **fusion)
+        self.classifier = head(128, num_classes)
+
+    def _pyramid_pooling(self, kind: str) -> tuple[nn.Module, int]:
+        """Return the module, and the channels of what it returns."""
+        channels = self.backbone.deep_channels
+        if kind == "concat":
+            module = LearnedPyramidPooling(channels, align_corners=self.align_corners)
+            return module, module.out_channels
+        return nn.Identity() if kind == "none" else PyramidPooling(align_corners=self.align_corners), channels
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Segment normalised RGB images.
@@ -106,24 +158,27 @@ class ICNet(nn.Module):
 
         Returns:
             in evaluation `{"out": logits (B, num_classes, H, W)}`; in training the logits of the cascade, `out` at
-            1/4, `aux_8` at 1/8 and `aux_16` at 1/16 of the image's size, finest first.
+            1/4 (of the variant "psp" at 1/8), `aux_8` at 1/8 and `aux_16` at 1/16 of the image's size, finest first.
         """
         outputs = self.cascade(image)
-        return outputs if self.training else {"out": resize(outputs["out"], image.shape[-2:])}
+        if self.training:
+            return outputs
+        return {"out": resize(outputs["out"], image.shape[-2:], align_corners=self.align_corners)}
 
     def cascade(self, image: Tensor) -> dict[str, Tensor]:
-        """Return what `forward` does in training; in evaluation `out` alone, at 1/4 of the image's size."""
+        """Return what `forward` does in training; in evaluation `out` alone, as small as in training."""
         height, width = image.shape[-2:]
         if min(height, width) < MIN_SIZE:
             raise ValueError(f"ICNet needs images of at least {MIN_SIZE}x{MIN_SIZE} pixels, got {width}x{height}")
         sub1 = self.sub1(image)  # (B, 64, H/8, W/8)
         sub2 = self._sub2(image)  # (B, 512, H/16, W/16)
-        sub4 = self._sub4(image)  # (B, 2048, H/32, W/32)
-        fused, aux_16 = self.cff_24(sub4, sub2)  # (B, 128, H/16, W/16)
+        sub4 = self._sub4(image, sub2)  # (B, 2048, H/32, W/32)
+        fused, aux_16 = self.cff_24(sub4, self.conv_sub2(sub2))  # (B, 128, H/16, W/16)
         fused, aux_8 = self.cff_12(fused, sub1)  # (B, 128, H/8, W/8)
         logits = self.classifier(fused)
-        # differs from the published code: the 1x1 classifier runs before this resize, with which it commutes.
-        logits = resize(logits, (2 * logits.shape[-2], 2 * logits.shape[-1]))  # (B, num_classes, H/4, W/4)
+        if self.structure["variant"] == "published":
+            # differs from the published code: the 1x1 classifier runs before this resize, with which it commutes.
+            logits = resize(logits, (2 * logits.shape[-2], 2 * logits.shape[-1]))  # (B, num_classes, H/4, W/4)
         return {"out": logits, "aux_8": aux_8, "aux_16": aux_16} if self.training else {"out": logits}
 
     def cut_off(self, image: Tensor, branches: int) -> dict[str, Tensor]:
@@ -133,21 +188,30 @@ class ICNet(nn.Module):
             branches: 1: sub4 alone, at 1/16 of the image's size; 2: sub4 and sub2, at 1/8.
         """
         height, width = image.shape[-2:]
-        sub4 = self._sub4(image)
+        needed = branches == 2 or self.structure["sub4_input"] == "sub2"
+        sub2 = self._sub2(image) if needed else None
+        sub4 = self._sub4(image, sub2)
         if branches == 1:
-            return {"out": self.cff_24.guide(sub4, (_eighth(height // 2), _eighth(width // 2)))}
-        fused, _ = self.cff_24(sub4, self._sub2(image))
-        return {"out": self.cff_12.guide(fused, (_eighth(height), _eighth(width)))}
+            return {"out": self.cff_24.guide(sub4, [self.backbone.shallow_side(side // 2) for side in (height, width)])}
+        fused, _ = self.cff_24(sub4, self.conv_sub2(sub2))
+        return {"out": self.cff_12.guide(fused, (-(-height // 8), -(-width // 8)))}  # as sub1's strides round
 
     def _sub2(self, image: Tensor) -> Tensor:
         # differs from the published code: sub2 stops after layer2. Its deep layers' result was never used, cost 60 %
         # of the arithmetic, and fed half-resolution statistics into their batch norms.
-        return self.backbone.shallow(resize(image, [side // 2 for side in image.shape[-2:]]))
+        return self.backbone.shallow(self._shrink(image, 2))
 
-    def _sub4(self, image: Tensor) -> Tensor:
-        return self.pyramid_pooling(self.backbone(resize(image, [side // 4 for side in image.shape[-2:]])))
+    def _sub4(self, image: Tensor, sub2: Tensor | None) -> Tensor:
+        if self.structure["sub4_input"] == "sub2":
+            shallow = self._shrink(sub2, 2)
+        else:
+            shallow = self.backbone.shallow(self._shrink(image, 4))
+        return self.conv_sub4(self.pyramid_pooling(self.backbone.deep(shallow)))
+
+    def _shrink(self, x: Tensor, factor: int) -> Tensor:
+        return shrink(x, factor, align_corners=self.align_corners)
 
 
-def _eighth(side: int) -> int:
-    """Return what three layers of stride 2 leave of a side, each rounding up."""
-    return -(-side // 8)
+def _check(name: str, value: str, known: Collection[str]) -> None:
+    if value not in known:
+        raise ValueError(f"unknown {name} {value!r}; there are: {', '.join(known)}")

@@ -12,16 +12,17 @@ _LAYERS = {
     "resnet101": (Bottleneck, [3, 4, 23, 3]),
     "resnet152": (Bottleneck, [3, 8, 36, 3]),
 }
-_DEEP_STEM = "_v1s"
+_DEEP_STEMS = {"_v1s": (64, 128), "_v1c": (32, 64)}  # channels of its first two convs, and of its last
 
-BACKBONES = tuple(_LAYERS) + tuple(name + _DEEP_STEM for name in _LAYERS)
+BACKBONES = tuple(name + stem for stem in ("", *_DEEP_STEMS) for name in _LAYERS)
 
 
 class DilatedResNet(ResNet):
     """ResNet whose layers 3 and 4 keep the resolution of layer 2 (1/8 of the input) by dilations 2 and 4.
 
-    Parameter names are torchvision's, so its ImageNet weights fit. `{name}_v1s` has the deep stem of the
-    published checkpoint: three 3x3 convs (64, 64, 128) in place of one 7x7.
+    Parameter names are torchvision's, so its ImageNet weights fit. Two suffixes stand for a deep stem, three 3x3 convs
+    in place of one 7x7: `{name}_v1s` for that of the published checkpoint (64, 64, 128 channels), `{name}_v1c` for
+    mmsegmentation's (32, 32, 64), whose max pooling also counts the last column or row of an even number.
 
     Args:
         name: one of `BACKBONES`.
@@ -33,14 +34,17 @@ class DilatedResNet(ResNet):
     def __init__(self, name: str) -> None:
         if name not in BACKBONES:
             raise ValueError(f"unknown backbone {name!r}; there are: {', '.join(BACKBONES)}")
-        block, layers = _LAYERS[name.removesuffix(_DEEP_STEM)]
+        name, _, stem = name.partition("_")
+        block, layers = _LAYERS[name]
         super().__init__(block, layers, norm_layer=BatchNorm2d)
-        if name.endswith(_DEEP_STEM):
-            self.conv1 = deep_stem(64, 128)
-            self.bn1 = BatchNorm2d(128)
-            self.inplanes = 128  # what `_make_layer` takes as the channels that come in
+        if stem:
+            channels, out_channels = _DEEP_STEMS[f"_{stem}"]
+            self.conv1 = deep_stem(channels, out_channels)
+            self.bn1 = BatchNorm2d(out_channels)
+            self.inplanes = out_channels  # what `_make_layer` takes as the channels that come in
             self.layer1 = self._make_layer(block, 64, layers[0])
             initialize(self.conv1, self.layer1)
+            self.maxpool.ceil_mode = stem == "v1c"
         dilate(self.layer3, 2)
         dilate(self.layer4, 4)
         del self.avgpool, self.fc
@@ -51,6 +55,12 @@ class DilatedResNet(ResNet):
         """Run stem, layer1 and layer2: (B, 3, H, W) -> (B, shallow_channels, H/8, W/8)."""
         x = self.relu(self.bn1(self.conv1(image)))
         return self.layer2(self.layer1(self.maxpool(x)))
+
+    def shallow_side(self, side: int) -> int:
+        """Return what `shallow` leaves of a side of the image."""
+        half = -(-side // 2)
+        quarter = half // 2 + 1 if self.maxpool.ceil_mode else -(-half // 2)
+        return -(-quarter // 2)
 
     def deep(self, x: Tensor) -> Tensor:
         """Run layer3 and layer4: (B, shallow_channels, H/8, W/8) -> (B, deep_channels, H/8, W/8)."""

@@ -1,8 +1,9 @@
-"""Weights and figures of the published network, which the tests hold this one against.
+"""Weights and figures of the published network, and of mmsegmentation's, which the tests hold these against.
 
 `data/published_layout.json` lists the tensors of `icnet_resnet50_197_0.710_best_model.pth` (name, shape, dtype).
 `make_weights` fills them with numbers that depend on name and seed alone, and `data/published.npz` holds what the
-published code computed from them (seed 0), its running metrics and its learning rates.
+published code computed from them (seed 0), its running metrics and its learning rates. `data/mmseg_layout.json` and
+`data/mmseg.npz` are the same for mmsegmentation's ICNet, computed from the same image `x`.
 """
 
 import json
@@ -16,15 +17,15 @@ from torch import Tensor
 DATA = Path(__file__).parent / "data"
 
 
-def numbers() -> dict[str, np.ndarray]:
-    """Return what the published code gave; of its `full` logits, every second row and column."""
-    with np.load(DATA / "published.npz") as file:
+def numbers(kind: str = "published") -> dict[str, np.ndarray]:
+    """Return what the "published" or "mmseg" code gave; of its `full` logits, every second row and column."""
+    with np.load(DATA / f"{kind}.npz") as file:
         return dict(file)
 
 
-def make_weights(seed: int = 0) -> dict[str, Tensor]:
-    """Return a state dict in the published layout."""
-    layout = json.loads((DATA / "published_layout.json").read_text())
+def make_weights(seed: int = 0, kind: str = "published") -> dict[str, Tensor]:
+    """Return a state dict in the "published" or the "mmseg" layout."""
+    layout = json.loads((DATA / f"{kind}_layout.json").read_text())
     return {name: _fill(name, tuple(shape), seed).to(getattr(torch, kind)) for name, (shape, kind) in layout.items()}
 
 

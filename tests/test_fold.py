@@ -18,10 +18,19 @@ def with_statistics(network):
     return network.eval()
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50", "resnet50_v1s"])
+@pytest.mark.parametrize(
+    ("backbone", "variant"),
+    [
+        ("resnet18", "published"),
+        ("resnet50", "published"),
+        ("resnet50_v1s", "published"),
+        ("resnet18", "psp"),
+        ("resnet50_v1c", "psp"),
+    ],
+)
 @torch.inference_mode()
-def test_folded_network_gives_the_same(backbone):
-    network = with_statistics(ICNet(5, backbone))
+def test_folded_network_gives_the_same(backbone, variant):
+    network = with_statistics(ICNet(5, backbone, variant=variant))
     folded = fold_batch_norms(network)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules())

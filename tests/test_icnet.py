@@ -35,8 +35,9 @@ def test_training_gives_the_cascade_finest_first():
 @pytest.mark.parametrize("backbone", [name for name in BACKBONES if "15" not in name and "101" not in name])
 def test_every_backbone_runs(backbone):
     network = ICNet(3, backbone).eval()
+    side = 9 if backbone.endswith("_v1c") else 8  # its max pooling counts what is left over
     with torch.inference_mode():
-        assert network.backbone(torch.randn(1, 3, 64, 64)).shape == (1, network.backbone.deep_channels, 8, 8)
+        assert network.backbone(torch.randn(1, 3, 64, 64)).shape == (1, network.backbone.deep_channels, side, side)
         assert network(torch.randn(1, 3, 64, 64))["out"].shape == (1, 3, 64, 64)
 
 

@@ -3,11 +3,11 @@ import torch
 from torch.nn import functional as F
 
 from utils import labelmap
-from utils.labelmap import label_map
+from utils.labelmap import label_map, resize_target
 
 
-def plain(logits, size):
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=True).argmax(1)
+def plain(logits, size, align_corners=True):
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners).argmax(1)
 
 
 def smooth(batch, height, width):
@@ -18,27 +18,45 @@ def smooth(batch, height, width):
 
 @pytest.mark.parametrize("logits", [smooth(2, 24, 40), torch.randn(2, 7, 24, 40)], ids=["smooth", "random"])
 @pytest.mark.parametrize("size", [(96, 160), (97, 163), (24, 40), (25, 41), (30, 20), (12, 20), (1, 1)])
-def test_labels_are_those_of_the_plain_form(logits, size):
-    labels = label_map(logits, size)
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_labels_are_those_of_the_plain_form(logits, size, align_corners):
+    labels = label_map(logits, size, align_corners=align_corners)
     assert labels.shape == (2, *size) and labels.dtype == torch.uint8
-    assert (labels == plain(logits, size)).float().mean() > 0.999
+    assert (labels == plain(logits, size, align_corners)).float().mean() > 0.999
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 1, 1), (1, 3, 1, 8), (1, 3, 8, 1), (2, 3, 2, 2)])
-def test_logits_of_one_row_or_column(shape):
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_logits_of_one_row_or_column(shape, align_corners):
     logits = torch.randn(shape)
-    assert torch.equal(label_map(logits, (9, 13)).long(), plain(logits, (9, 13)))
+    labels = label_map(logits, (9, 13), align_corners=align_corners).long()
+    assert torch.equal(labels, plain(logits, (9, 13), align_corners))
 
 
-def test_both_ways_agree_and_each_is_taken(monkeypatch):
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_both_ways_agree_and_each_is_taken(monkeypatch, align_corners):
     logits, ways = smooth(1, 24, 40), []
     strips = labelmap._in_strips
     monkeypatch.setattr(labelmap, "_in_strips", lambda *a: ways.append("strips") or strips(*a))
-    by_cells = label_map(logits, (96, 160))
+    by_cells = label_map(logits, (96, 160), align_corners=align_corners)
     assert ways == []
-    assert (by_cells == strips(logits, 96, 160)).float().mean() > 0.999
-    label_map(torch.randn(1, 7, 24, 40), (96, 160))
+    assert (by_cells == strips(logits, 96, 160, align_corners)).float().mean() > 0.999
+    label_map(torch.randn(1, 7, 24, 40), (96, 160), align_corners=align_corners)
     assert ways == ["strips"]
+
+
+def test_without_aligned_corners_the_borders_have_the_outermost_values():
+    logits = torch.tensor([[[[3.0, 0.0]] * 2, [[0.0, 1.0]] * 2]])  # class 0 leads by 3 on the left, 1 by 1 on the right
+    labels = label_map(logits, (4, 8), align_corners=False)
+    # centres of the pixels at -3/8, -1/8, 1/8 … 11/8 of the small ones; even at 3/4, between columns 4 and 5
+    assert labels.tolist() == [[[0, 0, 0, 0, 0, 1, 1, 1]] * 4]
+
+
+def test_labels_without_aligned_corners_are_those_at_the_pixels_centres():
+    target = torch.arange(6, dtype=torch.uint8).view(1, 1, 6)
+    assert resize_target(target, (1, 2), align_corners=False).tolist() == [[[1, 4]]]
+    assert resize_target(target, (1, 2)).tolist() == [[[0, 5]]]
+    assert torch.equal(resize_target(target, (1, 6), align_corners=False), target)
 
 
 def test_half_precision_and_channels_last_logits():

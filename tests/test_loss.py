@@ -117,3 +117,12 @@ def test_parts_of_a_batch_are_weighed_by_their_labelled_pixels():
         CascadeLoss(over_processes=mean_of_both)({"out": out[i : i + 1]}, target[i : i + 1])["loss"] for i in (0, 1)
     ]
     assert torch.allclose(sum(parts) / 2, whole)
+
+
+def test_logits_are_made_larger_as_the_network_resizes():
+    out, target = torch.randn(1, 3, 4, 5), torch.randint(0, 3, (1, 9, 12), dtype=torch.uint8)
+    for align_corners in (True, False):
+        larger = torch.nn.functional.interpolate(out, (9, 12), mode="bilinear", align_corners=align_corners)
+        expected = torch.nn.functional.cross_entropy(larger, target.long())
+        criterion = CascadeLoss(full_size=True, align_corners=align_corners)
+        torch.testing.assert_close(criterion({"out": out}, target)["loss"], expected)

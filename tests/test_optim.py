@@ -46,3 +46,20 @@ def test_poly_decay_is_the_published_one():
             assert list(rates(optimizer).values()) == pytest.approx(list(expected.pop(iteration)), rel=1e-9)
     assert not expected
     assert list(rates(optimizer).values()) == [0, 0]
+
+
+def test_poly_decay_ends_at_the_lowest_rate():
+    config = OptimizerConfig(
+        init_lr=0.01, backbone_lr_factor=0.0, sub1_lr_factor=0.005, head_lr_factor=2.0, min_lr=1e-4
+    )
+    optimizer = build_optimizer(ICNet(2, "resnet18"), config)
+    scheduler = build_scheduler(optimizer, config, iterations=4)
+    for _ in range(2):
+        optimizer.step()
+        scheduler.step()
+    middle = 1e-4 + (0.02 - 1e-4) * 0.5**0.9
+    assert rates(optimizer) == pytest.approx({"backbone": 0, "sub1": 5e-5, "head": middle})
+    for _ in range(2):
+        optimizer.step()
+        scheduler.step()
+    assert rates(optimizer) == pytest.approx({"backbone": 0, "sub1": 5e-5, "head": 1e-4})  # none rises

@@ -30,10 +30,10 @@ def test_dilations_and_strides(name):
         assert all(conv.padding == conv.dilation for conv in convs if conv.kernel_size == (3, 3))
 
 
-def test_deep_stem_has_the_published_channels():
-    stem = DilatedResNet("resnet50_v1s").conv1
-    assert [tuple(m.weight.shape) for m in stem if isinstance(m, nn.Conv2d)] == [
-        (64, 3, 3, 3),
-        (64, 64, 3, 3),
-        (128, 64, 3, 3),
-    ]
+@pytest.mark.parametrize(("suffix", "channels"), [("v1s", (64, 64, 128)), ("v1c", (32, 32, 64))])
+def test_deep_stems_have_their_channels(suffix, channels):
+    network = DilatedResNet(f"resnet50_{suffix}")
+    convs = [m.weight for m in network.conv1 if isinstance(m, nn.Conv2d)]
+    assert [weight.shape[:2] for weight in convs] == list(zip(channels, (3, *channels), strict=False))
+    assert network.bn1.num_features == network.layer1[0].conv1.in_channels == channels[-1]
+    assert network.maxpool.ceil_mode == (suffix == "v1c")

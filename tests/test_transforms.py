@@ -6,9 +6,11 @@ from PIL import Image
 from dataset.transforms import (
     Compose,
     Normalize,
+    PhotometricDistortion,
     RandomBlur,
     RandomMirror,
     RandomScaleCrop,
+    largest_share,
     train_transform,
 )
 
@@ -221,3 +223,66 @@ def test_normalize_with_other_figures_and_without_a_batch():
     image = torch.full((3, 1, 1), 51, dtype=torch.uint8)
     normal = Normalize(mean=(0, 0.1, 0.2), std=(1, 0.5, 0.2))(image)
     torch.testing.assert_close(normal.flatten(), torch.tensor([0.2, 0.2, 0.0]))
+
+
+def test_largest_share_is_of_the_labelled_pixels():
+    assert largest_share(Image.fromarray(np.array([[1, 1, 1, 2], [255] * 4], np.uint8))) == 0.75
+    assert largest_share(Image.fromarray(np.full((2, 2), 255, np.uint8))) == 1.0
+
+
+def test_crops_avoid_places_where_one_class_is_all():
+    target = np.zeros((48, 96), np.uint8)
+    target[:, 48:] = 1
+    image, target = Image.fromarray(np.zeros((48, 96, 3), np.uint8)), Image.fromarray(target)
+    limited = RandomScaleCrop(base_size=48, scale=(1, 1), crop_size=32, max_class_share=0.75)
+    free = [largest_share(fixed(48, 32)(image, target, rng(seed))[1]) for seed in range(100)]
+    chosen = [largest_share(limited(image, target, rng(seed))[1]) for seed in range(100)]
+    assert np.mean(np.array(free) > 0.75) > 0.6  # 17 of the 65 places will do
+    assert np.mean(np.array(chosen) > 0.75) < 0.15  # in ten tries: (48 / 65) ** 10 is 0.05
+    hopeless = Image.fromarray(np.zeros((48, 96), np.uint8))
+    assert limited(image, hopeless, rng(0))[1].size == (32, 32)  # and then takes it as it is
+
+
+def test_a_crop_that_passes_at_once_is_the_one_without_limit():
+    image, target = pair()
+    limited = RandomScaleCrop(base_size=48, scale=(0.7, 1.5), crop_size=32, max_class_share=0.9)
+    unlimited = RandomScaleCrop(base_size=48, scale=(0.7, 1.5), crop_size=32)
+    assert_same(limited(image, target, rng(5)), unlimited(image, target, rng(5)))
+
+
+def test_photometric_distortion_changes_colours_and_nothing_else():
+    image, target = pair()
+    distort = PhotometricDistortion(1.0)
+    changed, labels = distort(image, target, rng(0))
+    assert labels is target and changed.size == image.size and changed.mode == "RGB"
+    assert_same(distort(image, target, rng(0)), (changed, target))
+    assert not np.array_equal(np.asarray(changed), np.asarray(image))
+    assert PhotometricDistortion(0.0)(image, target, rng(0))[0] is image
+
+
+def test_photometric_distortion_stays_within_its_limits():
+    grey = Image.fromarray(np.full((2, 2, 3), 100, np.uint8))
+    means = [np.asarray(PhotometricDistortion(1.0)(grey, grey, rng(seed))[0]).mean((0, 1)) for seed in range(300)]
+    assert np.ptp(means, axis=1).max() <= 1  # grey has no colour to change
+    assert 0.5 * 68 - 1 <= np.min(means) < 45 and 180 < np.max(means) <= 1.5 * 132 + 1
+    red = Image.fromarray(np.full((2, 2, 3), (130, 80, 80), np.uint8))
+    colours = [
+        np.asarray(PhotometricDistortion(1.0)(red, red, rng(seed))[0].convert("HSV"))[0, 0] for seed in range(300)
+    ]
+    turns = (np.array(colours)[:, 0].astype(int) + 128) % 256 - 128
+    assert -34 < turns.min() < -20 and 20 < turns.max() < 34  # 36 of 360 degrees are 25.6 of 256; pale hues are coarse
+
+
+def test_both_are_parts_of_the_training_transform_and_off_by_default():
+    image, target = pair()
+    settings = {"base_size": 48, "crop_size": 32, "scale": (0.7, 1.5), "mirror": 0.5, "blur": 0.5}
+    before = train_transform(**settings)(image, target, rng(1))
+    off = train_transform(**settings, max_class_share=None, photometric=0.0)(image, target, rng(1))
+    assert_same(before, off)
+    on = train_transform(**settings, max_class_share=0.9, photometric=1.0)(image, target, rng(1))
+    assert not np.array_equal(np.asarray(on[0]), np.asarray(before[0]))
+
+
+def assert_same(ours, theirs):
+    for a, b in zip(ours, theirs, strict=True):
+        assert np.array_equal(np.asarray(a), np.asarray(b))

@@ -1,4 +1,4 @@
-"""Write a checkpoint in the published layout as one of this project: python tools/convert.py SOURCE TARGET"""
+"""Write weights in another layout as a checkpoint of this project: python tools/convert.py SOURCE TARGET"""
 
 import argparse
 import sys
@@ -14,7 +14,7 @@ from utils.checkpoint import read_checkpoint, save_checkpoint
 def main() -> None:
     """Convert one file, and say what becomes of its tensors."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", help="a bare state dict in the published layout")
+    parser.add_argument("source", help="a bare state dict in the published layout, or a file of mmsegmentation")
     parser.add_argument("target", help="the checkpoint to write, *.pth")
     args = parser.parse_args()
     if Path(args.target).exists():

@@ -1,7 +1,7 @@
-"""Checkpoints in and out: this project's, which describe themselves, and the published one."""
+"""Checkpoints in and out: this project's, which describe themselves, the published one and mmsegmentation's."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,15 @@ from torch import Tensor
 from dataset.labels import ClassTable, cityscapes_classes, class_table
 from dataset.transforms import IMAGENET_MEAN, IMAGENET_STD
 from models import BACKBONES, ICNet
-from utils import published
 from utils.files import replacing
-from utils.weights import load_state, plain_state, read_weights
+from utils.layout import Layout
+from utils.mmseg import MMSEG
+from utils.published import PUBLISHED
+from utils.weights import inner_state, load_state, plain_state, read_weights
+from utils.zoo import find_weights
 
 FORMAT = "icnet-checkpoint-1"
+STRUCTURE = {"variant", "ppm", "sub4_input", "dropout"}
 
 
 @dataclass(kw_only=True)
@@ -27,6 +31,7 @@ class Checkpoint:
         state_dict: the weights.
         backbone: one of `models.BACKBONES`.
         classes: names and colours; their number is the network's.
+        structure: what else the network is built with, see `models.ICNet`; what is not said is as published.
         mean, std: of the images it was trained on, see `dataset.transforms.Normalize`.
         config: of the training run, as plain values; empty for the published file.
         epoch, iteration: how many were done.
@@ -34,12 +39,14 @@ class Checkpoint:
         training: what training goes on from (optimiser, schedule, …); None in weights that are to be used only.
         dropped: names of tensors of the file that nothing uses.
         named: whether the classes' names are the file's own, not assumed.
+        name_of: what the file calls a tensor, for errors.
         source: the file it was read from, to be named in errors.
     """
 
     state_dict: dict[str, Tensor]
     backbone: str
     classes: ClassTable
+    structure: dict[str, Any] = field(default_factory=dict)
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     config: dict[str, Any] = field(default_factory=dict)
@@ -49,6 +56,7 @@ class Checkpoint:
     training: dict[str, Any] | None = None
     dropped: tuple[str, ...] = ()
     named: bool = True
+    name_of: Callable[[str], str] = str
     source: Path | None = None
 
     def build(self) -> ICNet:
@@ -57,9 +65,9 @@ class Checkpoint:
         Raises:
             ValueError: weights that do not fit.
         """
-        network = ICNet(num_classes=len(self.classes), backbone=self.backbone)
         try:
-            load_state(network, self.state_dict, name_of=str if self.named else published.original_name)
+            network = ICNet(num_classes=len(self.classes), backbone=self.backbone, **self.structure)
+            load_state(network, self.state_dict, name_of=self.name_of)
         except ValueError as error:
             raise ValueError(f"{self.source}: {error}" if self.source else str(error)) from None
         return network.eval()
@@ -67,7 +75,8 @@ class Checkpoint:
     def describe(self) -> str:
         """Say in a line what it is, and what of the file is not used."""
         unused = f"; of its tensors nothing uses {', '.join(self.dropped)}" if self.dropped else ""
-        return f"{self.source} ({self.backbone}, {len(self.classes)} classes){unused}"
+        network = " ".join(filter(None, (self.structure.get("variant"), self.backbone)))
+        return f"{self.source} ({network}, {len(self.classes)} classes){unused}"
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
@@ -76,6 +85,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         "format": FORMAT,
         "state_dict": checkpoint.state_dict,
         "backbone": checkpoint.backbone,
+        "structure": checkpoint.structure,
         "classes": list(checkpoint.classes.names),
         "colors": [list(color) for color in checkpoint.classes.colors],
         "mean": list(checkpoint.mean),
@@ -91,7 +101,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of this project, or a bare state dict in the published layout.
+    """Read a checkpoint of this project, a bare state dict in the published layout, or a file of mmsegmentation.
 
     Only tensors and plain values are read: a file that would run code is refused.
 
@@ -103,13 +113,15 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     try:
         if isinstance(content, Mapping) and content.get("format") == FORMAT:
             return replace(_from_own(content), source=Path(path))
-        state = plain_state(content)
-        if published.is_published(state):
-            return replace(_from_published(state), source=Path(path))
+        state = plain_state(content) or inner_state(content)
+        for layout in (PUBLISHED, MMSEG):
+            if layout.recognises(state):
+                return replace(_from_layout(layout, state), source=Path(path))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is a damaged checkpoint: {error}") from None
     raise ValueError(
-        f"{path} is no checkpoint of ICNet: neither one of this project nor in the published layout; "
+        f"{path} is no checkpoint of ICNet: neither of this project nor in the layout of the published one or "
+        "mmsegmentation's; "
         f"it holds {', '.join(map(str, list(state)[:3])) or 'no tensors'}"
     )
 
@@ -120,7 +132,7 @@ def load_model(path: str | Path) -> ICNet:
 
 
 def find_checkpoint(ckpt_path: str | None, ckpt_dir: str, *, name: str) -> Path:
-    """Return the checkpoint to use: the one that is named, else the best in the folder.
+    """Return the checkpoint to use: the one that is named (see `utils.zoo.find_weights`), else the best in the folder.
 
     Args:
         name: how the file names of the configured network begin; others count only where it has none.
@@ -129,7 +141,7 @@ def find_checkpoint(ckpt_path: str | None, ckpt_dir: str, *, name: str) -> Path:
         FileNotFoundError: there is none.
     """
     if ckpt_path is not None:
-        return Path(ckpt_path)
+        return find_weights(ckpt_path, ckpt_dir)
     found = [
         (path.name.startswith(name), float(match[1]), path)
         for path in Path(ckpt_dir).glob("*.pth")
@@ -155,11 +167,15 @@ def _from_own(content: Mapping[str, Any]) -> Checkpoint:
         raise ValueError("its state_dict holds no tensors")
     if content["backbone"] not in BACKBONES or not isinstance(content["config"], Mapping):
         raise ValueError("its backbone or config is none")
+    structure = content.get("structure", {})  # checkpoints before there were variants do not say
+    if not isinstance(structure, Mapping) or not set(structure) <= STRUCTURE:
+        raise ValueError(f"its structure is none: {structure!r:.80}")
     if not len(content["mean"]) == len(content["std"]) == 3:
         raise ValueError("its mean and std are not of three channels")
     return Checkpoint(
         state_dict=content["state_dict"],
         backbone=content["backbone"],
+        structure=dict(structure),
         classes=class_table(content["classes"], content["colors"]),
         mean=tuple(content["mean"]),
         std=tuple(content["std"]),
@@ -171,19 +187,20 @@ def _from_own(content: Mapping[str, Any]) -> Checkpoint:
     )
 
 
-def _from_published(state: Mapping[str, Tensor]) -> Checkpoint:
-    converted, dropped = published.convert(state)
-    outputs = [converted[name] for name in converted if name.endswith("classifier.weight")]
-    if not outputs:
-        raise ValueError("missing: head.conv_cls.weight")
-    count = len(outputs[-1])
-    classes = cityscapes_classes()
+def _from_layout(layout: Layout, state: Mapping[str, Tensor]) -> Checkpoint:
+    """Rename the tensors of a file that says nothing else."""
+    converted, dropped = layout.convert(state)
+    if layout.classifier not in converted:
+        raise ValueError(f"missing: {layout.original_name(layout.classifier)}")
+    count, classes = len(converted[layout.classifier]), cityscapes_classes()
     if count != len(classes):
         classes = class_table([f"class {index}" for index in range(count)], ())
     return Checkpoint(
         state_dict=converted,
-        backbone=published.backbone_of(converted),
+        backbone=layout.backbone_of(converted),
         classes=classes,
+        structure=dict(layout.structure),
         dropped=tuple(dropped),
         named=False,
+        name_of=layout.original_name,
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from models import BACKBONES
+from models import BACKBONES, POOLINGS, SUB4_INPUTS, VARIANTS
 from utils.settings import copy_of, fill, option, override, read_yaml
 
 
@@ -19,8 +19,12 @@ class ModelConfig:
 
     name: str = option("icnet", choices=("icnet",))
     backbone: str = option("resnet50", choices=BACKBONES)
-    backbone_weights: str | None = None  # torchvision's name (IMAGENET1K_V1, …), a file, or none
-    weights: str | None = None  # a checkpoint to start from, of this project or of the published layout
+    backbone_weights: str | None = None  # torchvision's name (IMAGENET1K_V1, …), one of utils/zoo.py, a file, or none
+    weights: str | None = None  # a checkpoint to start from, also of another's layout, or a name of utils/zoo.py
+    variant: str = option("published", choices=tuple(VARIANTS))  # psp: the structure of the best known results
+    ppm: str | None = option(None, choices=POOLINGS)  # pyramid pooling; none of these: the variant's own
+    sub4_input: str | None = option(None, choices=SUB4_INPUTS)  # what sub4 goes on from; likewise
+    dropout: float = option(0.0, low=0, below=1)  # probability of dropping a channel in the heads
     base_size: int = option(1024, low=32)  # short side that augmentation's scale 1 stands for
     crop_size: int = option(960, low=32)
 
@@ -33,6 +37,7 @@ class OptimizerConfig:
     momentum: float = option(0.9, low=0, high=1)
     weight_decay: float = option(1e-4, low=0)
     power: float = option(0.9, low=0)  # of the poly decay, at every iteration
+    min_lr: float = option(0.0, low=0)  # where the poly decay ends
     backbone_lr_factor: float = option(1.0, low=0)
     sub1_lr_factor: float = option(10.0, low=0)  # not pretrained, as is the head
     head_lr_factor: float = option(10.0, low=0)
@@ -62,6 +67,8 @@ class AugmentConfig:
     scale_max: float = option(2.0, above=0)
     mirror: float = option(0.5, low=0, high=1)  # probability
     blur: float = option(0.5, low=0, high=1)  # probability
+    max_class_share: float | None = option(None, above=0, high=1)  # of a crop's labelled pixels (0.75), in ten tries
+    photometric: float = option(0.0, low=0, high=1)  # probability of each change of brightness, contrast, colours (0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,12 +198,17 @@ def load_config(source: str | Path | Mapping, overrides: Sequence[str] = (), *, 
         raise ValueError(
             f"augment.scale_min ({config.augment.scale_min}) is above augment.scale_max ({config.augment.scale_max})"
         )
+    if config.optimizer.min_lr > config.optimizer.init_lr:
+        raise ValueError(
+            f"optimizer.min_lr ({config.optimizer.min_lr}) is above optimizer.init_lr ({config.optimizer.init_lr})"
+        )
     return config
 
 
 def run_name(model: ModelConfig) -> str:
     """How the names of a network's checkpoints begin, as the published file's does."""
-    return f"{model.name}_{model.backbone}"
+    variant = "" if model.variant == "published" else f"_{model.variant}"
+    return f"{model.name}{variant}_{model.backbone}"
 
 
 def data_of(trained: Mapping) -> dict[str, Any]:

@@ -101,6 +101,8 @@ def build_transform(model: ModelConfig, augment: AugmentConfig) -> Compose:
         scale=(augment.scale_min, augment.scale_max),
         mirror=augment.mirror,
         blur=augment.blur,
+        max_class_share=augment.max_class_share,
+        photometric=augment.photometric,
     )
 
 

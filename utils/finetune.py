@@ -27,7 +27,7 @@ def load_pretrained(network: nn.Module, checkpoint: Checkpoint) -> list[str]:
     try:
         load_state(network, checkpoint.state_dict | {name: own[name] for name in left_out})
     except ValueError as error:
-        raise ValueError(f"model.weights {checkpoint.source}: {error}") from None
+        raise ValueError(f"model.weights {checkpoint.describe()}: {error}") from None
     return left_out
 
 

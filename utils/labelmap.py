@@ -12,11 +12,14 @@ MANY = 0.5  # share of mixed pixels from which on strips are faster
 
 
 @torch.inference_mode()
-def label_map(logits: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize logits (B, C, h, w) bilinearly, corners on corners, to `size` and take the class with the highest.
+def label_map(logits: Tensor, size: Sequence[int], *, align_corners: bool = True) -> Tensor:
+    """Resize logits (B, C, h, w) bilinearly to `size` and take the class with the highest.
 
     A pixel between four logits that all have the same highest class has that class too, since its logits are a mean of
     theirs. So on a CPU only the mixed pixels, along the borders of objects, are computed one by one.
+
+    Args:
+        align_corners: how to resize, see `models.layers.resize`; a network says it by its attribute of that name.
 
     Returns:
         (B, H, W) uint8.
@@ -24,22 +27,23 @@ def label_map(logits: Tensor, size: Sequence[int]) -> Tensor:
     logits = logits.float()
     (h, w), (height, width) = logits.shape[-2:], size
     if logits.is_cuda or min(h, w) < 2 or height < h or width < w:
-        return _in_strips(logits, height, width)
-    return torch.stack([_by_cells(image, height, width) for image in logits])
+        return _in_strips(logits, height, width, align_corners)
+    return torch.stack([_by_cells(image, height, width, align_corners) for image in logits])
 
 
-def _by_cells(logits: Tensor, height: int, width: int) -> Tensor:
+def _by_cells(logits: Tensor, height: int, width: int, align_corners: bool) -> Tensor:
     """Label (C, h, w) logits at the size (height, width)."""
     channels, h, w = logits.shape
     table = logits.permute(1, 2, 0).reshape(h * w, channels)  # a row for each of the small pixels
     small = table.argmax(1).to(torch.uint8).view(h, w)
     corner = small[:-1, :-1]
     mixed = (corner != small[1:, :-1]) | (corner != small[:-1, 1:]) | (corner != small[1:, 1:])  # (h - 1, w - 1)
-    (row, down), (column, right) = _position(h, height, logits), _position(w, width, logits)
+    row, down = _position(h, height, logits, align_corners)
+    column, right = _position(w, width, logits, align_corners)
     labels = corner[row][:, column]
     pixels = mixed[row][:, column].flatten().nonzero().squeeze(1)
     if len(pixels) > MANY * labels.numel():
-        return _in_strips(logits[None], height, width)[0]
+        return _in_strips(logits[None], height, width, align_corners)[0]
     for some in pixels.split(AT_ONCE):
         y, x = some // width, some % width
         first, v, u = row[y] * w + column[x], down[y], right[x]
@@ -50,34 +54,44 @@ def _by_cells(logits: Tensor, height: int, width: int) -> Tensor:
     return labels
 
 
-def _in_strips(logits: Tensor, height: int, width: int) -> Tensor:
+def _in_strips(logits: Tensor, height: int, width: int, align_corners: bool = True) -> Tensor:
     """Label (B, C, h, w) logits at the size (height, width), a few rows at a time."""
-    row, down = _position(logits.shape[-2], height, logits)
+    row, down = _position(logits.shape[-2], height, logits, align_corners)
     below = (row + 1).clamp(max=logits.shape[-2] - 1)
     strips = []
     for start in range(0, height, STRIP):
         part = slice(start, start + STRIP)
         rows = torch.lerp(logits[:, :, row[part]], logits[:, :, below[part]], down[part, None])
-        wide = F.interpolate(rows, (rows.shape[-2], width), mode="bilinear", align_corners=True)
+        wide = F.interpolate(rows, (rows.shape[-2], width), mode="bilinear", align_corners=align_corners)
         strips.append(wide.argmax(1).to(torch.uint8))
     return torch.cat(strips, 1)
 
 
-def _position(small: int, large: int, like: Tensor) -> tuple[Tensor, Tensor]:
+def _position(small: int, large: int, like: Tensor, align_corners: bool) -> tuple[Tensor, Tensor]:
     """Return, for each of `large` pixels, the pixel of `small` before it, and how far beyond that it lies (0 to 1)."""
-    place = torch.arange(large, dtype=torch.float64, device=like.device) * ((small - 1) / max(1, large - 1))
+    place = torch.arange(large, dtype=torch.float64, device=like.device)
+    if align_corners:
+        place = place * ((small - 1) / max(1, large - 1))
+    else:  # half a pixel of `small` at either end lies beyond its outermost centres, and has their values
+        place = ((place + 0.5) * (small / large) - 0.5).clamp(0, small - 1)
     before = place.floor().clamp(max=max(0, small - 2))
     return before.long(), (place - before).float()
 
 
-def resize_target(target: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize label maps (B, H, W) by taking the nearest label, with corners on corners as the logits have.
+def resize_target(target: Tensor, size: tuple[int, int], *, align_corners: bool = True) -> Tensor:
+    """Resize label maps (B, H, W) by taking the label nearest to where the logits' pixel lies.
 
     differs from the published code: it interpolated the class numbers bilinearly, which invents classes (between 0 and
     2 lies 1) and turns ignored pixels into labelled ones.
     """
     rows, cols = (
-        torch.linspace(0, full - 1, small, device=target.device).round().long()
-        for full, small in zip(target.shape[-2:], size, strict=True)
+        _nearest(full, small, target, align_corners) for full, small in zip(target.shape[-2:], size, strict=True)
     )
     return target[:, rows[:, None], cols]
+
+
+def _nearest(full: int, small: int, like: Tensor, align_corners: bool) -> Tensor:
+    """Return, for each of `small` pixels, the number of the one of `full` that is nearest to its centre."""
+    if align_corners:
+        return torch.linspace(0, full - 1, small, device=like.device).round().long()
+    return (2 * torch.arange(small, device=like.device) + 1) * full // (2 * small)

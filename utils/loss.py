@@ -29,6 +29,7 @@ class CascadeLoss(nn.Module):
             made smaller.
         ohem: count only pixels whose own class has a probability below this (online hard example mining, Shrivastava
             et al. 2016), though no less than the share `ohem_keep` of all pixels; None counts all.
+        align_corners: how the network resizes, see `models.layers.resize`.
         ignore_index: label that is left out.
         over_processes: the mean over all processes of a tensor, so that every pixel of a shared batch counts alike.
     """
@@ -42,6 +43,7 @@ class CascadeLoss(nn.Module):
         full_size: bool = False,
         ohem: float | None = None,
         ohem_keep: float = 0.0625,
+        align_corners: bool = True,
         ignore_index: int = IGNORE_INDEX,
         over_processes: Callable[[Tensor], Tensor] = lambda value: value,
     ) -> None:
@@ -51,6 +53,7 @@ class CascadeLoss(nn.Module):
         self.full_size = full_size
         self.ohem = ohem
         self.ohem_keep = ohem_keep
+        self.align_corners = align_corners
         self.ignore_index = ignore_index
         self.over_processes = over_processes
         self.register_buffer("class_weights", class_weights)
@@ -68,8 +71,8 @@ class CascadeLoss(nn.Module):
 
     def _at_one_size(self, logits: Tensor, target: Tensor) -> Tensor:
         if self.full_size:
-            return self._cross_entropy(resize(logits, target.shape[-2:]), target)
-        return self._cross_entropy(logits, resize_target(target, logits.shape[-2:]))
+            return self._cross_entropy(resize(logits, target.shape[-2:], align_corners=self.align_corners), target)
+        return self._cross_entropy(logits, resize_target(target, logits.shape[-2:], align_corners=self.align_corners))
 
     def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
         target = target.long()
@@ -107,8 +110,8 @@ def balanced_weights(counts: Tensor) -> Tensor:
     return weights / weights.mean()
 
 
-def build_loss(config: LossConfig, dataset: SegmentationDataset) -> CascadeLoss:
-    """The loss, its class weights given or computed from the training set.
+def build_loss(config: LossConfig, dataset: SegmentationDataset, *, align_corners: bool = True) -> CascadeLoss:
+    """The loss, its class weights given or computed from the training set; `align_corners` is the network's.
 
     Raises:
         ValueError: weights for another number of classes, or impossible ones.
@@ -131,5 +134,6 @@ def build_loss(config: LossConfig, dataset: SegmentationDataset) -> CascadeLoss:
         full_size=config.resolution == "full",
         ohem=config.ohem,
         ohem_keep=config.ohem_keep,
+        align_corners=align_corners,
         over_processes=runtime.mean_over_processes,
     )

@@ -33,7 +33,10 @@ class _Graph(nn.Module):
         if self.normalize is not None:
             x = self.normalize(image).to(next(self.network.parameters()).dtype)
         logits = self.network.cascade(x)["out"]
-        return resize(logits, image.shape[-2:]).argmax(1).to(torch.uint8) if self.labels else logits
+        if not self.labels:
+            return logits
+        full = resize(logits, image.shape[-2:], align_corners=self.network.align_corners)
+        return full.argmax(1).to(torch.uint8)
 
 
 def export_onnx(
@@ -84,6 +87,8 @@ def export_onnx(
     program.model.metadata_props[METADATA] = json.dumps(
         {
             "backbone": checkpoint.backbone,
+            "structure": network.structure,
+            "align_corners": network.align_corners,
             "classes": checkpoint.classes.names,
             "colors": checkpoint.classes.colors,
             "mean": checkpoint.mean,

@@ -48,19 +48,21 @@ class OnnxSegmenter:
         self.description = Checkpoint(
             state_dict={},
             backbone=self.facts["backbone"],
+            structure=self.facts["structure"],
             classes=class_table(self.facts["classes"], self.facts["colors"]),
             config=self.facts["config"],
             mean=tuple(self.facts["mean"]),
             std=tuple(self.facts["std"]),
             source=Path(path),
         )
+        self.align_corners = self.facts["align_corners"]
         self.normalize = Normalize(self.description.mean, self.description.std)
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8, of any size."""
         size = image.shape[-2:]
         if self.facts["output"] == "logits":
-            return label_map(self.scores(image), size)
+            return label_map(self.scores(image), size, align_corners=self.align_corners)
         labels = self._run(image)
         return labels if labels.shape[-2:] == size else resize_target(labels, size)
 
@@ -78,7 +80,7 @@ class OnnxSegmenter:
         image = image.cpu()
         enough = [max(side, MIN_SIZE) for side in image.shape[-2:]]
         if list(image.shape[-2:]) != enough:
-            image = resize(image.float(), enough).round().to(torch.uint8)
+            image = resize(image.float(), enough, align_corners=self.align_corners).round().to(torch.uint8)
         values = image if self.facts["normalized_inside"] else self.normalize(image)
         kind = {"tensor(uint8)": np.uint8, "tensor(float16)": np.float16, "tensor(float)": np.float32}
         entry = self.session.get_inputs()[0]

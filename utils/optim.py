@@ -51,13 +51,17 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
 
 
 def build_scheduler(optimizer: Optimizer, config: OptimizerConfig, *, iterations: int) -> LambdaLR:
-    """Poly decay to 0, rate x (1 - iteration / iterations) ** power, stepped at every iteration; warm-up before it."""
+    """Poly decay by (1 - iteration / iterations) ** power, stepped at every iteration; warm-up before it.
 
-    def factor(iteration: int) -> float:
+    From each group's rate down to `min_lr`; a group whose rate is lower than that keeps it.
+    """
+
+    def factor(iteration: int, lowest: float) -> float:
         warm = min(1.0, (iteration + 1) / (config.warmup_iters + 1))
-        return warm * max(0.0, 1 - iteration / iterations) ** config.power
+        return warm * (lowest + (1 - lowest) * max(0.0, 1 - iteration / iterations) ** config.power)
 
-    return LambdaLR(optimizer, factor)
+    lowest = [min(1.0, config.min_lr / group["lr"]) if group["lr"] else 0.0 for group in optimizer.param_groups]
+    return LambdaLR(optimizer, [partial(factor, lowest=share) for share in lowest])
 
 
 def running_mean(model: nn.Module, decay: float) -> AveragedModel:

@@ -20,7 +20,13 @@ BRANCHES = 3  # of an ICNet
 
 
 class Segments(Protocol):
-    """What tells the class of every pixel of images, be it in PyTorch or in ONNX Runtime."""
+    """What tells the class of every pixel of images, be it in PyTorch or in ONNX Runtime.
+
+    Attributes:
+        align_corners: how its logits are to be resized, see `models.layers.resize`.
+    """
+
+    align_corners: bool
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8, of any size."""
@@ -33,8 +39,8 @@ class Segmenter:
     """A network of PyTorch that segments images.
 
     Args:
-        network: in evaluation mode, an ICNet, or a network of torchvision's convention (`{"out": logits}`); on
-            `device`.
+        network: in evaluation mode, an ICNet (whose `align_corners` holds here too), or a network of torchvision's
+            convention (`{"out": logits}`); on `device`.
         mean, std: of the images it was trained on, see `dataset.transforms.Normalize`.
         precision: of the arithmetic, see `utils.runtime.autocast`.
         compiled: "default" or "cuda_graphs": through torch.compile, which takes a minute or so for each new size.
@@ -58,6 +64,7 @@ class Segmenter:
         self.logits = getattr(network, "cascade", network)
         if branches < BRANCHES:
             self.logits = lambda image: network.cut_off(image, branches)
+        self.align_corners = getattr(network, "align_corners", True)  # of torchvision's, logits have full size already
         if compiled != "none":
             self.logits = torch.compile(self.logits, mode="reduce-overhead" if compiled == "cuda_graphs" else "default")
 
@@ -70,7 +77,7 @@ class Segmenter:
         Returns:
             (B, H, W) uint8 class indices, on the segmenter's device.
         """
-        return label_map(self.scores(image), image.shape[-2:])
+        return label_map(self.scores(image), image.shape[-2:], align_corners=self.align_corners)
 
     @torch.inference_mode()
     def scores(self, image: Tensor) -> Tensor:
@@ -78,7 +85,7 @@ class Segmenter:
         x = self.normalize(image.to(self.device, non_blocking=True))
         enough = [max(side, MIN_SIZE) for side in x.shape[-2:]]
         if list(x.shape[-2:]) != enough:
-            x = resize(x, enough)
+            x = resize(x, enough, align_corners=self.align_corners)
         with runtime.autocast(self.device, self.precision):
             return self.logits(x.contiguous(memory_format=torch.channels_last))["out"].float()
 

@@ -133,6 +133,8 @@ def _convert_list(value: Any, kinds: tuple, path: str, root: type) -> tuple:
 def _check_limits(
     value: Any, path: str, *, low=-math.inf, high=math.inf, above=-math.inf, below=math.inf, choices=None
 ) -> None:
+    if value is None:  # where the key may be
+        return
     if choices is not None and value not in choices:
         near = difflib.get_close_matches(str(value), choices, n=1)
         raise ValueError(
@@ -150,7 +152,8 @@ def _hint(path: str, root: type) -> str:
     section, _, leaf = path.rpartition(".")
     same = [key for key in keys if key.rpartition(".")[2] == leaf]
     siblings = [key for key in keys if section and key.rpartition(".")[0] == section]
-    near = same or difflib.get_close_matches(path, siblings, n=1, cutoff=0)
+    longer = [key for key in siblings if key.startswith(path)] or [k for k in siblings if k.endswith(f"_{leaf}")]
+    near = same or longer or difflib.get_close_matches(path, siblings, n=1, cutoff=0)
     near = near or difflib.get_close_matches(path, [*keys, *typing.get_type_hints(root)], n=1, cutoff=0)
     return f"; the nearest that exists is {near[0]}"
 

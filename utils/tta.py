@@ -54,13 +54,14 @@ class MultiView:
         self, segment: Segments, *, scales: Sequence[float], flip: bool, device: torch.device | str = "cpu"
     ) -> None:
         self.segment = segment
+        self.align_corners = segment.align_corners
         self.scales = sorted(scales, reverse=True)
         self.flip = flip
         self.device = device
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8."""
-        return label_map(self.scores(image), image.shape[-2:])
+        return label_map(self.scores(image), image.shape[-2:], align_corners=self.align_corners)
 
     @torch.inference_mode()
     def scores(self, image: Tensor) -> Tensor:
@@ -68,12 +69,20 @@ class MultiView:
         image = image.to(self.device, non_blocking=True)
         total, size = 0, None
         for scale in self.scales:
-            view = _scaled(image, scale)
+            view = self._scaled(image, scale)
             for mirrored in (False, True) if self.flip else (False,):
                 logits = self.segment.scores(view.flip(-1) if mirrored else view)
                 size = size or logits.shape[-2:]
-                total = total + resize(logits.flip(-1) if mirrored else logits, size).softmax(1)
+                logits = logits.flip(-1) if mirrored else logits
+                total = total + resize(logits, size, align_corners=self.align_corners).softmax(1)
         return (total / (len(self.scales) * (1 + self.flip))).clamp_min(_LEAST).log()
+
+    def _scaled(self, image: Tensor, scale: float) -> Tensor:
+        """Resize uint8 images, in the way that the network itself makes them smaller."""
+        if scale == 1:
+            return image
+        size = [max(1, round(side * scale)) for side in image.shape[-2:]]
+        return resize(image.float(), size, align_corners=self.align_corners).round().to(torch.uint8)
 
 
 class SlidingWindow:
@@ -88,6 +97,7 @@ class SlidingWindow:
 
     def __init__(self, segment: Segments, *, window: int, stride: int) -> None:
         self.segment = segment
+        self.align_corners = segment.align_corners
         self.window = window
         self.stride = stride
 
@@ -119,19 +129,12 @@ class SlidingWindow:
         total: Tensor | None = None
         for left in _places(image.shape[-1], self.window, self.stride):
             part = image[..., left : left + self.window]
-            probabilities = resize(self.segment.scores(part), part.shape[-2:]).softmax(1)
+            logits = resize(self.segment.scores(part), part.shape[-2:], align_corners=self.align_corners)
+            probabilities = logits.softmax(1)
             if total is None:
                 total = probabilities.new_zeros(*probabilities.shape[:3], image.shape[-1])
             total[..., left : left + self.window] += probabilities
         return total
-
-
-def _scaled(image: Tensor, scale: float) -> Tensor:
-    """Resize uint8 images, in the way that the network itself makes them smaller."""
-    if scale == 1:
-        return image
-    size = [max(1, round(side * scale)) for side in image.shape[-2:]]
-    return resize(image.float(), size).round().to(torch.uint8)
 
 
 def _places(side: int, window: int, stride: int) -> list[int]:

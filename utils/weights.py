@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
+from utils.layout import rename
+from utils.mmseg import STEM
+
 
 def read_weights(path: Path) -> Any:
     """Read tensors and plain values from a file, and nothing that would run code.
@@ -38,6 +41,11 @@ def plain_state(content: Any) -> dict[str, Tensor]:
         return {}
     prefix = "module." if all(str(name).startswith("module.") for name in content) else ""
     return {str(name).removeprefix(prefix): tensor for name, tensor in content.items()}
+
+
+def inner_state(content: Any) -> dict[str, Tensor]:
+    """Return the state dict in a file that holds more beside it, as those of OpenMMLab's projects do."""
+    return plain_state(content.get("state_dict")) if isinstance(content, Mapping) else {}
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], *, name_of: Callable[[str], str] = str) -> None:
@@ -71,12 +79,12 @@ def load_backbone(backbone: nn.Module, name: str, weights: str) -> None:
     Args:
         name: the backbone's name.
         weights: the name of weights in torchvision (`IMAGENET1K_V1`), which are fetched if they are not in its cache,
-            or a file with a state dict of torchvision's layout.
+            or a file with a state dict of torchvision's layout, or of a ResNet of OpenMMLab's.
 
     Raises:
         ValueError: no such weights, or they cannot be had or do not fit.
     """
-    state = plain_state(read_weights(Path(weights))) if Path(weights).is_file() else _fetch(name, weights)
+    state = _read_backbone(Path(weights)) if Path(weights).is_file() else _fetch(name, weights)
     state = {key: value for key, value in state.items() if not key.startswith("fc.")}
     try:
         load_state(backbone, state)
@@ -84,11 +92,18 @@ def load_backbone(backbone: nn.Module, name: str, weights: str) -> None:
         raise ValueError(f"model.backbone_weights {weights}: {error}") from None
 
 
+def _read_backbone(path: Path) -> dict[str, Tensor]:
+    content = read_weights(path)
+    state = plain_state(content) or inner_state(content)
+    return {rename(key, STEM, otherwise=key): value for key, value in state.items()}
+
+
 def _fetch(name: str, weights: str) -> dict[str, Tensor]:
-    if name.endswith("_v1s"):
+    plain, _, deep_stem = name.partition("_")
+    if deep_stem:
         raise ValueError(
             f"no file {weights}, and torchvision has no ImageNet weights for {name}; set model.backbone_weights to a "
-            f"file or to null, or model.backbone to {name.removesuffix('_v1s')}"
+            f"file or to null, or model.backbone to {plain}"
         )
     known = get_model_weights(name).__members__
     if weights not in known:

@@ -81,6 +81,8 @@ class Contender:
 def published(setting: Setting) -> Contender:
     """Build the network executed the published way: contiguous memory, batch norms, logits at full size."""
     checkpoint = setting.checkpoint()
+    if checkpoint.structure.get("variant", "published") != "published":
+        raise ValueError(f"{setting.ckpt} has no published way of execution; leave it out: --only eager onnx deeplabv3")
     return _plain(PublishedWay(checkpoint.build()), Normalize(checkpoint.mean, checkpoint.std), setting)
 
 
