@@ -20,6 +20,8 @@ from utils.onnx_segmenter import OnnxSegmenter
 class Segments(Protocol):
     """What tells the class of every pixel of images, be it in PyTorch or in ONNX Runtime."""
 
+    gives_scores: bool  # else `scores` is an error
+
     def __call__(self, image: Tensor) -> Tensor:
         """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8, of any size."""
 
@@ -37,6 +39,8 @@ class Segmenter:
         precision: of the arithmetic, see `utils.runtime.autocast`.
         compiled: "default" or "cuda_graphs": through torch.compile, which takes a minute or so for each new size.
     """
+
+    gives_scores = True
 
     def __init__(
         self,
