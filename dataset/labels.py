@@ -51,6 +51,15 @@ def cityscapes_train_ids() -> np.ndarray:
     )
 
 
+def cityscapes_label_ids() -> np.ndarray:
+    """Lookup table (256,) uint8 from train ids to what `*_gtFine_labelIds.png` stores; others become 0, unlabelled."""
+    table = np.zeros(256, dtype=np.uint8)
+    for c in Cityscapes.classes:
+        if not c.ignore_in_eval:
+            table[c.train_id] = c.id
+    return table
+
+
 def lookup_table(mapping: Mapping[int, int]) -> np.ndarray:
     """Lookup table (256,) uint8 with `UNKNOWN` for every value that `mapping` does not list."""
     table = np.full(256, UNKNOWN, dtype=np.uint8)

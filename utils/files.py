@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,36 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@dataclass
+class Part:
+    """A file that grows, see `growing`.
+
+    Attributes:
+        path: where to write.
+        cut: set where more was meant to come.
+    """
+
+    path: Path
+    cut: bool = False
+
+
+@contextmanager
+def growing(path: Path) -> Iterator[Part]:
+    """Give a place beside `path` to write to bit by bit, and move it to `path` at the end.
+
+    What was `cut` is kept where it is, under a name with `.part` in it. An error leaves nothing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = Part(path.with_name(f"{path.stem}.part{path.suffix}"))
+    try:
+        yield part
+        if part.path.exists() and not part.cut:
+            part.path.replace(path)
+    except BaseException:
+        part.path.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: str | Path, value: Any) -> None:

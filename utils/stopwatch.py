@@ -18,12 +18,13 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
-        self._started = time.perf_counter()
+        self._started: float | None = None
 
     @contextmanager
     def measuring(self, work: str) -> Iterator[None]:
         """Count the time inside as spent on `work`."""
         started = time.perf_counter()
+        self._started = self._started or started
         try:
             yield
         finally:
@@ -42,5 +43,5 @@ class Stopwatch:
     def describe(self, count: int, unit: str) -> str:
         """Say how long each work took for one of `count` items, and how many came in a second of the whole run."""
         each = ", ".join(f"{work} {1000 * seconds / count:.1f} ms" for work, seconds in self.seconds.items())
-        whole = time.perf_counter() - self._started
+        whole = time.perf_counter() - (self._started or 0)
         return f"{each} per {unit}, side by side; {count / whole:.2f} {unit}s/s overall"

@@ -10,6 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from utils.files import Part, growing
+
 CODECS = {"avc1": "H.264", "mp4v": "MPEG-4 part 2, as this OpenCV writes no H.264"}  # the best first
 
 
@@ -106,18 +108,18 @@ class VideoWriter:
     Sides of odd length lose their last row or column, since the format has none.
 
     Attributes:
+        path: of the whole file, for errors.
+        part: where it is written; set `part.cut` where more frames were meant to come.
         codec: what the frames are compressed with, in words.
         frames: how many were written.
-        cut: set where more frames were meant to come: the file is then kept beside the place of the whole one.
     """
 
-    def __init__(self, path: Path, fps: float) -> None:
+    def __init__(self, path: Path, fps: float, *, part: Part) -> None:
         self.path = path
-        self.part = path.with_name(f"{path.stem}.part{path.suffix}")
+        self.part = part
         self.fps = fps
         self.codec = ""
         self.frames = 0
-        self.cut = False
         self.shape: tuple[int, ...] = ()
         self._writer: cv2.VideoWriter | None = None
 
@@ -134,17 +136,15 @@ class VideoWriter:
 
     def _open(self, shape: tuple[int, ...]) -> None:
         _silence_opencv()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self.shape = shape
-        size = (shape[1], shape[0])
+        height, width = shape[:2]
         for code, self.codec in CODECS.items():
-            self._writer = cv2.VideoWriter(str(self.part), cv2.VideoWriter.fourcc(*code), self.fps, size)
+            self._writer = cv2.VideoWriter(
+                str(self.part.path), cv2.VideoWriter.fourcc(*code), self.fps, (width, height)
+            )
             if self._writer.isOpened():
                 return
-        raise ValueError(
-            f"{self.path} cannot be written as a video of {size[0]}x{size[1]} at {self.fps:g} frames/s: "
-            "is there room on the disk, and is --output a folder that may be written into?"
-        )
+        raise ValueError(f"{self.path} cannot be written as a video of {width}x{height} at {self.fps:g} frames/s")
 
     def close(self) -> None:
         """Finish the file.
@@ -155,22 +155,17 @@ class VideoWriter:
         if self._writer is None:
             return
         self._writer.release()
-        written = cv2.VideoCapture(str(self.part))
+        written = cv2.VideoCapture(str(self.part.path))
         if not written.read()[0] or written.get(cv2.CAP_PROP_FRAME_COUNT) < 0.9 * self.frames:
             raise OSError(f"{self.path} could not be written whole: is the disk full?")
 
 
 @contextmanager
 def writing_video(path: Path, fps: float) -> Iterator[VideoWriter]:
-    """Write a video that is in place only when it is whole; one that was `cut` is playable and ends in `.part.mp4`."""
-    writer = VideoWriter(path, fps)
-    try:
+    """Write a video that is in place only when it is whole; one that was cut is playable and ends in `.part.mp4`."""
+    with growing(path) as part:
+        writer = VideoWriter(path, fps, part=part)
         try:
             yield writer
         finally:
             writer.close()
-        if writer.frames and not writer.cut:
-            writer.part.replace(path)
-    except BaseException:
-        writer.part.unlink(missing_ok=True)
-        raise
