@@ -44,7 +44,7 @@ class Part:
 def growing(path: Path) -> Iterator[Part]:
     """Give a place beside `path` to write to bit by bit, and move it to `path` at the end.
 
-    What was `cut` is kept where it is, under a name with `.part` in it. An error leaves nothing.
+    What was `cut` is kept where it is, under a name with `.part` in it; of what was not, an error leaves nothing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = Part(path.with_name(f"{path.stem}.part{path.suffix}"))
@@ -53,7 +53,8 @@ def growing(path: Path) -> Iterator[Part]:
         if part.path.exists() and not part.cut:
             part.path.replace(path)
     except BaseException:
-        part.path.unlink(missing_ok=True)
+        if not part.cut:
+            part.path.unlink(missing_ok=True)
         raise
 
 

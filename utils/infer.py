@@ -61,7 +61,7 @@ class Inference:
         Raises:
             ValueError, FileNotFoundError: the only input is broken.
             OSError: a result cannot be written.
-            Interruption: the user asked for an end; the same command goes on from there.
+            Interruption: the user asked for an end; the same command does the rest.
         """
         todo = self._without_done(sources)
         images = [source for source in todo if source.kind == "image"]
@@ -76,7 +76,7 @@ class Inference:
                     self._skip(error, alone)
         if self._ended() and not (alone and sources[0].kind == "live"):
             parts = f"; frames so far: {', '.join(map(str, self.parts))}" if self.parts else ""
-            raise Interruption(f"stopped after {self.done} of {len(todo)} inputs; the same command goes on{parts}")
+            raise Interruption(f"stopped after {self.done} of {len(todo)} inputs; the same command does the rest{parts}")
 
     def report(self, inputs: int) -> list[str]:
         """Say in lines how fast it went, and where the results of the `inputs` lie."""

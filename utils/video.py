@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 from utils.files import Part, growing
 
 CODECS = {"avc1": "H.264", "mp4v": "MPEG-4 part 2, as this OpenCV writes no H.264"}  # the best first
+SPARE = 16 << 20  # bytes of the disk that are left free, so that a video can be finished: OpenCV tells of no full disk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +126,17 @@ class VideoWriter:
         self._writer: cv2.VideoWriter | None = None
 
     def write(self, frame: np.ndarray) -> None:
-        """Add an RGB frame (H, W, 3) uint8."""
+        """Add an RGB frame (H, W, 3) uint8.
+
+        Raises:
+            ValueError: a frame of another size, or no video can have such frames.
+            OSError: the disk is full; the frames so far are kept in the part.
+        """
+        if shutil.disk_usage(self.part.path.parent).free < SPARE:
+            self.part.cut = True
+            raise OSError(
+                f"the disk is full: {self.path} needs {SPARE >> 20} MB to spare; {self.part.path} has what fits"
+            )
         if self._writer is None:
             self._open(frame.shape)
         if frame.shape != self.shape:
@@ -144,13 +156,14 @@ class VideoWriter:
             )
             if self._writer.isOpened():
                 return
+        self._writer = None
         raise ValueError(f"{self.path} cannot be written as a video of {width}x{height} at {self.fps:g} frames/s")
 
     def close(self) -> None:
         """Finish the file.
 
         Raises:
-            OSError: it is not whole; OpenCV itself says nothing where a disk is full.
+            OSError: it is not whole.
         """
         if self._writer is None:
             return
