@@ -12,8 +12,8 @@ from utils.config import data_of, load_config, run_name
 from utils.data import build_dataset, check_classes, eval_loader
 from utils.engine import evaluate
 from utils.files import check_folder, write_json
-from utils.inputs import output_names
 from utils.logger import open_log, progress
+from utils.media import output_names
 from utils.metrics import ConfusionMatrix, format_table
 from utils.segmenter import Segmenter
 from utils.visualize import colorize, save_image

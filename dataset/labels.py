@@ -1,7 +1,7 @@
 """What the values of a label map mean: class names, colours, and the one official table of Cityscapes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from torchvision.datasets import Cityscapes
@@ -18,10 +18,12 @@ class ClassTable:
     Attributes:
         names: one per class.
         colors: (red, green, blue), 0 to 255, one per class.
+        categories: what kind of thing each class is, one per class, or none at all; only figures are told apart by it.
     """
 
     names: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
+    categories: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.colors):
@@ -40,8 +42,8 @@ class ClassTable:
 
 def cityscapes_classes() -> ClassTable:
     """The 19 classes of Cityscapes that are trained and evaluated, in the order of their train ids."""
-    trained = sorted((c for c in Cityscapes.classes if not c.ignore_in_eval), key=lambda c: c.train_id)
-    return ClassTable(tuple(c.name for c in trained), tuple(c.color for c in trained))
+    columns = zip(*((c.name, c.color, c.category) for c in _trained()), strict=True)
+    return ClassTable(*columns)
 
 
 def cityscapes_train_ids() -> np.ndarray:
@@ -52,12 +54,15 @@ def cityscapes_train_ids() -> np.ndarray:
 
 
 def cityscapes_label_ids() -> np.ndarray:
-    """Lookup table (256,) uint8 from train ids to what `*_gtFine_labelIds.png` stores; others become 0, unlabelled."""
+    """Lookup table (256,) uint8 from train ids to what `*_gtFine_labelIds.png` stores; 0, unlabelled, for no class."""
     table = np.zeros(256, dtype=np.uint8)
-    for c in Cityscapes.classes:
-        if not c.ignore_in_eval:
-            table[c.train_id] = c.id
+    table[: len(_trained())] = [c.id for c in _trained()]
     return table
+
+
+def _trained() -> list:
+    """The classes of Cityscapes that are trained and evaluated, by train id."""
+    return sorted((c for c in Cityscapes.classes if not c.ignore_in_eval), key=lambda c: c.train_id)
 
 
 def lookup_table(mapping: Mapping[int, int]) -> np.ndarray:

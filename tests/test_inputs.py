@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from utils.inputs import find_inputs, find_sources, is_video, output_names
+from utils.inputs import find_inputs, find_sources, is_video
+from utils.media import output_names
 
 
 @pytest.fixture

@@ -1,78 +1,102 @@
+"""Reading ahead and writing behind."""
+
 import threading
+import time
 
 import pytest
 
-from utils.pipeline import ahead
+from utils.pipeline import WriteBehind, prefetch
 
 
-def threads() -> int:
-    return threading.active_count()
+def test_items_come_in_order():
+    assert list(prefetch(range(50), 3)) == list(range(50))
+    assert list(prefetch([])) == []
 
 
-def test_items_come_in_their_order():
-    assert list(ahead(range(100), depth=3)) == list(range(100))
-    assert list(ahead(ahead(ahead("abc")))) == ["a", "b", "c"]
-    assert list(ahead([])) == []
-    assert list(ahead([None, False, None])) == [None, False, None]
+def test_only_so_many_items_are_got_ahead():
+    got = []
 
-
-def test_made_in_another_thread_and_no_further_ahead_than_asked():
-    made = []
-
-    def make():
-        for number in range(50):
-            made.append((number, threading.current_thread()))
+    def items():
+        for number in range(20):
+            got.append(number)
             yield number
 
-    items = ahead(make(), depth=3)
-    for number in items:
-        assert len(made) <= number + 5  # 3 wait, one is being put, one was taken
-    assert all(thread is not threading.current_thread() for _, thread in made)
+    ahead = prefetch(items(), 2)
+    assert next(ahead) == 0
+    time.sleep(0.1)
+    assert len(got) <= 4  # one given out, two ready, one in the thread's hand
+    ahead.close()
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_what_is_raised_there_is_raised_here_after_the_items_before_it(error):
-    def failing():
+def test_an_error_comes_where_its_item_would_have():
+    def items():
         yield 1
-        yield 2
-        raise error("late")
+        raise ValueError("broken.png")
 
-    got = []
-    with pytest.raises(error, match="late"):
-        for item in ahead(failing()):
-            got.append(item)
-    assert got == [1, 2]
-
-
-def test_a_caller_that_stops_ends_the_threads_and_closes_the_items():
-    before = threads()
-    closed = []
-
-    def endless():
-        try:
-            while True:
-                yield 0
-        finally:
-            closed.append(True)
-
-    items = ahead(ahead(endless()))
-    next(items)
-    assert threads() == before + 2
-    items.close()
-    assert threads() == before and closed == [True]
+    seen = []
+    with pytest.raises(ValueError, match=r"broken\.png"):
+        for item in prefetch(items()):
+            seen.append(item)
+    assert seen == [1]
 
 
-def test_both_sides_work_at_the_same_time():
-    """Each waits for a word of the other in the middle of its own item."""
-    here, there = threading.Event(), threading.Event()
+def test_a_consumer_that_stops_ends_the_thread():
+    before = threading.active_count()
+    for item in prefetch(range(1000), 2):
+        if item == 3:
+            break
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
 
-    def make():
-        yield 1
-        there.set()
-        assert here.wait(10)
-        yield 2
 
-    for item in ahead(make()):
-        if item == 1:
-            assert there.wait(10)
-            here.set()
+def test_all_jobs_are_done_when_the_context_ends():
+    done = []
+    with WriteBehind(threads=3, depth=4) as work:
+        for number in range(40):
+            work.submit(done.append, number)
+    assert sorted(done) == list(range(40))
+
+
+def test_jobs_that_wait_are_bounded():
+    begin, running = threading.Event(), []
+
+    def job():
+        running.append(1)
+        begin.wait(5)
+
+    with WriteBehind(threads=1, depth=2) as work:
+        work.submit(job)
+        work.submit(job)
+        third = threading.Thread(target=work.submit, args=[job])
+        third.start()
+        third.join(0.1)
+        assert third.is_alive()  # it waits for one to end
+        begin.set()
+        third.join()
+    assert len(running) == 3
+
+
+def fail():
+    raise OSError("disk full")
+
+
+def test_an_error_of_a_job_is_raised_by_a_later_submit():
+    done = []
+    with pytest.raises(OSError, match="disk full"), WriteBehind(threads=1, depth=1) as work:
+        work.submit(fail)
+        for _ in range(5):
+            work.submit(done.append, 1)
+    assert not done
+
+
+def test_an_error_of_the_last_job_is_raised_at_the_end():
+    with pytest.raises(OSError, match="disk full"), WriteBehind() as work:
+        work.submit(fail)
+
+
+def test_an_error_of_the_caller_is_not_hidden():
+    with pytest.raises(KeyError, match="mine"), WriteBehind() as work:
+        work.submit(fail)
+        raise KeyError("mine")

@@ -23,9 +23,8 @@ def test_times_of_each_work_add_up(clock):
         clock.append(4)
         raise ValueError("x")
     assert watch.seconds == {"network": 3, "write": 4}
-    assert (
-        watch.describe(4, "frame") == "network 750.0 ms, write 1000.0 ms per frame, side by side; 0.50 frames/s overall"
-    )
+    told = "network 750.0 ms, write 1000.0 ms per frame, side by side; 0.50 frames/s overall"
+    assert watch.describe(4, "frame") == told
 
 
 def test_items_are_timed_while_they_come_only(clock):

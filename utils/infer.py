@@ -76,9 +76,8 @@ class Inference:
                     self._skip(error, alone)
         if self._ended() and not (alone and sources[0].kind == "live"):
             parts = f"; frames so far: {', '.join(map(str, self.parts))}" if self.parts else ""
-            raise Interruption(
-                f"stopped after {self.done} of {len(todo)} inputs; the same command does the rest{parts}"
-            )
+            done = f"{self.done} of {len(todo)} inputs"
+            raise Interruption(f"stopped after {done}; the same command does the rest{parts}")
 
     def report(self, inputs: int) -> list[str]:
         """Say in lines how fast it went, and where the results of the `inputs` lie."""

@@ -2,17 +2,16 @@
 
 import glob
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import count
 from pathlib import Path
+
+from utils.media import STANDARD_INPUT, output_names
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 LIST_SUFFIXES = (".txt", ".lst")
-STANDARD_INPUT = "-"
 
 
 @dataclass(frozen=True)
@@ -120,30 +119,3 @@ def _suffixes() -> str:
 def is_video(path: Path) -> bool:
     """Tell by its suffix whether a file is a video."""
     return path.suffix.lower() in VIDEO_SUFFIXES
-
-
-def output_names(paths: Sequence[Path]) -> list[str]:
-    """Name the outputs after the inputs' stems; where several share a stem, with their folders and suffix.
-
-    Names that differ only in upper and lower case count as one, as they do on many disks.
-    """
-    stems = Counter(path.stem.casefold() for path in paths)
-    taken: set[str] = set()
-    names = []
-    for path in paths:
-        shared = stems[path.stem.casefold()] > 1
-        name = _long_name(path) if shared else path.stem
-        copies = _copies(name)
-        while name.casefold() in taken or (shared and name.casefold() in stems):
-            name = next(copies)
-        taken.add(name.casefold())
-        names.append(name)
-    return names
-
-
-def _long_name(path: Path) -> str:
-    return "_".join(path.parts).strip("/\\_").replace(".", "_")
-
-
-def _copies(name: str) -> Iterator[str]:
-    return (f"{name}_{number}" for number in count(2))

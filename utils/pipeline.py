@@ -1,59 +1,89 @@
-"""Steps of work that go on at the same time, each in a thread of its own."""
+"""Work that overlaps: reading ahead of the network, and writing behind it, in threads."""
 
-from collections.abc import Iterable, Iterator
-from queue import Empty, Queue
-from threading import Event, Thread
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+_POLL = 0.1  # seconds between looks at whether anyone still wants the items
 
 
-def ahead(items: Iterable[Item], *, depth: int = 2) -> Iterator[Item]:
-    """Yield `items` in their order, made in a thread that runs at most `depth` of them ahead.
+def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
+    """Yield the items in order, while a thread gets up to `depth` of them ahead.
 
-    Nested calls make a pipeline: `ahead(label(ahead(decode())))` decodes, labels, and leaves the caller free to write.
-    What `items` raises is raised here. When the caller stops early, so does the thread, and `items` is closed.
+    What goes wrong in getting an item is raised where it would have come. The thread ends when the generator is closed,
+    or collected after a consumer that stopped early.
     """
-    waiting: Queue[tuple[bool, Any]] = Queue(depth)
-    stopped = Event()
-    thread = Thread(target=_work, args=(items, waiting, stopped), daemon=True)
+    ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(entry: tuple[Item | None, BaseException | None]) -> None:
+        while not stopped.is_set():
+            try:
+                return ready.put(entry, timeout=_POLL)
+            except queue.Full:
+                continue
+
+    def produce() -> None:
+        try:
+            for item in items:
+                put((item, None))
+                if stopped.is_set():
+                    return
+            put((None, StopIteration()))
+        except BaseException as error:  # whatever it is, it belongs to the consumer
+            put((None, error))
+
+    thread = threading.Thread(target=produce, name="prefetch", daemon=True)
     thread.start()
     try:
         while True:
-            more, value = waiting.get()
-            if more:
-                yield value
-            elif value is not None:
-                raise value
-            else:
+            item, error = ready.get()
+            if isinstance(error, StopIteration):
                 return
+            if error is not None:
+                raise error
+            yield item
     finally:
         stopped.set()
-        while thread.is_alive():
-            _empty(waiting)  # so that a thread that waits for room goes on
-            thread.join(0.01)
+        thread.join()
 
 
-def _work(items: Iterable[Any], waiting: Queue, stopped: Event) -> None:
-    """Put (True, item) for every item, then (False, what was raised or None)."""
-    iterator = iter(items)
-    error = None
-    try:
-        for item in iterator:
-            waiting.put((True, item))
-            if stopped.is_set():
-                break
-    except BaseException as raised:  # the caller's to handle
-        error = raised
-    finally:
-        if hasattr(iterator, "close"):
-            iterator.close()
-    waiting.put((False, error))
+class WriteBehind:
+    """Do small jobs (encoding, writing, counting) in threads while the caller goes on; a context manager.
 
+    At most `depth` jobs wait or run: `submit` then waits, so memory does not grow. The first error of a job is raised
+    by the next `submit`, or when the context ends, which waits for all jobs. If the context ends by an error, jobs
+    that were not begun are left out.
+    """
 
-def _empty(waiting: Queue) -> None:
-    while True:
-        try:
-            waiting.get_nowait()
-        except Empty:
-            return
+    def __init__(self, *, threads: int = 2, depth: int = 8) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="write")
+        self._free = threading.Semaphore(depth)
+        self._error: BaseException | None = None
+
+    def submit(self, job: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        """Have `job(*args, **kwargs)` done soon; raises what went wrong in an earlier job."""
+        self._free.acquire()
+        if self._error is not None:
+            self._free.release()
+            raise self._error
+        self._pool.submit(job, *args, **kwargs).add_done_callback(self._done)
+
+    def _done(self, future: Future) -> None:
+        if not future.cancelled() and self._error is None:
+            self._error = future.exception()
+        self._free.release()
+
+    def __enter__(self) -> "WriteBehind":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=error is not None)
+        if error is None and self._error is not None:
+            raise self._error

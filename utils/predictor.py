@@ -15,7 +15,7 @@ from PIL import Image
 from dataset.images import to_rgb
 from utils.labelmap import label_map
 from utils.media import read_image
-from utils.pipeline import ahead
+from utils.pipeline import prefetch
 from utils.segmenter import open_segmenter
 from utils.smoothing import Smoother
 from utils.stopwatch import Stopwatch
@@ -87,7 +87,8 @@ class Predictor:
         smoother = Smoother(smooth)  # here, so that a wrong weight is an error before the first frame
         if smooth and not self.segment.gives_scores:
             raise ValueError(f"{self.about} gives label maps only, which cannot be smoothed; export it to give logits")
-        return ahead(self._in_batches(ahead(items, depth=2 * batch), smoother, batch), depth=2 * batch)
+        labelled = self._in_batches(prefetch(items, 2 * batch), smoother, batch)
+        return prefetch(labelled, 2 * batch)
 
     @property
     def frames_at_once(self) -> int:
