@@ -1,81 +1,98 @@
 """Segment pictures and videos: python inference.py --input IMAGE_OR_VIDEO"""
 
 import argparse
-import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 from utils import program, runtime
-from utils.checkpoint import find_checkpoint, read_checkpoint
+from utils.checkpoint import find_checkpoint
 from utils.cli import DEFAULT_CONFIG, parse_arguments
 from utils.config import load_config, run_name
 from utils.files import check_folder
-from utils.logger import open_log, progress
-from utils.media import VideoReader, find_inputs, is_video, output_names, read_image, writing_video
+from utils.infer import Inference
+from utils.inputs import find_sources
+from utils.logger import open_log
+from utils.outputs import Outputs
+from utils.painter import Painter
 from utils.predictor import Predictor
-from utils.visualize import save_image, save_labels
+from utils.smoothing import Smoother
+from utils.video import Span
+from utils.window import Window
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what only this script takes."""
-    parser.add_argument("--input", required=True, help="an image, a video, a folder or a quoted glob pattern")
-    parser.add_argument(
-        "--output", metavar="FOLDER", help="where to write (default: inference_output in train.ckpt_dir)"
+    add = parser.add_argument
+    add(
+        "--input",
+        required=True,
+        help="an image, a video, a folder, a quoted glob pattern, a text file of paths, the number of a camera, "
+        "the address of a stream, or - for an image on standard input",
     )
+    add("--recursive", action="store_true", help="look into a folder's folders too")
+    add("--output", metavar="FOLDER", help="where to write (default: inference_output in train.ckpt_dir)")
+    add("--overwrite", action="store_true", help="segment again what has outputs already")
+    add(
+        "--save",
+        default="pred,overlay",
+        metavar="KINDS",
+        help="of pred (class indices), color, overlay, labelids (of Cityscapes), side (image beside colours); or none",
+    )
+    add("--alpha", type=float, default=0.5, help="share of the colours in an overlay (default: 0.5)")
+    add("--legend", action="store_true", help="draw names, colours and shares of the classes present")
+    add("--classes", default="", metavar="NAMES", help="show only these, as in person,car (pred and labelids: all)")
+    add("--json", action="store_true", help="write the share of each class per image or frame")
+    add("--every", type=int, default=1, metavar="N", help="take every Nth frame of a video")
+    add("--start", type=float, default=0.0, metavar="SECONDS", help="where to begin in a video")
+    add("--end", type=float, metavar="SECONDS", help="where to end in it")
+    add("--frames", action="store_true", help="write a video as single pictures")
+    add("--smooth", type=float, default=0.0, metavar="A", help="weight of the frames before, against flicker, as 0.7")
+    add("--show", action="store_true", help="show overlays in a window; q ends")
+    add("--quiet", action="store_true", help="print errors only")
 
 
 def main() -> int:
     """Segment every input; a broken one among several is reported and skipped, and the exit code is then 1."""
     args = parse_arguments(__doc__, add_arguments)
     config = load_config(args.config or DEFAULT_CONFIG, args.overrides)
-    inputs = find_inputs(args.input)
+    span = Span(start=args.start, end=args.end, every=args.every)
+    Smoother(args.smooth)
+    sources = find_sources(args.input, recursive=args.recursive)
     path = find_checkpoint(config.test.ckpt_path, config.train.ckpt_dir, name=run_name(config.model))
     device = runtime.select_device(config.train.specific_gpu_num)
-    checkpoint = read_checkpoint(path)
-    predictor = Predictor(checkpoint, device)
-    output = Path(args.output) if args.output else Path(config.train.ckpt_dir) / "inference_output"
-    check_folder(output, "--output" if args.output else "train.ckpt_dir")
-    log = open_log()
-    log.info(f"checkpoint: {checkpoint.describe()}")
+    predictor = Predictor(path, device)
+    folder = Path(args.output or Path(config.train.ckpt_dir) / "inference_output")
+    check_folder(folder, "--output" if args.output else "train.ckpt_dir")
+    outputs = build_outputs(args, folder, predictor)
+    window = Window() if args.show else None
+
+    log = open_log(quiet=args.quiet)
+    log.info(f"checkpoint: {predictor.about}")
     log.info(f"device: {runtime.describe(device)}")
+    with program.catching_signals() as stopping:
+        inference = Inference(
+            predictor=predictor,
+            outputs=outputs,
+            log=log,
+            stopping=stopping,
+            span=span,
+            smooth=args.smooth,
+            quiet=args.quiet,
+            window=window,
+        )
+        inference.run(sources)
+    for line in inference.report(len(sources)):
+        log.info(line)
+    return 1 if inference.skipped else 0
 
-    skipped = 0
-    for source, name in progress(list(zip(inputs, output_names(inputs), strict=True)), "inputs"):
-        try:
-            segment = segment_video if is_video(source) else segment_image
-            log.info(f"{source}: {segment(predictor, source, output / name)}")
-        except (ValueError, FileNotFoundError) as error:
-            if Path(args.input).is_file():
-                raise
-            skipped += 1
-            tqdm.write(f"skipped: {error}", file=sys.stderr)
-    log.info(f"{len(inputs) - skipped} of {len(inputs)} inputs done; results in {output}")
-    return 1 if skipped else 0
 
-
-def segment_image(predictor: Predictor, source: Path, output: Path) -> str:
-    """Write `{output}_pred.png` (class indices) and `{output}_overlay.png`; say what was found."""
-    image = read_image(source)
-    labels = predictor.predict(image)
-    save_labels(f"{output}_pred.png", labels, predictor.classes)
-    save_image(f"{output}_overlay.png", predictor.overlay(image, labels))
-    shares = predictor.shares(labels)
-    return f"{image.shape[1]}x{image.shape[0]}, " + ", ".join(
-        f"{n} {100 * s:.0f} %" for n, s in shares.items() if s >= 0.005
+def build_outputs(args: argparse.Namespace, folder: Path, predictor: Predictor) -> Outputs:
+    """Put together what to write, from the command line."""
+    shown = tuple(name.strip() for name in args.classes.split(",") if name.strip())
+    painter = Painter(classes=predictor.classes, alpha=args.alpha, shown=shown, legend=args.legend)
+    kinds = () if args.save == "none" else tuple(dict.fromkeys(kind.strip() for kind in args.save.split(",")))
+    return Outputs(
+        folder=folder, painter=painter, kinds=kinds, shares=args.json, frames=args.frames, overwrite=args.overwrite
     )
-
-
-def segment_video(predictor: Predictor, source: Path, output: Path) -> str:
-    """Write `{output}_overlay.mp4`, of the same size and frame rate; say how many frames."""
-    video = VideoReader(source)
-    frames = 0
-    with writing_video(Path(f"{output}_overlay.mp4"), video.fps) as writer:
-        for frame in progress(video, source.name, total=video.frames or None, unit="frame"):
-            writer.write(predictor.overlay(frame, predictor.predict(frame)))
-            frames += 1
-    short = f", though it says {video.frames}: it is cut short or damaged" if frames < 0.95 * video.frames else ""
-    return f"{frames} frames at {video.fps:g} frames/s{short}"
 
 
 if __name__ == "__main__":

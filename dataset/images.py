@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 
-def open_image(path: str | Path) -> Image.Image:
+def open_image(path: str | Path | BinaryIO) -> Image.Image:
     """Open and decode an image file, turned upright as its EXIF data say.
 
     Raises:
@@ -40,7 +41,7 @@ def read_header(path: str | Path, *, checksums: bool = False) -> tuple[tuple[int
 
 
 @contextmanager
-def _readable(path: str | Path) -> Iterator[None]:
+def _readable(path: str | Path | BinaryIO) -> Iterator[None]:
     """Turn what Pillow raises for a file into an error that names it."""
     try:
         yield
@@ -50,9 +51,15 @@ def _readable(path: str | Path) -> Iterator[None]:
         raise ValueError(f"{path} cannot be read as an image: {error}") from None
 
 
-def open_rgb(path: str | Path) -> Image.Image:
+def open_rgb(path: str | Path | BinaryIO) -> Image.Image:
     """Open a picture of any kind (grey, palette, alpha, 16 bits) as RGB of 8 bits; raises as `open_image` does."""
     image = open_image(path)
+    with _readable(path):
+        return to_rgb(image)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Turn a picture of any kind into RGB of 8 bits."""
     if image.mode.startswith("I"):  # 16 bits in one channel, which Pillow would clip to white
         grey = np.asarray(image).astype(np.int64) // 257
         image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))

@@ -13,6 +13,7 @@ from PIL import Image
 from dataset.labels import cityscapes_classes, class_table
 from models import ICNet
 from utils.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from utils.inputs import Source
 
 SCRIPTS = ("train", "evaluate", "inference")
 FIGURES = ("metrics.json", "confusion.csv", "confusion.png")
@@ -453,10 +454,10 @@ def test_good_inputs_end_with_zero(run_script, folder_data, checkpoint_path, tmp
 
 
 def test_input_that_is_removed_on_the_way_is_skipped(run_script, folder_data, checkpoint_path, tmp_path, monkeypatch):
-    def find(text: str) -> list[Path]:
-        return [folder_data.root / "val" / "gone.png", folder_data.root / "val" / "0.png"]
+    def find(text: str, *, recursive: bool) -> list[Source]:
+        return [Source(folder_data.root / "val" / f"{name}.png", "image", name) for name in ("gone", "0")]
 
-    monkeypatch.setattr("inference.find_inputs", find)
+    monkeypatch.setattr("inference.find_sources", find)
     result = run_script(
         "inference",
         *("--config", folder_data.config, f"test.ckpt_path={checkpoint_path}"),

@@ -7,6 +7,7 @@ from dataset.labels import (
     UNKNOWN,
     ClassTable,
     cityscapes_classes,
+    cityscapes_label_ids,
     cityscapes_train_ids,
     class_table,
     distinct_colors,
@@ -77,3 +78,10 @@ def test_class_table_takes_lists_as_a_configuration_has_them():
 def test_impossible_table(names, colors, message):
     with pytest.raises(ValueError, match=message):
         class_table(names, colors)
+
+
+def test_label_ids_are_the_inverse_of_train_ids():
+    back = cityscapes_label_ids()
+    assert back[:19].tolist() == TRAINED_IDS
+    assert np.array_equal(cityscapes_train_ids()[back[:19]], np.arange(19))
+    assert not back[19:].any()

@@ -25,6 +25,8 @@ def image():
 class PerPixel:
     """Scores at full size that depend on each pixel alone, and on nothing around it; notes the sizes it is given."""
 
+    align_corners = True
+
     def __init__(self):
         self.seen = []
 

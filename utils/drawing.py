@@ -31,3 +31,28 @@ def grid(pictures: Sequence[np.ndarray], *, columns: int, captions: Sequence[str
             draw.text((left, top + 2), captions[index], fill="black", font=font)
         sheet.paste(cell, (left, top + band))
     return np.asarray(sheet)
+
+
+def draw_legend(picture: np.ndarray, entries: Sequence[tuple[str, tuple[int, int, int]]]) -> np.ndarray:
+    """Draw names with their colours into the top left corner of an RGB picture; those that do not fit are left out.
+
+    Args:
+        picture: (H, W, 3) uint8; a new one is returned.
+        entries: name and (red, green, blue) of each line.
+    """
+    size = max(9, min(picture.shape[:2]) // 32)
+    line, margin = round(1.4 * size), size // 2
+    entries = entries[: max(0, picture.shape[0] - 2 * margin) // line]
+    if not entries:
+        return picture
+    font = ImageFont.load_default(size=size)
+    image = Image.fromarray(picture)
+    width = round(max(font.getlength(name) for name, _ in entries)) + line + 2 * margin
+    box = (0, 0, min(width, image.width), line * len(entries) + 2 * margin)
+    image.paste(Image.blend(image.crop(box), Image.new("RGB", box[2:], "black"), 0.6), box)
+    draw = ImageDraw.Draw(image)
+    for row, (name, color) in enumerate(entries):
+        top = margin + row * line
+        draw.rectangle((margin, top, margin + size, top + size), fill=color, outline="white")
+        draw.text((margin + line, top + size / 2), name, fill="white", font=font, anchor="lm")
+    return np.asarray(image)

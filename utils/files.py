@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,37 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.glob(".*.part*"):
         if path.is_file() and re.fullmatch(r"\..+\.\d+\.part(\.\w+)?", path.name):
             path.unlink()
+
+
+@dataclass
+class Part:
+    """A file that grows, see `growing`.
+
+    Attributes:
+        path: where to write.
+        cut: set where more was meant to come.
+    """
+
+    path: Path
+    cut: bool = False
+
+
+@contextmanager
+def growing(path: Path) -> Iterator[Part]:
+    """Give a place beside `path` to write to bit by bit, and move it to `path` at the end.
+
+    What was `cut` is kept where it is, under a name with `.part` in it; of what was not, an error leaves nothing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = Part(path.with_name(f"{path.stem}.part{path.suffix}"))
+    try:
+        yield part
+        if part.path.exists() and not part.cut:
+            part.path.replace(path)
+    except BaseException:
+        if not part.cut:
+            part.path.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: str | Path, value: Any) -> None:

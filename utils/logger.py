@@ -60,10 +60,12 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def progress(items: Iterable, name: str, *, total: int | None = None, initial: int = 0, unit: str = "it") -> tqdm:
+def progress(
+    items: Iterable, name: str, *, total: int | None = None, initial: int = 0, unit: str = "it", quiet: bool = False
+) -> tqdm:
     """Show a bar while `items` are worked through, and leave none behind; none where the output is no terminal.
 
-    Of several processes only the first shows one.
+    Of several processes only the first shows one, and not if it is to be `quiet`.
     """
-    layout = {"leave": False, "dynamic_ncols": True, "disable": True if runtime.rank() else None}
+    layout = {"leave": False, "dynamic_ncols": True, "disable": True if runtime.rank() or quiet else None}
     return tqdm(items, desc=name, total=total, initial=initial, unit=unit, **layout)

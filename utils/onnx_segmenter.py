@@ -45,6 +45,7 @@ class OnnxSegmenter:
         if METADATA not in known:
             raise ValueError(f"{path} was not written by tools/export.py: it does not say what its classes are")
         self.facts = json.loads(known[METADATA])
+        self.gives_scores = self.facts["output"] == "logits"
         self.description = Checkpoint(
             state_dict={},
             backbone=self.facts["backbone"],
@@ -61,7 +62,7 @@ class OnnxSegmenter:
     def __call__(self, image: Tensor) -> Tensor:
         """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8, of any size."""
         size = image.shape[-2:]
-        if self.facts["output"] == "logits":
+        if self.gives_scores:
             return label_map(self.scores(image), size, align_corners=self.align_corners)
         labels = self._run(image)
         return labels if labels.shape[-2:] == size else resize_target(labels, size)
@@ -72,7 +73,7 @@ class OnnxSegmenter:
         Raises:
             ValueError: the file was exported to give label maps.
         """
-        if self.facts["output"] != "logits":
+        if not self.gives_scores:
             raise ValueError(f"{self.description.source} gives label maps only; export it with --output logits")
         return self._run(image).float()
 

@@ -3,35 +3,49 @@
 labels = Predictor("ckpt/last.pth").predict("street.jpg")
 """
 
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 
-from utils.checkpoint import Checkpoint, read_checkpoint
+from dataset.images import to_rgb
+from utils.labelmap import label_map
 from utils.media import read_image
-from utils.segmenter import Segmenter
-from utils.visualize import colorize, overlay
+from utils.pipeline import prefetch
+from utils.segmenter import open_segmenter
+from utils.smoothing import Smoother
+from utils.stopwatch import Stopwatch
+from utils.video import Span, VideoReader
+from utils.visualize import class_shares, colorize, overlay
+
+Key = TypeVar("Key")
+FRAMES_AT_ONCE = 8  # on a GPU, which single frames leave half idle; a CPU is no faster with several
 
 
 class Predictor:
     """A trained network with all that is needed to use it on pictures.
 
     Args:
-        checkpoint: a file, or what `read_checkpoint` made of one.
-        device: where the network runs.
+        path: a checkpoint, or an ONNX file that `tools/export.py` wrote.
+        device: where the network runs; none: the first CUDA device, or the CPU.
+        precision: of the arithmetic, see `utils.runtime.autocast`.
 
     Attributes:
         classes: names and colours of the classes.
+        about: what was opened, in a line.
+        watch: the time spent so far on "network" and "label map".
     """
 
-    def __init__(self, checkpoint: str | Path | Checkpoint, device: torch.device | str = "cpu") -> None:
-        if not isinstance(checkpoint, Checkpoint):
-            checkpoint = read_checkpoint(checkpoint)
-        network = checkpoint.build().to(device, memory_format=torch.channels_last)
-        self.segment = Segmenter(network, device=device, mean=checkpoint.mean, std=checkpoint.std)
+    def __init__(self, path: str | Path, device: torch.device | str | None = None, *, precision: str = "fp32") -> None:
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        checkpoint, self.segment = open_segmenter(path, self.device, precision=precision)
         self.classes = checkpoint.classes
+        self.about = checkpoint.describe()
+        self.watch = Stopwatch()
 
     def predict(self, image: np.ndarray | Image.Image | str | Path) -> np.ndarray:
         """Return the class index of every pixel, (H, W) uint8.
@@ -39,8 +53,47 @@ class Predictor:
         Args:
             image: an RGB array (H, W, 3) uint8, a Pillow image or a file, of any size.
         """
-        pixels = torch.from_numpy(np.array(self._as_array(image)))  # (H, W, 3)
-        return self.segment(pixels.permute(2, 0, 1)[None])[0].cpu().numpy()
+        return self.predict_batch([image])[0]
+
+    def predict_batch(self, images: Sequence[np.ndarray | Image.Image | str | Path]) -> list[np.ndarray]:
+        """Return what `predict` gives for each image; neighbours of one size go through the network together."""
+        arrays = [_as_array(image) for image in images]
+        groups = (list(group) for _, group in groupby(arrays, key=np.shape))
+        return [labels for group in groups for labels in self._label(group, Smoother())]
+
+    def stream(
+        self, video: str | Path | int | Iterable[np.ndarray], *, span: Span | None = None, smooth: float = 0.0
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the frames (H, W, 3) of a video with their label maps (H, W), while the next are decoded and predicted.
+
+        Args:
+            video: a file, the address of a stream, the number of a camera, or RGB frames.
+            span: which of a file's frames are meant.
+            smooth: weight of the frames before, see `utils.smoothing.Smoother`.
+        """
+        frames = VideoReader(video, span=span) if isinstance(video, str | Path | int) else video
+        for _, frame, labels in self.pipeline(enumerate(frames), smooth=smooth, batch=self.frames_at_once):
+            yield frame, labels
+
+    def pipeline(
+        self, items: Iterable[tuple[Key, np.ndarray]], *, smooth: float = 0.0, batch: int = 1
+    ) -> Iterator[tuple[Key, np.ndarray, np.ndarray]]:
+        """Yield (key, image, label map) for every (key, image): `items` and the network run ahead in threads.
+
+        Args:
+            smooth: as for `stream`.
+            batch: images of one size that go through the network at once, at most.
+        """
+        smoother = Smoother(smooth)  # here, so that a wrong weight is an error before the first frame
+        if smooth and not self.segment.gives_scores:
+            raise ValueError(f"{self.about} gives label maps only, which cannot be smoothed; export it to give logits")
+        labelled = self._in_batches(prefetch(items, 2 * batch), smoother, batch)
+        return prefetch(labelled, 2 * batch)
+
+    @property
+    def frames_at_once(self) -> int:
+        """How many frames of a video the network is best given together."""
+        return FRAMES_AT_ONCE if self.device.type == "cuda" else 1
 
     def colorize(self, labels: np.ndarray) -> np.ndarray:
         """Paint class indices (H, W) in the classes' colours, (H, W, 3) uint8 RGB."""
@@ -52,16 +105,45 @@ class Predictor:
 
     def shares(self, labels: np.ndarray) -> dict[str, float]:
         """Return the share of the picture that each class present takes, largest first."""
-        counts = np.bincount(labels.ravel(), minlength=len(self.classes))
-        order = np.argsort(-counts, kind="stable")
-        return {self.classes.names[i]: float(counts[i] / labels.size) for i in order if counts[i]}
+        return class_shares(labels, self.classes)
 
-    @staticmethod
-    def _as_array(image: np.ndarray | Image.Image | str | Path) -> np.ndarray:
-        if isinstance(image, str | Path):
-            return read_image(image)
-        if isinstance(image, Image.Image):
-            return np.asarray(image.convert("RGB"))
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"an RGB image (H, W, 3) uint8 is needed, got {image.shape} {image.dtype}")
-        return image
+    def _in_batches(
+        self, items: Iterator[tuple[Key, np.ndarray]], smoother: Smoother, batch: int
+    ) -> Iterator[tuple[Key, np.ndarray, np.ndarray]]:
+        for group in _groups(items, batch):
+            maps = self._label([image for _, image in group], smoother)
+            for (key, image), labels in zip(group, maps, strict=True):
+                yield key, image, labels
+
+    def _label(self, images: list[np.ndarray], smoother: Smoother) -> list[np.ndarray]:
+        """Label images of one size."""
+        pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images])  # (B, 3, H, W)
+        try:
+            with self.watch.measuring("network"):
+                result = self.segment.scores(pixels) if self.segment.gives_scores else self.segment(pixels)
+                if result.is_cuda:
+                    torch.cuda.synchronize(result.device)
+            with self.watch.measuring("label map"):
+                if self.segment.gives_scores:
+                    result = label_map(smoother(result), pixels.shape[-2:])
+                return list(result.cpu().numpy())
+        except torch.cuda.OutOfMemoryError:
+            height, width = pixels.shape[-2:]
+            raise ValueError(f"{len(images)} x {width}x{height} pixels do not fit into the GPU's memory") from None
+
+
+def _groups(items: Iterable[tuple[Key, np.ndarray]], most: int) -> Iterator[list[tuple[Key, np.ndarray]]]:
+    """Put neighbours whose images have one size together, at most `most` of them."""
+    for _, same in groupby(items, key=lambda item: item[1].shape):
+        while group := list(islice(same, most)):
+            yield group
+
+
+def _as_array(image: np.ndarray | Image.Image | str | Path) -> np.ndarray:
+    if isinstance(image, str | Path):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        return np.asarray(to_rgb(image))
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"an RGB image (H, W, 3) uint8 is needed, got {image.shape} {image.dtype}")
+    return image

@@ -28,6 +28,8 @@ class Segments(Protocol):
 
     align_corners: bool
 
+    gives_scores: bool  # else `scores` is an error
+
     def __call__(self, image: Tensor) -> Tensor:
         """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8, of any size."""
 
@@ -46,6 +48,8 @@ class Segmenter:
         compiled: "default" or "cuda_graphs": through torch.compile, which takes a minute or so for each new size.
         branches: of an ICNet's three, how many; fewer give coarser label maps in less time, see `ICNet.cut_off`.
     """
+
+    gives_scores = True
 
     def __init__(
         self,

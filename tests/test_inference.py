@@ -1,0 +1,296 @@
+"""inference.py as a user runs it: what it writes, what it leaves alone, how it ends."""
+
+import json
+import os
+import signal
+import sys
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dataset.labels import cityscapes_classes
+from utils.outputs import Outputs
+from utils.painter import Painter
+from utils.predictor import Predictor
+from utils.video import VideoReader, writing_video
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def infer(run_script, checkpoint_path, tmp_path):
+    """Give a function that runs inference into `tmp_path / "out"`."""
+
+    def run(source: object, *more: object):
+        given = [f"test.ckpt_path={checkpoint_path}", "--output", tmp_path / "out", "--input", source]
+        return run_script("inference", *given, *more)
+
+    return run
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of three pictures, one of them in a folder of its own."""
+    for name in ("a.png", "b.jpg", "sub/a.png"):
+        put(tmp_path / "in" / name)
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def video(tmp_path):
+    """A video of ten frames at 5 frames/s."""
+    with writing_video(tmp_path / "v.mp4", 5) as writer:
+        for _ in range(10):
+            writer.write(RNG.integers(0, 256, (48, 64, 3)).astype(np.uint8))
+    return tmp_path / "v.mp4"
+
+
+def put(path: Path, **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(RNG.integers(0, 256, (48, 64, 3)).astype(np.uint8)).save(path, **options)
+    return path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_every_kind_of_output_of_an_image(infer, pictures, tmp_path, checkpoint_path):
+    result = infer(pictures / "a.png", "--save", "pred,color,overlay,side", "--json", "--legend", "--alpha", 0.3)
+    assert (result.code, result.err) == (0, "")
+    out = tmp_path / "out"
+    assert names(out) == ["a_color.png", "a_overlay.png", "a_pred.png", "a_shares.json", "a_side.png"]
+    labels = np.asarray(Image.open(out / "a_pred.png"))
+    assert np.array_equal(labels, Predictor(checkpoint_path).predict(pictures / "a.png"))
+    assert Image.open(out / "a_side.png").size == (128, 48)
+    facts = json.loads((out / "a_shares.json").read_text())
+    assert (facts["width"], facts["height"], facts["input"]) == (64, 48, str(pictures / "a.png"))
+    assert sum(facts["shares"].values()) == pytest.approx(1)
+    assert facts["shares"].get("road", 0) == pytest.approx((labels == 0).mean())
+
+
+def test_label_ids_are_the_official_ones(tmp_path):
+    painter = Painter(classes=cityscapes_classes())
+    outputs = Outputs(folder=tmp_path, painter=painter, kinds=("labelids",))
+    labels = np.array([[0, 1], [13, 18]], np.uint8)
+    outputs.write_image(outputs.of_image("a"), np.zeros((2, 2, 3), np.uint8), labels, {})
+    with Image.open(tmp_path / "a_labelids.png") as image:
+        assert image.mode == "L" and np.asarray(image).tolist() == [[7, 8], [26, 33]]
+
+
+def test_label_ids_of_other_classes(infer, pictures):
+    result = infer(pictures / "a.png", "--save", "labelids")
+    assert result.code == 2 and "only Cityscapes has labelIds" in result.err and "road, sky, car" in result.err
+
+
+def test_recursive_with_equal_stems_loses_nothing(infer, pictures, tmp_path):
+    assert infer(pictures, "--recursive", "--save", "pred").code == 0
+    assert len(names(tmp_path / "out")) == 3
+
+
+def test_a_run_that_broke_off_goes_on_where_it_was(infer, pictures, tmp_path):
+    assert infer(pictures).code == 0
+    out = tmp_path / "out"
+    (out / "b_overlay.png").unlink()
+    (out / "a_pred.png").write_text("mine")
+    result = infer(pictures)
+    assert result.code == 0 and "1 of 2 inputs done, 1 kept" in result.out and "a.png:" not in result.out
+    assert (out / "a_pred.png").read_text() == "mine" and (out / "b_overlay.png").is_file()
+    assert "0 of 2 inputs done, 2 kept" in infer(pictures).out
+    assert "2 of 2 inputs done;" in infer(pictures, "--overwrite").out
+    assert Image.open(out / "a_pred.png").mode == "P"
+
+
+def test_no_result_takes_an_inputs_place(infer, pictures, tmp_path):
+    put(tmp_path / "out" / "a.png")
+    put(tmp_path / "out" / "a_overlay.png")
+    before = (tmp_path / "out" / "a_overlay.png").read_bytes()
+    result = infer(tmp_path / "out", "--overwrite")
+    assert result.code == 2 and "a_overlay.png is itself an input" in result.err
+    assert (tmp_path / "out" / "a_overlay.png").read_bytes() == before
+
+
+def test_image_on_standard_input(infer, pictures, tmp_path, monkeypatch):
+    for content, code in (((pictures / "a.png").read_bytes(), 0), (b"", 2), (b"words", 2)):
+        monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(content)))
+        result = infer("-", "--overwrite")
+        assert result.code == code
+        assert not code or result.err == "error: standard input holds no image that can be read\n"
+    assert names(tmp_path / "out") == ["stdin_overlay.png", "stdin_pred.png"]
+
+
+def test_text_file_with_a_path_that_is_gone(infer, pictures, tmp_path):
+    (tmp_path / "list.txt").write_text(f"{pictures}/b.jpg\n{pictures}/gone.jpg\n{pictures}/a.png\n")
+    result = infer(tmp_path / "list.txt", "--save", "pred")
+    assert result.code == 1 and "2 of 3" in result.out and result.err.count("skipped: no image") == 1
+    assert names(tmp_path / "out") == ["a_pred.png", "b_pred.png"]
+
+
+def test_video_with_its_frame_rate_shares_and_codec(infer, video, tmp_path):
+    result = infer(video, "--save", "pred,overlay,color,side", "--json", "--start", 0.4, "--every", 2)
+    assert (result.code, result.err) == (0, "")
+    assert "4 frames at 2.5 frames/s, " in result.out and ("H.264" in result.out or "MPEG-4" in result.out)
+    out = tmp_path / "out"
+    assert names(out) == ["v_color.mp4", "v_overlay.mp4", "v_shares.jsonl", "v_side.mp4"]
+    for kind, width in (("color", 64), ("overlay", 64), ("side", 128)):
+        written = VideoReader(out / f"v_{kind}.mp4")
+        assert written.fps == 2.5 and [frame.shape for frame in written] == [(48, width, 3)] * 4
+    lines = [json.loads(line) for line in (out / "v_shares.jsonl").read_text().splitlines()]
+    assert [(line["frame"], line["seconds"]) for line in lines] == [(2, 0.4), (4, 0.8), (6, 1.2), (8, 1.6)]
+    assert all(sum(line["shares"].values()) == pytest.approx(1) for line in lines)
+    assert "0 of 1 inputs done, 1 kept" in infer(video, "--save", "overlay").out
+
+
+def test_video_as_single_pictures_goes_on_where_it_was(infer, video, tmp_path):
+    given = ("--frames", "--save", "pred", "--every", 3)
+    assert infer(video, *given).code == 0
+    out = tmp_path / "out" / "v_frames"
+    assert names(out) == [f"{number:06}_pred.png" for number in (0, 3, 6, 9)]
+    (out / "000003_pred.png").unlink()
+    (out / "000006_pred.png").write_text("mine")
+    result = infer(video, *given)
+    assert result.code == 0 and "1 frames at" in result.out
+    assert len(names(out)) == 4 and (out / "000006_pred.png").read_text() == "mine"
+
+
+def test_smoothed_pictures_of_a_video_are_the_same_after_going_on(infer, video, tmp_path):
+    given = ("--frames", "--save", "pred", "--smooth", 0.8)
+    infer(video, *given)
+    path = tmp_path / "out" / "v_frames" / "000007_pred.png"
+    before = path.read_bytes()
+    path.unlink()
+    infer(video, *given)
+    assert path.read_bytes() == before
+
+
+def test_index_pictures_of_a_video_need_frames(infer, video):
+    result = infer(video, "--save", "pred")
+    assert result.code == 2 and "--frames" in result.err
+
+
+def test_quiet_says_nothing_and_errors_all_the_same(infer, pictures):
+    result = infer(pictures / "a.png", "--quiet")
+    assert (result.code, result.out, result.err) == (0, "", "")
+    (pictures / "broken.png").write_bytes(b"")
+    result = infer(pictures, "--quiet")
+    assert result.code == 1 and result.out == "" and "broken.png" in result.err
+
+
+def test_what_is_said(infer, pictures):
+    lines = infer(pictures).out.splitlines()
+    assert any(line.startswith(f"{pictures}/a.png: 64x48, ") and line.endswith(" s") for line in lines)
+    (speed,) = (line for line in lines if line.startswith("speed: "))
+    for work in ("decode", "network", "label map", "write"):
+        assert f"{work} " in speed
+    assert lines[-1].startswith("2 of 2 inputs done; results in ")
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (("--classes", "road,cars"), "there is no cars; there are: road, sky, car"),
+        (("--save", "pred,index"), "there is no index; there are: pred, color, overlay, labelids, side"),
+        (("--alpha", "1.5"), "--alpha must be from 0 to 1, got 1.5"),
+        (("--alpha", "much"), "--alpha"),
+        (("--every", "0"), "--every must be at least 1"),
+        (("--start", "-1"), "--start must be 0 or more"),
+        (("--start", "3", "--end", "2"), "--end must lie after --start"),
+        (("--smooth", "1"), "--smooth must be at least 0 and below 1"),
+    ],
+)
+def test_option_that_cannot_be(infer, pictures, tmp_path, option, words):
+    result = infer(pictures, *option)
+    assert result.code == 2 and words in result.err and len(result.err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_display(infer, pictures, monkeypatch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("QT_QPA_PLATFORM", "xcb")
+    result = infer(pictures / "a.png", "--show")
+    assert result.code == 2 and "--show: no window can be opened" in result.err
+
+
+def malformed() -> dict[str, bytes]:
+    """Twenty files that once were pictures of four formats: cut, overwritten, with pieces missing or doubled."""
+    files = {}
+    picture = Image.fromarray(RNG.integers(0, 256, (48, 64, 3)).astype(np.uint8))
+    for suffix, kind in (("png", "png"), ("jpg", "jpeg"), ("tif", "tiff"), ("webp", "webp")):
+        file = BytesIO()
+        picture.save(file, kind)
+        good = file.getvalue()
+        noise = RNG.integers(0, 256, len(good)).astype(np.uint8).tobytes()
+        files |= {
+            f"cut.{suffix}": good[: len(good) // 2],
+            f"head.{suffix}": noise[:16] + good[16:],
+            f"tail.{suffix}": good[:60] + noise[60:],
+            f"hole.{suffix}": good[:30] + good[90:],
+            f"zeros.{suffix}": good[:20] + bytes(len(good) - 20),
+        }
+    return files
+
+
+def test_twenty_malformed_pictures_crash_nothing(infer, pictures, tmp_path):
+    for name, content in malformed().items():
+        (pictures / name).write_bytes(content)
+    result = infer(pictures, "--save", "pred")
+    assert result.code == 1 and "Traceback" not in result.err
+    skipped = [line for line in result.err.splitlines() if line.startswith("skipped: ")]
+    assert len(names(tmp_path / "out")) == 22 - len(skipped) and len(skipped) >= 12
+    assert f"{22 - len(skipped)} of 22" in result.out
+
+
+def test_full_disk(infer, pictures, tmp_path, monkeypatch):
+    def save(self: Image.Image, path: Path, **options: object) -> None:
+        Path(path).write_bytes(b"begun")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    result = infer(pictures)
+    assert result.code == 2 and result.err.endswith("a_pred.png: No space left on device\n")
+    assert names(tmp_path / "out") == []
+
+
+def test_disk_that_fills_up_during_a_video(infer, video, tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.video.SPARE", 1 << 62)
+    result = infer(video)
+    assert result.code == 2 and "the disk is full" in result.err
+    assert names(tmp_path / "out") == []
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, owner: type, method: str, *, call: int) -> None:
+    """Make Ctrl-C come with that call of a method."""
+    original, calls = getattr(owner, method), []
+
+    def noting(self, *given):
+        calls.append(given)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, *given)
+
+    monkeypatch.setattr(owner, method, noting)
+
+
+def test_interrupt_between_images_keeps_what_is_done(infer, pictures, tmp_path, monkeypatch):
+    interrupt(monkeypatch, Outputs, "write_image", call=1)
+    result = infer(pictures)
+    assert result.code == 130 and result.err == "stopped after 1 of 2 inputs; the same command does the rest\n"
+    assert names(tmp_path / "out") == ["a_overlay.png", "a_pred.png"]
+    assert "1 of 2 inputs done, 1 kept" in infer(pictures).out
+
+
+def test_interrupt_in_a_video_leaves_a_playable_file(infer, video, tmp_path, monkeypatch):
+    interrupt(monkeypatch, Painter, "paint", call=4)
+    result = infer(video, "--json")
+    assert result.code == 130 and "v_overlay.part.mp4" in result.err and "Traceback" not in result.err
+    out = tmp_path / "out"
+    assert names(out) == ["v_overlay.part.mp4", "v_shares.part.jsonl"]
+    assert len(list(VideoReader(out / "v_overlay.part.mp4"))) == 4
+    assert len((out / "v_shares.part.jsonl").read_text().splitlines()) == 4
+    assert infer(video, "--json").code == 0
+    assert names(out) == ["v_overlay.mp4", "v_shares.jsonl"]
+    assert len(list(VideoReader(out / "v_overlay.mp4"))) == 10
