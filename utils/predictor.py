@@ -125,7 +125,7 @@ class Predictor:
                     torch.cuda.synchronize(result.device)
             with self.watch.measuring("label map"):
                 if self.segment.gives_scores:
-                    result = label_map(smoother(result), pixels.shape[-2:])
+                    result = label_map(smoother(result), pixels.shape[-2:], align_corners=self.segment.align_corners)
                 return list(result.cpu().numpy())
         except torch.cuda.OutOfMemoryError:
             height, width = pixels.shape[-2:]
