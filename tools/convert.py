@@ -1,4 +1,4 @@
-"""Write a checkpoint in the published or mmsegmentation's layout as one of this project: python tools/convert.py SOURCE TARGET"""
+"""Write a checkpoint in another's layout as one of this project: python tools/convert.py SOURCE TARGET"""
 
 import argparse
 import sys
