@@ -141,10 +141,10 @@ def test_a_checkpoint_rebuilds_its_network(tmp_path):
     assert again.structure == {"variant": "psp", "ppm": "sum", "sub4_input": "image", "dropout": 0.2}
 
     content = torch.load(tmp_path / "psp.pth", weights_only=True)
-    content["structure"] = {"variant": "psp", "colour": "blue"}
-    torch.save(content, tmp_path / "odd.pth")
-    with pytest.raises(ValueError, match="its structure is none"):
-        read_checkpoint(tmp_path / "odd.pth")
+    for odd in ({"variant": "psp", "colour": "blue"}, {"variant": ["psp"]}, "psp"):
+        torch.save(content | {"structure": odd}, tmp_path / "odd.pth")
+        with pytest.raises(ValueError, match="its structure is none"):
+            read_checkpoint(tmp_path / "odd.pth")
 
 
 def test_a_checkpoint_from_before_there_were_variants_is_of_the_published_one(checkpoint_path, tmp_path):
