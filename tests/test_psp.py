@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from dataset.labels import cityscapes_classes
 from models import ICNet
 from models.fold import fold_batch_norms
 from models.layers import conv_of_resized_bins, dilated_conv_of_resized, pool, resize, shrink
@@ -132,7 +133,7 @@ def test_label_maps_are_those_of_the_full_size_logits():
 
 def test_a_checkpoint_rebuilds_its_network(tmp_path):
     network = ICNet(19, "resnet18", variant="psp", ppm="sum", sub4_input="image", dropout=0.2)
-    classes = read_classes()
+    classes = cityscapes_classes()
     checkpoint = Checkpoint(
         state_dict=network.state_dict(), backbone="resnet18", classes=classes, structure=network.structure
     )
@@ -141,10 +142,10 @@ def test_a_checkpoint_rebuilds_its_network(tmp_path):
     assert again.structure == {"variant": "psp", "ppm": "sum", "sub4_input": "image", "dropout": 0.2}
 
     content = torch.load(tmp_path / "psp.pth", weights_only=True)
-    content["structure"] = {"variant": "psp", "colour": "blue"}
-    torch.save(content, tmp_path / "odd.pth")
-    with pytest.raises(ValueError, match="its structure is none"):
-        read_checkpoint(tmp_path / "odd.pth")
+    for odd in ({"variant": "psp", "colour": "blue"}, {"variant": ["psp"]}, "psp"):
+        torch.save(content | {"structure": odd}, tmp_path / "odd.pth")
+        with pytest.raises(ValueError, match="its structure is none"):
+            read_checkpoint(tmp_path / "odd.pth")
 
 
 def test_a_checkpoint_from_before_there_were_variants_is_of_the_published_one(checkpoint_path, tmp_path):
@@ -154,10 +155,20 @@ def test_a_checkpoint_from_before_there_were_variants_is_of_the_published_one(ch
     assert read_checkpoint(tmp_path / "old.pth").build().structure["variant"] == "published"
 
 
-def read_classes():
-    from dataset.labels import cityscapes_classes
-
-    return cityscapes_classes()
+def test_a_run_trains_and_is_evaluated(folder_data, run_script):
+    folder_data.values["model"] |= {"variant": "psp", "dropout": 0.1}
+    folder_data.values.update(loss={"resolution": "full"}, optimizer={"min_lr": 1e-4})
+    folder_data.values["augment"] = {"max_class_share": 0.75, "photometric": 0.5}
+    config = folder_data.write()
+    assert run_script("train", "--config", config).code == 0
+    (best,) = folder_data.ckpt_dir.glob("icnet_psp_resnet18_1_*_best_model.pth")
+    checkpoint = read_checkpoint(best)
+    assert checkpoint.structure == {"variant": "psp", "ppm": "concat", "sub4_input": "sub2", "dropout": 0.1}
+    assert run_script("evaluate", f"test.ckpt_path={best}", f"train.ckpt_dir={folder_data.ckpt_dir}").code == 0
+    alone = run_script("train", "--config", config, "train.accumulate=2")
+    assert alone.code == 2 and "2 or more images at a time" in alone.err
+    other = run_script("train", "--config", config, "model.variant=published", f"model.weights={best}")
+    assert other.code == 2 and "psp resnet18" in other.err and "unknown" in other.err
 
 
 class Logits(nn.Module):

@@ -168,7 +168,8 @@ def _from_own(content: Mapping[str, Any]) -> Checkpoint:
     if content["backbone"] not in BACKBONES or not isinstance(content["config"], Mapping):
         raise ValueError("its backbone or config is none")
     structure = content.get("structure", {})  # checkpoints before there were variants do not say
-    if not isinstance(structure, Mapping) or not set(structure) <= STRUCTURE:
+    plain = isinstance(structure, Mapping) and all(isinstance(value, str | float | int) for value in structure.values())
+    if not plain or not set(structure) <= STRUCTURE:
         raise ValueError(f"its structure is none: {structure!r:.80}")
     if not len(content["mean"]) == len(content["std"]) == 3:
         raise ValueError("its mean and std are not of three channels")
