@@ -9,14 +9,13 @@ from dataset.segmentation import SegmentationDataset
 from utils import program, runtime
 from utils.checkpoint import Checkpoint, find_checkpoint
 from utils.cli import DEFAULT_CONFIG, parse_arguments
-from utils.config import Config, TestConfig, data_of, load_config, run_name
+from utils.config import Config, data_of, load_config, run_name
 from utils.data import build_dataset, check_classes
 from utils.evaluation import measure
 from utils.logger import open_log
 from utils.report import versions
 from utils.results import Results
-from utils.segmenter import Segments, open_segmenter
-from utils.tta import with_options
+from utils.tta import open_network
 
 PARTS = {"sub4": 1, "sub4 + sub2": 2}  # of the cascade: how many of its branches
 WHOLE = "sub4 + sub2 + sub1"
@@ -30,7 +29,7 @@ def main() -> None:
     path = find_checkpoint(config.test.ckpt_path, config.train.ckpt_dir, name=run_name(config.model))
     device = runtime.select_device(config.train.specific_gpu_num)
     with runtime.process_group(device):
-        network, segment = open_network(path, config.test, device)
+        network, segment = open_network(path, device, config.test)
         if args.config is None and network.config:
             config = load_config(data_of(network.config), args.overrides, name=str(path))
         data = open_data(config, network)
@@ -51,14 +50,6 @@ def main() -> None:
             results.write(confusion, figures | circumstances(path, config, device), segment, log)
 
 
-def open_network(path: Path, test: TestConfig, device: torch.device, **options: Any) -> tuple[Checkpoint, Segments]:
-    """Open the network as `test` says; return its description too. `options`: see `open_segmenter`."""
-    precision = runtime.choose_precision(test.precision, device)
-    network, segment = open_segmenter(path, device, precision=precision, compiled=test.compile, **options)
-    views = {"scales": test.tta.scales, "flip": test.tta.flip, "window": test.window, "stride": test.stride}
-    return network, with_options(segment, **views, device=device)
-
-
 def open_data(config: Config, network: Checkpoint) -> SegmentationDataset:
     """Find the split, and look at its files before the run begins; only a submission does without labels."""
     root, labelled = config.train.cityscapes_root, config.test.submission is None
@@ -74,7 +65,7 @@ def measure_parts(
     """Measure the lower branches of the cascade by themselves; return the figures of each, by name."""
     figures = {}
     for name, branches in PARTS.items():
-        _, segment = open_network(path, config.test, device, branches=branches)
+        _, segment = open_network(path, device, config.test, branches=branches)
         confusion, speed = measure(segment, data, **loading(config, device), title=name)
         figures[name] = confusion.summary(data.classes.names) | {"speed": speed}
     return figures

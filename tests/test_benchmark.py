@@ -9,7 +9,7 @@ from tools import benchmark
 from tools.benchmarking.contenders import CONTENDERS, Setting
 from tools.benchmarking.yardsticks import PublishedWay
 from utils import program
-from utils.speed import count_flops, memory_of, percentile, time_in_turns
+from utils.speed import count_flops, memory_of, time_in_turns
 
 TINY = Setting(backbone="resnet18", size=(64, 96), batch=2)
 
@@ -41,12 +41,6 @@ def test_jobs_take_turns_after_the_warm_up():
     seconds = time_in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repeats=2, warm_up=1)
     assert order == ["a", "b"] * 3
     assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
-
-
-def test_percentiles():
-    assert percentile([3.0], 95) == 3.0
-    assert percentile([0.0, 1.0, 2.0, 3.0, 4.0], 50) == 2.0
-    assert percentile([float(i) for i in range(101)], 95) == 95.0
 
 
 def test_flops_of_a_product():

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository, of which this is a script
@@ -21,7 +22,7 @@ from tools.benchmarking.steps import time_steps
 from utils import program, runtime
 from utils.files import write_json
 from utils.onnx_export import export_onnx
-from utils.speed import count_flops, matmul_peak, memory_of, percentile, time_in_turns
+from utils.speed import count_flops, matmul_peak, memory_of, time_in_turns
 
 COLUMNS = ("median ms", "p95 ms", "images/s", "ratio", "GFLOP", "of the peak", "MB beyond the model", "same labels")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -71,7 +72,7 @@ def time_predictions(setting: Setting, names: Sequence[str], repeats: int) -> di
         flops = count_flops(contender.network, setting.tensor())
         rows[name] = {
             "median_ms": 1000 * median,
-            "p95_ms": 1000 * percentile(seconds[name], 95),
+            "p95_ms": 1000 * float(np.percentile(seconds[name], 95)),
             "images_per_second": setting.batch / median,
             "ratio": statistics.median(a / b for a, b in zip(seconds[names[0]], seconds[name], strict=True)),
             "gflop": flops / 1e9,
@@ -114,7 +115,7 @@ def show(seconds: dict[str, list[float]], title: str) -> dict[str, float]:
     medians = {name: 1000 * statistics.median(values) for name, values in seconds.items()}
     print(f"| {title} | median ms | p95 ms |\n|---|---|---|")
     for name, values in seconds.items():
-        print(f"| {name} | {medians[name]:.1f} | {1000 * percentile(values, 95):.1f} |")
+        print(f"| {name} | {medians[name]:.1f} | {1000 * np.percentile(values, 95):.1f} |")
     print()
     return medians
 

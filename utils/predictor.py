@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 
 from dataset.images import to_rgb
+from utils.config import TestConfig
 from utils.labelmap import label_map
 from utils.media import read_image
 from utils.pipeline import prefetch
-from utils.segmenter import open_segmenter
 from utils.smoothing import Smoother
 from utils.stopwatch import Stopwatch
+from utils.tta import open_network
 from utils.video import Span, VideoReader
 from utils.visualize import class_shares, colorize, overlay
 
@@ -32,7 +33,7 @@ class Predictor:
     Args:
         path: a checkpoint, or an ONNX file that `tools/export.py` wrote.
         device: where the network runs; none: the first CUDA device, or the CPU.
-        precision: of the arithmetic, see `utils.runtime.autocast`.
+        test: precision, compilation, views and windows, as in a configuration.
 
     Attributes:
         classes: names and colours of the classes.
@@ -40,9 +41,11 @@ class Predictor:
         watch: the time spent so far on "network" and "label map".
     """
 
-    def __init__(self, path: str | Path, device: torch.device | str | None = None, *, precision: str = "fp32") -> None:
+    def __init__(
+        self, path: str | Path, device: torch.device | str | None = None, *, test: TestConfig | None = None
+    ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        checkpoint, self.segment = open_segmenter(path, self.device, precision=precision)
+        checkpoint, self.segment = open_network(path, self.device, test or TestConfig())
         self.classes = checkpoint.classes
         self.about = checkpoint.describe()
         self.watch = Stopwatch()
@@ -86,7 +89,9 @@ class Predictor:
         """
         smoother = Smoother(smooth)  # here, so that a wrong weight is an error before the first frame
         if smooth and not self.segment.gives_scores:
-            raise ValueError(f"{self.about} gives label maps only, which cannot be smoothed; export it to give logits")
+            raise ValueError(
+                f"{self.about} gives label maps only, which cannot be smoothed; leave out test.window, or export logits"
+            )
         labelled = self._in_batches(prefetch(items, 2 * batch), smoother, batch)
         return prefetch(labelled, 2 * batch)
 

@@ -24,11 +24,11 @@ class Segments(Protocol):
 
     Attributes:
         align_corners: how its logits are to be resized, see `models.layers.resize`.
+        gives_scores: whether it has scores to give, not label maps alone.
     """
 
     align_corners: bool
-
-    gives_scores: bool  # else `scores` is an error
+    gives_scores: bool
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8, of any size."""

@@ -2,9 +2,8 @@
 
 import multiprocessing
 import re
-import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -45,11 +44,6 @@ def _time(job: Job, device: torch.device) -> float:
     end.record()
     runtime.synchronize(device)
     return start.elapsed_time(end) / 1000
-
-
-def percentile(seconds: Sequence[float], percent: int) -> float:
-    """Return the value that so many percent of the values do not exceed, between two of them by their distance."""
-    return seconds[0] if len(seconds) == 1 else statistics.quantiles(seconds, n=100, method="inclusive")[percent - 1]
 
 
 @torch.inference_mode()

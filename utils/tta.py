@@ -4,15 +4,32 @@ Both average probabilities and give their logarithms as scores, so that one view
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from models.layers import resize
+from utils import runtime
+from utils.checkpoint import Checkpoint
+from utils.config import TestConfig
 from utils.labelmap import label_map
-from utils.segmenter import Segments
+from utils.segmenter import BRANCHES, Segments, open_segmenter
 
 _LEAST = 1e-30  # probability, so that its logarithm is finite
+
+
+def open_network(
+    path: str | Path, device: torch.device, test: TestConfig, *, branches: int = BRANCHES
+) -> tuple[Checkpoint, Segments]:
+    """Open a checkpoint or an ONNX file to predict with, as the configuration says.
+
+    Returns and raises what `utils.segmenter.open_segmenter` and `with_options` do.
+    """
+    precision = runtime.choose_precision(test.precision, device)
+    network, segment = open_segmenter(path, device, precision=precision, compiled=test.compile, branches=branches)
+    views = {"scales": test.tta.scales, "flip": test.tta.flip, "window": test.window, "stride": test.stride}
+    return network, with_options(segment, **views, device=device)
 
 
 def with_options(
@@ -49,6 +66,8 @@ class MultiView:
         flip: look at each of them mirrored too.
         device: where images are resized.
     """
+
+    gives_scores = True
 
     def __init__(
         self, segment: Segments, *, scales: Sequence[float], flip: bool, device: torch.device | str = "cpu"
@@ -94,6 +113,8 @@ class SlidingWindow:
         window: side of the square windows; an image's shorter side cuts them short.
         stride: from one window to the next; the last ones lie at the image's borders.
     """
+
+    gives_scores = False  # those of a large image would not fit into memory
 
     def __init__(self, segment: Segments, *, window: int, stride: int) -> None:
         self.segment = segment
