@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--end", type=float, metavar="SECONDS", help="where to end in it")
     add("--frames", action="store_true", help="write a video as single pictures")
     add("--smooth", type=float, default=0.0, metavar="A", help="weight of the frames before, against flicker, as 0.7")
-    add("--show", action="store_true", help="show overlays in a window; q ends")
+    add("--show", action="store_true", help="show overlays in a window; a key goes on to the next picture, q ends")
     add("--quiet", action="store_true", help="print errors only")
 
 

@@ -11,6 +11,7 @@ from utils.drawing import draw_legend
 from utils.visualize import class_shares, colorize, overlay
 
 PICTURES = ("color", "overlay", "side")
+LEAST = 0.0005  # share of the image from which on a class is named: below, it would read 0.0 %
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,6 @@ class Painter:
 
     def _entries(self, labels: np.ndarray) -> list[tuple[str, tuple[int, int, int]]]:
         """Lines of the legend, in the order of the classes, so that they stay in place from frame to frame."""
-        shares = self.shares(labels)
-        present = [(name, color) for name, color in zip(self.classes.names, self.classes.colors, strict=True)]
-        return [(f"{name} {100 * shares[name]:.1f} %", color) for name, color in present if name in shares]
+        shares = {name: share for name, share in self.shares(labels).items() if share >= LEAST}
+        every = zip(self.classes.names, self.classes.colors, strict=True)
+        return [(f"{name} {100 * shares[name]:.1f} %", color) for name, color in every if name in shares]
