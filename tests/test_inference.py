@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from dataset.labels import cityscapes_classes
+from utils.inputs import Source
 from utils.outputs import Outputs
 from utils.painter import Painter
 from utils.predictor import Predictor
@@ -164,6 +165,22 @@ def test_smoothed_pictures_of_a_video_are_the_same_after_going_on(infer, video, 
     path.unlink()
     infer(video, *given)
     assert path.read_bytes() == before
+
+
+def test_frames_of_a_video_beside_a_picture_of_nearly_its_name(infer, video, tmp_path):
+    put(tmp_path / "out" / "v_pred.png")
+    video.rename(tmp_path / "out" / "v.mp4")
+    assert infer(tmp_path / "out", "--frames", "--save", "pred", "--every", 5).code == 0
+    assert len(names(tmp_path / "out" / "v_frames")) == 2
+
+
+def test_a_live_source_ends_with_ctrl_c_and_is_whole(infer, video, tmp_path, monkeypatch):
+    monkeypatch.setattr("inference.find_sources", lambda text, *, recursive: [Source(video, "live", "camera_0")])
+    interrupt(monkeypatch, Painter, "paint", call=4)
+    result = infer("0")
+    assert (result.code, result.err) == (0, "") and "1 of 1 inputs done" in result.out
+    assert names(tmp_path / "out") == ["camera_0_overlay.mp4"]
+    assert len(list(VideoReader(tmp_path / "out" / "camera_0_overlay.mp4"))) == 4
 
 
 def test_index_pictures_of_a_video_need_frames(infer, video):

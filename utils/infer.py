@@ -89,10 +89,12 @@ class Inference:
         inputs = {source.place.absolute() for source in sources if isinstance(source.place, Path)}
         todo = []
         for source in sources:
-            whole_video = source.kind != "image" and not self.outputs.frames
-            files = (self.outputs.of_video if whole_video else self.outputs.of_image)(source.name)
+            if source.kind != "image" and self.outputs.frames:
+                todo.append(source)  # frame by frame, when it is read
+                continue
+            files = (self.outputs.of_image if source.kind == "image" else self.outputs.of_video)(source.name)
             check_apart(inputs, files)
-            if (source.kind == "image" or whole_video) and self.outputs.done(files):
+            if self.outputs.done(files):
                 self.kept += 1
             else:
                 todo.append(source)
@@ -134,7 +136,7 @@ class Inference:
         write = self._write_frames if self.outputs.frames else self._write_video
         before = self.pictures
         how = write(source, reader)
-        cut = self._ended()
+        cut = self._ended() and source.kind == "video"  # of a live one that is the end
         self.done += not cut
         short = "; it ends before its stated length: cut short or damaged" if reader.short and not cut else ""
         self.log.info(f"{source}: {self.pictures - before} frames at {reader.fps:g} frames/s{how}{short}")
