@@ -1,6 +1,7 @@
 """An exported network in ONNX Runtime, to be used as one of PyTorch."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -61,7 +62,7 @@ class OnnxSegmenter:
         """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8, of any size."""
         size = image.shape[-2:]
         if self.gives_scores:
-            return label_map(self.scores(image), size)
+            return self.labels(self.scores(image), size)
         labels = self._run(image)
         return labels if labels.shape[-2:] == size else resize_target(labels, size)
 
@@ -74,6 +75,10 @@ class OnnxSegmenter:
         if not self.gives_scores:
             raise ValueError(f"{self.description.source} gives label maps only; export it with --output logits")
         return self._run(image).float()
+
+    def labels(self, scores: Tensor, size: Sequence[int]) -> Tensor:
+        """Return the label maps (B, H, W) uint8, `size` being (H, W), of what `scores` gave."""
+        return label_map(scores, size)
 
     def _run(self, image: Tensor) -> Tensor:
         image = image.cpu()

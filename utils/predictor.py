@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from dataset.images import to_rgb
-from utils.labelmap import label_map
 from utils.media import read_image
 from utils.pipeline import prefetch
 from utils.segmenter import open_segmenter
@@ -125,7 +124,7 @@ class Predictor:
                     torch.cuda.synchronize(result.device)
             with self.watch.measuring("label map"):
                 if self.segment.gives_scores:
-                    result = label_map(smoother(result), pixels.shape[-2:])
+                    result = self.segment.labels(smoother(result), pixels.shape[-2:])
                 return list(result.cpu().numpy())
         except torch.cuda.OutOfMemoryError:
             height, width = pixels.shape[-2:]

@@ -28,6 +28,9 @@ class Segments(Protocol):
     def scores(self, image: Tensor) -> Tensor:
         """Return the logits (B, C, h, w) at the size the network has them in, for an ICNet 1/4 of the image's."""
 
+    def labels(self, scores: Tensor, size: Sequence[int]) -> Tensor:
+        """Return the label maps (B, H, W) uint8, `size` being (H, W), of what `scores` gave."""
+
 
 class Segmenter:
     """A network of PyTorch that segments images.
@@ -68,7 +71,11 @@ class Segmenter:
         Returns:
             (B, H, W) uint8 class indices, on the segmenter's device.
         """
-        return label_map(self.scores(image), image.shape[-2:])
+        return self.labels(self.scores(image), image.shape[-2:])
+
+    def labels(self, scores: Tensor, size: Sequence[int]) -> Tensor:
+        """Return the label maps (B, H, W) uint8, `size` being (H, W), of what `scores` gave."""
+        return label_map(scores, size)
 
     @torch.inference_mode()
     def scores(self, image: Tensor) -> Tensor:
