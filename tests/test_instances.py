@@ -15,7 +15,9 @@ CAR, ROAD = 13, 0
 
 @pytest.fixture
 def data(cityscapes_data):
-    return SegmentationDataset(find_cityscapes(cityscapes_data, "val"), cityscapes_classes(), cityscapes_train_ids())
+    return SegmentationDataset(
+        find_cityscapes(cityscapes_data, "val").complete(), cityscapes_classes(), cityscapes_train_ids()
+    )
 
 
 def put(data, values):
@@ -60,7 +62,7 @@ def test_instances_are_looked_at_before(data):
 
 
 def test_instances_of_some_images_only(cityscapes_data):
-    samples = find_cityscapes(cityscapes_data, "train")
+    samples = find_cityscapes(cityscapes_data, "train").complete()
     data = SegmentationDataset(samples, cityscapes_classes(), cityscapes_train_ids())
     put(data, np.zeros((32, 64)))
     with pytest.raises(ValueError, match="2 of 3 label files have no"):

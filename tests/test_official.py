@@ -49,7 +49,7 @@ def write_set(root: Path, rng: np.random.Generator, values: list[int]) -> Segmen
         image = root / "leftImg8bit" / "val" / "somewhere" / f"{name}_leftImg8bit.png"
         image.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", SHAPE[::-1]).save(image)
-    return SegmentationDataset(find_cityscapes(root, "val"), cityscapes_classes(), cityscapes_train_ids())
+    return SegmentationDataset(find_cityscapes(root, "val").complete(), cityscapes_classes(), cityscapes_train_ids())
 
 
 def random_prediction(rng: np.random.Generator, target: np.ndarray) -> np.ndarray:

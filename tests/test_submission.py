@@ -18,7 +18,9 @@ NAME = "berlin_000000_000019_pred.png"
 
 @pytest.fixture
 def data(cityscapes_data):
-    return SegmentationDataset(find_cityscapes(cityscapes_data, "test"), cityscapes_classes(), cityscapes_train_ids())
+    return SegmentationDataset(
+        find_cityscapes(cityscapes_data, "test").complete(), cityscapes_classes(), cityscapes_train_ids()
+    )
 
 
 @pytest.fixture
@@ -78,6 +80,6 @@ def test_only_data_in_the_layout_of_cityscapes(data, tmp_path):
     with pytest.raises(ValueError, match="layout of Cityscapes"):
         Submission(tmp_path, SegmentationDataset(data.samples, CLASSES, data.train_ids))
     data.samples[0].image.rename(data.samples[0].image.with_name("berlin_1_leftImg8bit.png"))
-    renamed = find_cityscapes(data.samples[0].image.parents[3], "test")
+    renamed = find_cityscapes(data.samples[0].image.parents[3], "test").complete()
     with pytest.raises(ValueError, match=r"berlin_1_leftImg8bit\.png"):
         Submission(tmp_path, SegmentationDataset(renamed, data.classes, data.train_ids))
