@@ -10,7 +10,7 @@ import torch
 
 from tests.conftest import CLASSES
 from utils import program
-from utils.checkpoint import Checkpoint, read_checkpoint
+from utils.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from utils.onnx_export import compare, export_onnx
 from utils.onnx_segmenter import METADATA
 from utils.segmenter import build_segmenter, open_segmenter
@@ -119,3 +119,17 @@ def test_script(checkpoint_path, tmp_path, monkeypatch, capsys):
     assert code == 0 and "3 classes" in printed.out and "differ by 2.0e-06" in printed.out
     code, printed = run("--ckpt", checkpoint_path, "--target", tmp_path / "net.bin")
     assert code == 2 and "must end in .onnx" in printed.err
+
+
+def test_evaluation_and_inference_take_the_file(trained, logits_file, folder_data, tmp_path, run_script):
+    save_checkpoint(tmp_path / "trained.pth", trained)
+    figures = []
+    for path in (logits_file, tmp_path / "trained.pth"):
+        result = run_script("evaluate", "--config", folder_data.config, f"test.ckpt_path={path}")
+        assert result.code == 0, result.err
+        figures.append(json.loads((folder_data.ckpt_dir / "evaluate_output" / "metrics.json").read_text()))
+    assert figures[0]["miou"] == pytest.approx(figures[1]["miou"], abs=0.01)
+    picture = folder_data.root / "val" / "0.png"
+    result = run_script("inference", "--input", picture, "--output", tmp_path / "out", f"test.ckpt_path={logits_file}")
+    assert result.code == 0, result.err
+    assert (tmp_path / "out" / "0_pred.png").exists() and (tmp_path / "out" / "0_overlay.png").exists()
