@@ -1,0 +1,94 @@
+"""What the documents say of the network and of the files beside them, held to both."""
+
+import re
+from collections import defaultdict
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+import models.layers
+from models import ICNet
+
+ROOT = Path(__file__).parent.parent
+FIGURE = ElementTree.parse(ROOT / "docs" / "icnet.svg")
+DOCUMENTS = [path for pattern in ("*.md", "*/*.md") for path in sorted(ROOT.glob(pattern))]
+
+
+@pytest.fixture(scope="module")
+def network() -> ICNet:
+    with torch.device("meta"):
+        return ICNet(num_classes=19, backbone="resnet50")
+
+
+@pytest.fixture(scope="module")
+def shapes(network: ICNet) -> dict[str, str]:
+    """Run a 2048x1024 image through the network, in training and in evaluation; return the shape of every tensor.
+
+    By the name of the module that it comes out of, or `in:` and the name of that which it goes into, and the number of
+    the call: sub2 is the first through the backbone, sub4 the second.
+    """
+    found, calls = {}, defaultdict(int)
+
+    def note(name: str, taken: tuple, given: object) -> None:
+        call, calls[name] = calls[name], calls[name] + 1
+        given = given[0] if isinstance(given, tuple) else given
+        found[f"in:{name}:{call}"], found[f"{name}:{call}"] = _text(taken[0]), _text(given)
+
+    hooks = [
+        module.register_forward_hook(lambda _, taken, given, name=name: note(name, taken, given))
+        for name, module in network.named_modules()
+        if name
+    ]
+    image = torch.empty(1, 3, 1024, 2048, device="meta")
+    outputs = network.train()(image)
+    for hook in hooks:
+        hook.remove()
+    found |= {f"training:{name}": _text(logits) for name, logits in outputs.items()}
+    return found | {"image": _text(image), "evaluation:out": _text(network.eval()(image)["out"])}
+
+
+def test_every_arrow_of_the_figure_has_the_shape_that_the_network_gives(shapes: dict[str, str]):
+    drawn = [(text.get("data-shape"), text.text) for text in FIGURE.iter() if text.get("data-shape")]
+    arrows = [path for path in FIGURE.iter() if path.get("class", "").startswith("arrow")]
+    assert len(drawn) == len(arrows) > 20
+    assert drawn == [(key, shapes[key]) for key, _ in drawn]
+
+
+def test_every_box_of_the_figure_is_named_as_in_the_code(network: ICNet):
+    boxes = [(box.get("data-box"), box.find("{*}text").text) for box in FIGURE.iter() if box.get("data-box")]
+    assert {key.split(".")[0] for key, _ in boxes} >= {
+        name for name, module in network.named_children() if _any(module)
+    }
+    for key, name in boxes:
+        if hasattr(models.layers, key):
+            assert name == key
+        else:
+            parts = [(part.rpartition(".")[2], type(network.get_submodule(part)).__name__) for part in key.split()]
+            assert name in parts[0] or name == " … ".join(attribute for attribute, _ in parts)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_within_the_project_lead_somewhere(document: Path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, heading = target.partition("#")
+        path = document.parent / name if name else document
+        assert path.exists(), target
+        assert not heading or heading in _anchors(path), target
+
+
+def _text(tensor: torch.Tensor) -> str:
+    return "×".join(map(str, tensor.shape[1:]))
+
+
+def _any(module: torch.nn.Module) -> bool:
+    return not isinstance(module, torch.nn.Identity)
+
+
+def _anchors(path: Path) -> set[str]:
+    """Return what the headings of a document are linked by, as GitHub makes it of them."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
