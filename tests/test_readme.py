@@ -65,8 +65,8 @@ def test_every_box_of_the_figure_is_named_as_in_the_code(network: ICNet):
         if hasattr(models.layers, key):
             assert name == key
         else:
-            parts = [(part.rpartition(".")[2], type(network.get_submodule(part)).__name__) for part in key.split()]
-            assert name in parts[0] or name == " … ".join(attribute for attribute, _ in parts)
+            attributes = " … ".join(part.rpartition(".")[2] for part in key.split())
+            assert name in (attributes, type(network.get_submodule(key.split()[0])).__name__)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -81,11 +81,7 @@ def test_links_within_the_project_lead_somewhere(document: Path):
 
 
 def _text(tensor: torch.Tensor) -> str:
-    return "×".join(map(str, tensor.shape[1:]))
-
-
-def _any(module: torch.nn.Module) -> bool:
-    return not isinstance(module, torch.nn.Identity)
+    return "\N{MULTIPLICATION SIGN}".join(map(str, tensor.shape[1:]))
 
 
 def _anchors(path: Path) -> set[str]:
