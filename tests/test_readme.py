@@ -3,13 +3,19 @@
 import re
 from collections import defaultdict
 from pathlib import Path
+from textwrap import indent
 from xml.etree import ElementTree
 
 import pytest
 import torch
 
+import models.icnet
 import models.layers
+import models.resnet
+import utils.data
+from dataset.pairs import Sample
 from models import ICNet
+from utils.config import DatasetConfig
 
 ROOT = Path(__file__).parent.parent
 FIGURE = ElementTree.parse(ROOT / "docs" / "icnet.svg")
@@ -87,3 +93,31 @@ def _anchors(path: Path) -> set[str]:
     """Return what the headings of a document are linked by, as GitHub makes it of them."""
     headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_code_that_adds_a_dataset_and_a_backbone_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    dataset, branch, resnet, mobilenet = _python_blocks(ROOT / "docs" / "extending.md")
+    (tmp_path / "val.txt").write_text("images/0.jpg masks/0.png\n", encoding="utf-8")
+    scope = {}
+    exec(dataset, scope)
+    body = f"def find_pairs(config, split):\n{indent(branch, '    ')}"
+    exec(body, scope | vars(utils.data), extended := {})
+    config = DatasetConfig(root=str(tmp_path), classes=("road", "building", "car"))
+    object.__setattr__(config, "name", "listed")
+    pairs, classes, train_ids = extended["find_pairs"](config, "val")
+    assert pairs.complete() == [Sample(tmp_path / "images/0.jpg", tmp_path / "masks/0.png")]
+    assert len(classes) == 3 and train_ids[[7, 11, 26, 0]].tolist() == [0, 1, 2, 255]
+
+    monkeypatch.setattr(models.resnet, "_LAYERS", dict(models.resnet._LAYERS))
+    exec(resnet, vars(models.resnet))
+    exec(mobilenet, scope)
+    backbone = scope["DilatedMobileNetV2"]()
+    x = backbone.shallow(torch.zeros(1, 3, 70, 97))
+    assert x.shape == (1, backbone.shallow_channels, backbone.shallow_side(70), backbone.shallow_side(97))
+    assert backbone.deep(x).shape == (1, backbone.deep_channels, *x.shape[-2:])
+    monkeypatch.setattr(models.icnet, "DilatedResNet", lambda name: backbone)
+    assert ICNet(3, variant="psp").eval()(torch.zeros(1, 3, 70, 97))["out"].shape == (1, 3, 70, 97)
+
+
+def _python_blocks(path: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
