@@ -76,7 +76,7 @@ def test_every_box_of_the_figure_is_named_as_in_the_code(network: ICNet):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_within_the_project_lead_somewhere(document: Path):
-    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
+    for target in re.findall(r"\]\(([^)\s]+)\)", _prose(document)):
         if re.match(r"[a-z]+:", target):
             continue
         name, _, heading = target.partition("#")
@@ -89,9 +89,14 @@ def _text(tensor: torch.Tensor) -> str:
     return "\N{MULTIPLICATION SIGN}".join(map(str, tensor.shape[1:]))
 
 
+def _prose(path: Path) -> str:
+    """Return a document without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
 def _anchors(path: Path) -> set[str]:
     """Return what the headings of a document are linked by, as GitHub makes it of them."""
-    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", _prose(path), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
