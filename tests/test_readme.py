@@ -1,0 +1,128 @@
+"""What the documents say of the network and of the files beside them, held to both."""
+
+import re
+from collections import defaultdict
+from pathlib import Path
+from textwrap import indent
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+import models.icnet
+import models.layers
+import models.resnet
+import utils.data
+from dataset.pairs import Sample
+from models import ICNet
+from utils.config import DatasetConfig
+
+ROOT = Path(__file__).parent.parent
+FIGURE = ElementTree.parse(ROOT / "docs" / "icnet.svg")
+DOCUMENTS = [path for pattern in ("*.md", "*/*.md") for path in sorted(ROOT.glob(pattern))]
+
+
+@pytest.fixture(scope="module")
+def network() -> ICNet:
+    with torch.device("meta"):
+        return ICNet(num_classes=19, backbone="resnet50")
+
+
+@pytest.fixture(scope="module")
+def shapes(network: ICNet) -> dict[str, str]:
+    """Run a 2048x1024 image through the network, in training and in evaluation; return the shape of every tensor.
+
+    By the name of the module that it comes out of, or `in:` and the name of that which it goes into, and the number of
+    the call: sub2 is the first through the backbone, sub4 the second.
+    """
+    found, calls = {}, defaultdict(int)
+
+    def note(name: str, taken: tuple, given: object) -> None:
+        call, calls[name] = calls[name], calls[name] + 1
+        given = given[0] if isinstance(given, tuple) else given
+        found[f"in:{name}:{call}"], found[f"{name}:{call}"] = _text(taken[0]), _text(given)
+
+    hooks = [
+        module.register_forward_hook(lambda _, taken, given, name=name: note(name, taken, given))
+        for name, module in network.named_modules()
+        if name
+    ]
+    image = torch.empty(1, 3, 1024, 2048, device="meta")
+    outputs = network.train()(image)
+    for hook in hooks:
+        hook.remove()
+    found |= {f"training:{name}": _text(logits) for name, logits in outputs.items()}
+    return found | {"image": _text(image), "evaluation:out": _text(network.eval()(image)["out"])}
+
+
+def test_every_arrow_of_the_figure_has_the_shape_that_the_network_gives(shapes: dict[str, str]):
+    drawn = [(text.get("data-shape"), text.text) for text in FIGURE.iter() if text.get("data-shape")]
+    arrows = [path for path in FIGURE.iter() if path.get("class", "").startswith("arrow")]
+    assert len(drawn) == len(arrows) > 20
+    assert drawn == [(key, shapes[key]) for key, _ in drawn]
+
+
+def test_every_box_of_the_figure_is_named_as_in_the_code(network: ICNet):
+    boxes = [(box.get("data-box"), box.find("{*}text").text) for box in FIGURE.iter() if box.get("data-box")]
+    parts = {name for name, module in network.named_children() if not isinstance(module, torch.nn.Identity)}
+    assert {key.split(".")[0] for key, _ in boxes} >= parts
+    for key, name in boxes:
+        if hasattr(models.layers, key):
+            assert name == key
+        else:
+            attributes = " … ".join(part.rpartition(".")[2] for part in key.split())
+            assert name in (attributes, type(network.get_submodule(key.split()[0])).__name__)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_within_the_project_lead_somewhere(document: Path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", _prose(document)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, heading = target.partition("#")
+        path = document.parent / name if name else document
+        assert path.exists(), target
+        assert not heading or heading in _anchors(path), target
+
+
+def _text(tensor: torch.Tensor) -> str:
+    return "\N{MULTIPLICATION SIGN}".join(map(str, tensor.shape[1:]))
+
+
+def _prose(path: Path) -> str:
+    """Return a document without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def _anchors(path: Path) -> set[str]:
+    """Return what the headings of a document are linked by, as GitHub makes it of them."""
+    headings = re.findall(r"^#+ (.+)$", _prose(path), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_code_that_adds_a_dataset_and_a_backbone_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    dataset, branch, resnet, mobilenet = _python_blocks(ROOT / "docs" / "extending.md")
+    (tmp_path / "val.txt").write_text("images/0.jpg masks/0.png\n", encoding="utf-8")
+    scope = {}
+    exec(dataset, scope)
+    body = f"def find_pairs(config, split):\n{indent(branch, '    ')}"
+    exec(body, scope | vars(utils.data), extended := {})
+    config = DatasetConfig(root=str(tmp_path), classes=("road", "building", "car"))
+    object.__setattr__(config, "name", "listed")
+    pairs, classes, train_ids = extended["find_pairs"](config, "val")
+    assert pairs.complete() == [Sample(tmp_path / "images/0.jpg", tmp_path / "masks/0.png")]
+    assert len(classes) == 3 and train_ids[[7, 11, 26, 0]].tolist() == [0, 1, 2, 255]
+
+    monkeypatch.setattr(models.resnet, "_LAYERS", dict(models.resnet._LAYERS))
+    exec(resnet, vars(models.resnet))
+    exec(mobilenet, scope)
+    backbone = scope["DilatedMobileNetV2"]()
+    x = backbone.shallow(torch.zeros(1, 3, 70, 97))
+    assert x.shape == (1, backbone.shallow_channels, backbone.shallow_side(70), backbone.shallow_side(97))
+    assert backbone.deep(x).shape == (1, backbone.deep_channels, *x.shape[-2:])
+    monkeypatch.setattr(models.icnet, "DilatedResNet", lambda name: backbone)
+    assert ICNet(3, variant="psp").eval()(torch.zeros(1, 3, 70, 97))["out"].shape == (1, 3, 70, 97)
+
+
+def _python_blocks(path: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
