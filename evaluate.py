@@ -11,10 +11,10 @@ from utils.checkpoint import Checkpoint, find_checkpoint
 from utils.cli import DEFAULT_CONFIG, parse_arguments
 from utils.config import Config, data_of, load_config, run_name
 from utils.data import build_dataset, check_classes
-from utils.evaluation import measure
+from utils.evaluation.measuring import measure
+from utils.evaluation.report import versions
+from utils.evaluation.results import Results
 from utils.logger import open_log
-from utils.report import versions
-from utils.results import Results
 from utils.tta import open_network
 
 PARTS = {"sub4": 1, "sub4 + sub2": 2}  # of the cascade: how many of its branches

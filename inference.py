@@ -8,15 +8,15 @@ from utils.checkpoint import find_checkpoint
 from utils.cli import DEFAULT_CONFIG, parse_arguments
 from utils.config import load_config, run_name
 from utils.files import check_folder
-from utils.infer import Inference
-from utils.inputs import find_sources
+from utils.inference.inputs import find_sources
+from utils.inference.outputs import Outputs
+from utils.inference.painter import Painter
+from utils.inference.run import Inference
+from utils.inference.window import Window
 from utils.logger import open_log
-from utils.outputs import Outputs
-from utils.painter import Painter
 from utils.predictor import Predictor
 from utils.smoothing import Smoother
 from utils.video import Span
-from utils.window import Window
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

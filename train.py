@@ -14,12 +14,12 @@ from utils.cli import DEFAULT_CONFIG, parse_arguments
 from utils.config import Config, load_config, run_name
 from utils.data import build_dataset, build_transform, eval_loader, train_loader
 from utils.files import check_folder
-from utils.finetune import freeze, load_pretrained
 from utils.loss import build_loss
 from utils.optim import build_optimizer, build_scheduler
-from utils.records import Records
-from utils.run_state import check_resumable
-from utils.trainer import Trainer
+from utils.training.finetune import freeze, load_pretrained
+from utils.training.records import Records
+from utils.training.run_state import check_resumable
+from utils.training.trainer import Trainer
 from utils.weights import load_backbone
 from utils.zoo import find_weights
 

@@ -147,7 +147,7 @@ def test_a_disk_that_is_full_is_said(run_script, folder_data, checkpoint_path, m
     def full(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("utils.results.save_labels", full)
+    monkeypatch.setattr("utils.evaluation.results.save_labels", full)
     result = run_script("evaluate", "--config", folder_data.config, f"test.ckpt_path={checkpoint_path}")
     assert result.code == 2 and "No space left" in result.err
     assert not (folder_data.ckpt_dir / "evaluate_output" / "metrics.json").exists()

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from dataset.labels import cityscapes_classes
-from utils.inputs import Source
-from utils.outputs import Outputs
-from utils.painter import Painter
+from utils.inference.inputs import Source
+from utils.inference.outputs import Outputs
+from utils.inference.painter import Painter
 from utils.predictor import Predictor
 from utils.video import VideoReader, writing_video
 

@@ -9,8 +9,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from utils import runtime
-from utils.finetune import train_mode
 from utils.metrics import ConfusionMatrix
+from utils.training.finetune import train_mode
 
 
 def train_one_epoch(

@@ -12,12 +12,12 @@ from dataset.labels import cityscapes_classes, cityscapes_train_ids
 from dataset.segmentation import Sample, SegmentationDataset
 from dataset.streets import render
 from tools.benchmarking.contenders import Setting
+from tools.benchmarking.timing import time_in_turns
 from utils.config import AugmentConfig, ModelConfig
 from utils.data import build_transform
 from utils.labelmap import label_map
 from utils.media import read_image
 from utils.segmenter import build_segmenter
-from utils.speed import time_in_turns
 from utils.visualize import colorize, overlay, save_image
 
 

@@ -9,14 +9,14 @@ import numpy as np
 
 from dataset.images import open_rgb
 from dataset.segmentation import SegmentationDataset
-from utils.evaluation import Output
+from utils.evaluation.instances import InstanceScores, has_instances
+from utils.evaluation.measuring import Output
+from utils.evaluation.report import branch_table, format_table, write_confusion, write_worst
+from utils.evaluation.submission import ARCHIVE, Submission
 from utils.files import check_folder, write_json
-from utils.instances import InstanceScores, has_instances
 from utils.media import output_names
 from utils.metrics import ConfusionMatrix, category_summary
-from utils.report import branch_table, format_table, write_confusion, write_worst
 from utils.segmenter import Segments
-from utils.submission import ARCHIVE, Submission
 from utils.timing import speed_lines
 from utils.visualize import overlay, save_image, save_labels
 

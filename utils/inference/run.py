@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from utils.inputs import Source
+from utils.inference.inputs import Source
+from utils.inference.outputs import Outputs, check_apart
+from utils.inference.window import Window
 from utils.logger import progress
 from utils.media import read_image
-from utils.outputs import Outputs, check_apart
 from utils.predictor import Predictor
 from utils.program import Interruption
 from utils.video import Span, VideoReader
-from utils.window import Window
 
 
 @dataclass(kw_only=True)

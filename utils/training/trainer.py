@@ -14,17 +14,17 @@ from tqdm import tqdm
 
 from utils import runtime
 from utils.checkpoint import Checkpoint, save_checkpoint
-from utils.divergence import explain_divergence
 from utils.engine import evaluate, train_one_epoch
+from utils.evaluation.report import format_table
 from utils.logger import progress
-from utils.meter import LossMeter
 from utils.metrics import ConfusionMatrix
 from utils.optim import running_mean
 from utils.program import Interruption, catching_signals
-from utils.records import Records, epoch_line
-from utils.report import format_table
-from utils.run_state import RunState
 from utils.segmenter import Segmenter
+from utils.training.divergence import explain_divergence
+from utils.training.meter import LossMeter
+from utils.training.records import Records, epoch_line
+from utils.training.run_state import RunState
 
 
 @dataclass(kw_only=True)
