@@ -13,9 +13,7 @@ from dataset.labels import ClassTable, cityscapes_classes, class_table
 from dataset.transforms import IMAGENET_MEAN, IMAGENET_STD
 from models import BACKBONES, ICNet
 from utils.files import replacing
-from utils.layout import Layout
-from utils.mmseg import MMSEG
-from utils.published import PUBLISHED
+from utils.layouts import MMSEG, PUBLISHED, Layout
 from utils.weights import inner_state, load_state, plain_state, read_weights
 from utils.zoo import find_weights
 
