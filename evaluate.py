@@ -12,8 +12,7 @@ from utils.cli import DEFAULT_CONFIG, parse_arguments
 from utils.config import Config, data_of, load_config, run_name
 from utils.data import build_dataset, check_classes
 from utils.evaluation.measuring import measure
-from utils.evaluation.report import versions
-from utils.evaluation.results import Results
+from utils.evaluation.results import Results, versions
 from utils.logger import open_log
 from utils.tta import open_network
 

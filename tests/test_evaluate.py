@@ -13,8 +13,8 @@ from dataset.labels import cityscapes_classes
 from models import ICNet
 from tests.test_distributed import REPOSITORY, TORCHRUN
 from utils.checkpoint import Checkpoint, save_checkpoint
+from utils.evaluation.measuring import Meter, Timed, warm_up
 from utils.segmenter import open_segmenter
-from utils.timing import Meter, Timed, warm_up
 
 
 def save(path, values):

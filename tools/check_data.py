@@ -20,10 +20,9 @@ from utils import program
 from utils.cli import DEFAULT_CONFIG, parse_arguments
 from utils.config import Config, load_config
 from utils.data import build_transform, find_pairs
-from utils.drawing import grid
 from utils.files import check_folder
 from utils.loss import balanced_weights
-from utils.visualize import colorize, save_image
+from utils.visualize import colorize, grid, save_image
 
 SHEET_SAMPLES = 12
 

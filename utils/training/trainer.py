@@ -15,12 +15,12 @@ from tqdm import tqdm
 from utils import runtime
 from utils.checkpoint import Checkpoint, save_checkpoint
 from utils.engine import evaluate, train_one_epoch
-from utils.evaluation.report import format_table
 from utils.logger import progress
 from utils.metrics import ConfusionMatrix
 from utils.optim import running_mean
 from utils.program import Interruption, catching_signals
 from utils.segmenter import Segmenter
+from utils.tables import format_table
 from utils.training.divergence import explain_divergence
 from utils.training.meter import LossMeter
 from utils.training.records import Records, epoch_line
