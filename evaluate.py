@@ -7,13 +7,14 @@ import torch
 
 from dataset.segmentation import SegmentationDataset
 from utils import program, runtime
-from utils.checkpoint import Checkpoint, find_checkpoint
+from utils.checkpoint import Checkpoint
 from utils.cli import DEFAULT_CONFIG, parse_arguments
-from utils.config import Config, data_of, load_config, run_name
+from utils.config import Config, data_of, load_config
 from utils.data import build_dataset, check_classes
 from utils.evaluation.measuring import measure
 from utils.evaluation.results import Results, versions
 from utils.logger import open_log
+from utils.run_folder import find_checkpoint, run_name
 from utils.tta import open_network
 
 PARTS = {"sub4": 1, "sub4 + sub2": 2}  # of the cascade: how many of its branches

@@ -4,9 +4,8 @@ import argparse
 from pathlib import Path
 
 from utils import program, runtime
-from utils.checkpoint import find_checkpoint
 from utils.cli import DEFAULT_CONFIG, parse_arguments
-from utils.config import load_config, run_name
+from utils.config import load_config
 from utils.files import check_folder
 from utils.inference.inputs import find_sources
 from utils.inference.outputs import Outputs
@@ -15,6 +14,7 @@ from utils.inference.run import Inference
 from utils.inference.window import Window
 from utils.logger import open_log
 from utils.predictor import Predictor
+from utils.run_folder import find_checkpoint, run_name
 from utils.smoothing import Smoother
 from utils.video import Span
 

@@ -9,13 +9,14 @@ from torch.utils.data import DataLoader
 from dataset.transforms import Normalize
 from models import ICNet
 from utils import program, runtime
-from utils.checkpoint import Checkpoint, find_last, read_checkpoint
+from utils.checkpoint import Checkpoint, read_checkpoint
 from utils.cli import DEFAULT_CONFIG, parse_arguments
-from utils.config import Config, load_config, run_name
+from utils.config import Config, load_config
 from utils.data import build_dataset, build_transform, eval_loader, train_loader
 from utils.files import check_folder
 from utils.loss import build_loss
 from utils.optim import build_optimizer, build_scheduler
+from utils.run_folder import find_last, run_name
 from utils.training.finetune import freeze, load_pretrained
 from utils.training.records import Records
 from utils.training.run_state import check_resumable
