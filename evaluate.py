@@ -33,7 +33,7 @@ def main() -> None:
         if args.config is None and network.config:
             config = load_config(data_of(network.config), args.overrides, name=str(path))
         data = open_data(config, network)
-        submission = config.test.submission and Path(config.test.submission)
+        submission = None if config.test.submission is None else Path(config.test.submission)
         folder = Path(config.train.ckpt_dir) / "evaluate_output"
         results = Results(folder, data, save=config.test.save, submission=submission)
         log = open_log(quiet=runtime.rank() > 0)

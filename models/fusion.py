@@ -55,6 +55,7 @@ class CascadeFeatureFusion(nn.Module):
     def _at(self, size: Sequence[int], low: Tensor) -> Tensor:
         """Bring the low branch to the size and channels of the fusion."""
         conv, norm = self.conv_low
+        assert isinstance(conv, nn.Conv2d), conv
         # differs from the published code in the order of resizing and mixing channels, not in what comes out
         if self.resize_last:
             low = dilated_conv_of_resized(low, conv.weight, size, bias=conv.bias, align_corners=self.align_corners)

@@ -70,21 +70,24 @@ class ICNet(nn.Module):
         _check("sub4_input", sub4_input, SUB4_INPUTS)
         self.structure = {"variant": variant, "ppm": ppm, "sub4_input": sub4_input, "dropout": dropout}
         self.num_classes = num_classes
-        self.align_corners = variant == "published"
+        psp = variant == "psp"
+        self.align_corners = not psp
         self.backbone = DilatedResNet(backbone)
         self.pyramid_pooling, deep = self._pyramid_pooling(ppm)
         self.sub1 = Sub1()
         shallow = self.backbone.shallow_channels
-        head, fusion = partial(Classifier, dropout=dropout), {}
-        self.conv_sub2, self.conv_sub4 = nn.Identity(), nn.Identity()
-        if variant == "psp":
-            head, fusion = partial(conv_head, dropout=dropout), {"rectified": True, "align_corners": False}
+        self.conv_sub2: nn.Module = nn.Identity()
+        self.conv_sub4: nn.Module = nn.Identity()
+        if psp:
             self.conv_sub2 = ConvBNReLU(shallow, shallow // 2, kernel_size=1)
             self.conv_sub4 = ConvBNReLU(deep, shallow // 2, kernel_size=1)
             shallow = deep = shallow // 2
-        fusion |= {"num_classes": num_classes, "head": head}
-        self.cff_24 = CascadeFeatureFusion(deep, shallow, 128, **fusion)
-        self.cff_12 = CascadeFeatureFusion(128, self.sub1.out_channels, 128, **fusion)
+        head = partial(conv_head if psp else Classifier, dropout=dropout)
+        fusion = partial(
+            CascadeFeatureFusion, num_classes=num_classes, head=head, rectified=psp, align_corners=self.align_corners
+        )
+        self.cff_24 = fusion(deep, shallow, 128)
+        self.cff_12 = fusion(128, self.sub1.out_channels, 128)
         self.classifier = head(128, num_classes)
 
     def _pyramid_pooling(self, kind: str) -> tuple[nn.Module, int]:
@@ -148,6 +151,7 @@ class ICNet(nn.Module):
 
     def _sub4(self, image: Tensor, sub2: Tensor | None) -> Tensor:
         if self.structure["sub4_input"] == "sub2":
+            assert sub2 is not None, "sub4 goes on from sub2"
             shallow = self._shrink(sub2, 2)
         else:
             shallow = self.backbone.shallow(self._shrink(image, 4))

@@ -45,8 +45,9 @@ def main() -> None:
     if "predict" in args.what:
         with TemporaryDirectory() as folder:
             if "onnx" in args.only:
-                setting = replace(setting, onnx=f"{folder}/network.onnx")
-                export_onnx(setting.checkpoint(), setting.onnx)
+                file = f"{folder}/network.onnx"
+                export_onnx(setting.checkpoint(), file)
+                setting = replace(setting, onnx=file)
             results["predict"] = time_predictions(setting, args.only, args.repeats)
     if "stages" in args.what:
         results["stages"] = show(time_stages(setting, repeats=args.repeats), "stage, one image")

@@ -145,7 +145,7 @@ def _from_own(content: Mapping[str, Any]) -> Checkpoint:
         classes=class_table(content["classes"], content["colors"]),
         mean=tuple(content["mean"]),
         std=tuple(content["std"]),
-        config=content["config"],
+        config=dict(content["config"]),
         epoch=content["epoch"],
         iteration=content["iteration"],
         metrics=content["metrics"],

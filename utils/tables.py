@@ -23,11 +23,11 @@ _TITLES = {
 
 def format_table(summary: dict[str, Any]) -> str:
     """Write the figures of `ConfusionMatrix.summary`, and those of categories and instances, if any, as tables."""
-    keys = ("iou", "precision", "recall", "share", "iiou")
-    lines = _table("class", {key: summary[f"class_{key}"] for key in keys if f"class_{key}" in summary})
+    columns = ("iou", "precision", "recall", "share", "iiou")
+    lines = _table("class", {key: summary[f"class_{key}"] for key in columns if f"class_{key}" in summary})
     if "category_iou" in summary:
-        keys = [key for key in ("iou", "iiou") if f"category_{key}" in summary]
-        lines += ["", *_table("category", {key: summary[f"category_{key}"] for key in keys}), ""]
+        found = {key: summary[f"category_{key}"] for key in ("iou", "iiou") if f"category_{key}" in summary}
+        lines += ["", *_table("category", found), ""]
     absent = f", {summary['absent_classes']} absent classes left out" if summary["absent_classes"] else ""
     lines.append(f"{_means(summary, ['miou', 'pixel_accuracy'])} ({summary['images']} images{absent})")
     lines.append(_means(summary, ["mean_accuracy", "frequency_weighted_iou"]))

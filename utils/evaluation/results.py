@@ -81,8 +81,8 @@ class Results:
         if confusion.images:
             log.info(format_table(figures))
             write_confusion(self.folder, confusion.counts, self.data.classes.names)
-            worst = {"data": self.data, "segment": segment, "names": self.names}
-            write_worst(self.folder / "worst", confusion.image_iou(), **worst)
+            worst = self.folder / "worst"
+            write_worst(worst, confusion.image_iou(), data=self.data, segment=segment, names=self.names)
         log.info(speed_lines(figures["speed"]))
         if self.submission is not None:
             log.info(f"submission: {self.submission.finish()}, {len(self.data)} files, checked")
@@ -100,7 +100,8 @@ def picture_writers(kind: str, folder: Path, data: SegmentationDataset, names: S
         image = np.asarray(open_rgb(data.samples[index].image))
         save_image(folder / f"{names[index]}_overlay.png", overlay(image, labels, data.classes))
 
-    return {"none": [], "pred": [pred], "overlay": [laid_over]}[kind]
+    writers: dict[str, list[Output]] = {"none": [], "pred": [pred], "overlay": [laid_over]}
+    return writers[kind]
 
 
 def versions() -> dict[str, str]:

@@ -103,6 +103,7 @@ class Inference:
     def _read(self, sources: Sequence[Source], alone: bool) -> Iterator[tuple[Source, np.ndarray]]:
         for source in sources:
             try:
+                assert not isinstance(source.place, int), "a camera gives no image"
                 with self.predictor.watch.measuring("decode"):
                     image = read_image(source.place)
                 yield source, image

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from utils import runtime
 from utils.checkpoint import Checkpoint, save_checkpoint
+from utils.data import Loader, TrainLoader
 from utils.engine import evaluate, train_one_epoch
 from utils.logger import progress
 from utils.metrics import ConfusionMatrix
@@ -53,8 +53,8 @@ class Trainer:
     optimizer: Optimizer
     scheduler: LRScheduler
     normalize: Callable[[Tensor], Tensor]
-    train_batches: DataLoader
-    val_batches: DataLoader
+    train_batches: TrainLoader
+    val_batches: Loader
     device: torch.device
     description: Checkpoint
     records: Records
