@@ -3,12 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+from utils.cli import DEFAULT_CONFIG, parse_arguments
+
+if __name__ == "__main__":  # --help, and a mistake in the command line, need not wait seconds for torch's import
+    parse_arguments(__doc__)
+
 import torch
 
 from dataset.segmentation import SegmentationDataset
 from utils import program, runtime
 from utils.checkpoint import Checkpoint
-from utils.cli import DEFAULT_CONFIG, parse_arguments
 from utils.config import Config, data_of, load_config
 from utils.data import build_dataset, check_classes
 from utils.evaluation.measuring import measure

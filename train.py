@@ -3,13 +3,17 @@
 from logging import Logger
 from pathlib import Path
 
+from utils.cli import DEFAULT_CONFIG, parse_arguments
+
+if __name__ == "__main__":  # --help, and a mistake in the command line, need not wait seconds for torch's import
+    parse_arguments(__doc__)
+
 import torch
 
 from dataset.transforms import Normalize
 from models import ICNet
 from utils import program, runtime
 from utils.checkpoint import Checkpoint, read_checkpoint
-from utils.cli import DEFAULT_CONFIG, parse_arguments
 from utils.config import Config, load_config
 from utils.data import Loader, TrainLoader, build_dataset, build_transform, eval_loader, train_loader
 from utils.files import check_folder
