@@ -76,12 +76,10 @@ class ICNet(nn.Module):
         self.pyramid_pooling, deep = self._pyramid_pooling(ppm)
         self.sub1 = Sub1()
         shallow = self.backbone.shallow_channels
-        self.conv_sub2: nn.Module = nn.Identity()
-        self.conv_sub4: nn.Module = nn.Identity()
-        if psp:
-            self.conv_sub2 = ConvBNReLU(shallow, shallow // 2, kernel_size=1)
-            self.conv_sub4 = ConvBNReLU(deep, shallow // 2, kernel_size=1)
-            shallow = deep = shallow // 2
+        narrow = shallow // 2
+        self.conv_sub2: nn.Module = ConvBNReLU(shallow, narrow, kernel_size=1) if psp else nn.Identity()
+        self.conv_sub4: nn.Module = ConvBNReLU(deep, narrow, kernel_size=1) if psp else nn.Identity()
+        shallow, deep = (narrow, narrow) if psp else (shallow, deep)
         head = partial(conv_head if psp else Classifier, dropout=dropout)
         fusion = partial(
             CascadeFeatureFusion, num_classes=num_classes, head=head, rectified=psp, align_corners=self.align_corners
