@@ -3,18 +3,22 @@
 from pathlib import Path
 from typing import Any
 
+from utils.cli import DEFAULT_CONFIG, parse_arguments
+
+if __name__ == "__main__":  # --help, and a mistake in the command line, need not wait seconds for torch's import
+    parse_arguments(__doc__)
+
 import torch
 
 from dataset.segmentation import SegmentationDataset
 from utils import program, runtime
-from utils.checkpoint import Checkpoint, find_checkpoint
-from utils.cli import DEFAULT_CONFIG, parse_arguments
-from utils.config import Config, data_of, load_config, run_name
+from utils.checkpoint import Checkpoint
+from utils.config import Config, data_of, load_config
 from utils.data import build_dataset, check_classes
-from utils.evaluation import measure
+from utils.evaluation.measuring import measure
+from utils.evaluation.results import Results, versions
 from utils.logger import open_log
-from utils.report import versions
-from utils.results import Results
+from utils.run_folder import find_checkpoint, run_name
 from utils.tta import open_network
 
 PARTS = {"sub4": 1, "sub4 + sub2": 2}  # of the cascade: how many of its branches
@@ -33,7 +37,7 @@ def main() -> None:
         if args.config is None and network.config:
             config = load_config(data_of(network.config), args.overrides, name=str(path))
         data = open_data(config, network)
-        submission = config.test.submission and Path(config.test.submission)
+        submission = None if config.test.submission is None else Path(config.test.submission)
         folder = Path(config.train.ckpt_dir) / "evaluate_output"
         results = Results(folder, data, save=config.test.save, submission=submission)
         log = open_log(quiet=runtime.rank() > 0)

@@ -3,51 +3,25 @@
 import argparse
 from pathlib import Path
 
-from utils import program, runtime
-from utils.checkpoint import find_checkpoint
 from utils.cli import DEFAULT_CONFIG, parse_arguments
-from utils.config import load_config, run_name
+from utils.inference.options import add_arguments
+
+if __name__ == "__main__":  # --help, and a mistake in the command line, need not wait seconds for torch's import
+    parse_arguments(__doc__, add_arguments)
+
+from utils import program, runtime
+from utils.config import load_config
 from utils.files import check_folder
-from utils.infer import Inference
-from utils.inputs import find_sources
+from utils.inference.inputs import find_sources
+from utils.inference.outputs import Outputs
+from utils.inference.painter import Painter
+from utils.inference.run import Inference
+from utils.inference.window import Window
 from utils.logger import open_log
-from utils.outputs import Outputs
-from utils.painter import Painter
 from utils.predictor import Predictor
+from utils.run_folder import find_checkpoint, run_name
 from utils.smoothing import Smoother
 from utils.video import Span
-from utils.window import Window
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what only this script takes."""
-    add = parser.add_argument
-    add(
-        "--input",
-        required=True,
-        help="an image, a video, a folder, a quoted glob pattern, a text file of paths, the number of a camera, "
-        "the address of a stream, or - for an image on standard input",
-    )
-    add("--recursive", action="store_true", help="look into a folder's folders too")
-    add("--output", metavar="FOLDER", help="where to write (default: inference_output in train.ckpt_dir)")
-    add("--overwrite", action="store_true", help="segment again what has outputs already")
-    add(
-        "--save",
-        default="pred,overlay",
-        metavar="KINDS",
-        help="of pred (class indices), color, overlay, labelids (of Cityscapes), side (image beside colours); or none",
-    )
-    add("--alpha", type=float, default=0.5, help="share of the colours in an overlay (default: 0.5)")
-    add("--legend", action="store_true", help="draw names, colours and shares of the classes present")
-    add("--classes", default="", metavar="NAMES", help="show only these, as in person,car (pred and labelids: all)")
-    add("--json", action="store_true", help="write the share of each class per image or frame")
-    add("--every", type=int, default=1, metavar="N", help="take every Nth frame of a video")
-    add("--start", type=float, default=0.0, metavar="SECONDS", help="where to begin in a video")
-    add("--end", type=float, metavar="SECONDS", help="where to end in it")
-    add("--frames", action="store_true", help="write a video as single pictures")
-    add("--smooth", type=float, default=0.0, metavar="A", help="weight of the frames before, against flicker, as 0.7")
-    add("--show", action="store_true", help="show overlays in a window; a key goes on to the next picture, q ends")
-    add("--quiet", action="store_true", help="print errors only")
 
 
 def main() -> int:

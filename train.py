@@ -3,23 +3,27 @@
 from logging import Logger
 from pathlib import Path
 
+from utils.cli import DEFAULT_CONFIG, parse_arguments
+
+if __name__ == "__main__":  # --help, and a mistake in the command line, need not wait seconds for torch's import
+    parse_arguments(__doc__)
+
 import torch
-from torch.utils.data import DataLoader
 
 from dataset.transforms import Normalize
 from models import ICNet
 from utils import program, runtime
-from utils.checkpoint import Checkpoint, find_last, read_checkpoint
-from utils.cli import DEFAULT_CONFIG, parse_arguments
-from utils.config import Config, load_config, run_name
-from utils.data import build_dataset, build_transform, eval_loader, train_loader
+from utils.checkpoint import Checkpoint, read_checkpoint
+from utils.config import Config, load_config
+from utils.data import Loader, TrainLoader, build_dataset, build_transform, eval_loader, train_loader
 from utils.files import check_folder
-from utils.finetune import freeze, load_pretrained
 from utils.loss import build_loss
 from utils.optim import build_optimizer, build_scheduler
-from utils.records import Records
-from utils.run_state import check_resumable
-from utils.trainer import Trainer
+from utils.run_folder import find_last, run_name
+from utils.training.finetune import freeze, load_pretrained
+from utils.training.records import Records
+from utils.training.run_state import check_resumable
+from utils.training.trainer import Trainer
 from utils.weights import load_backbone
 from utils.zoo import find_weights
 
@@ -63,7 +67,7 @@ def build_trainer(config: Config, device: torch.device, records: Records) -> Tra
     train_batches, val_batches = build_loaders(config, device)
     classes = train_batches.dataset.classes
     network = build_network(config, num_classes=len(classes), log=records.log)
-    network.to(device, memory_format=torch.channels_last)
+    network.to(device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(network, config.optimizer)
     return Trainer(
         network=network,
@@ -121,7 +125,7 @@ def build_network(config: Config, *, num_classes: int, log: Logger) -> ICNet:
     return network
 
 
-def build_loaders(config: Config, device: torch.device) -> tuple[DataLoader, DataLoader]:
+def build_loaders(config: Config, device: torch.device) -> tuple[TrainLoader, Loader]:
     """Build the batches to train on, and those to validate on."""
     train, root = config.train, config.train.cityscapes_root
     transform = build_transform(config.model, config.augment)

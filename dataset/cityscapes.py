@@ -25,7 +25,8 @@ def find_cityscapes(root: str | Path, split: str) -> Pairs:
             f"no Cityscapes at {root}: it has no folder leftImg8bit; "
             "set train.cityscapes_root to the folder that holds leftImg8bit and gtFine"
         )
-    images, masks = {}, {}  # by split, city and frame
+    images: dict[str, Path] = {}  # by split, city and frame
+    masks: dict[str, Path] = {}
     for part in SPLITS[split]:
         images |= _find(root / "leftImg8bit" / part, _IMAGE)
         masks |= _find(root / "gtFine" / part, _MASK)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from torchvision.datasets import Cityscapes
@@ -83,6 +84,6 @@ def distinct_colors(count: int) -> tuple[tuple[int, int, int], ...]:
     return tuple(zip(values[0::3], values[1::3], values[2::3], strict=True))
 
 
-def class_table(names: Sequence[str], colors: Sequence[Sequence[int]]) -> ClassTable:
+def class_table(names: Sequence[str], colors: Sequence[Sequence[Any]]) -> ClassTable:
     """Build a table from a configuration's lists; without colours, distinct ones are chosen."""
-    return ClassTable(tuple(names), tuple(map(tuple, colors)) or distinct_colors(len(names)))
+    return ClassTable(tuple(names), tuple(tuple(color) for color in colors) or distinct_colors(len(names)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -49,7 +50,7 @@ class SegmentationDataset(Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, torch.Tensor | int]:
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         """Load sample `index`, or `(epoch, index)`.
 
         Returns:
@@ -63,7 +64,7 @@ class SegmentationDataset(Dataset):
         image, target = self.load(index)
         if self.transform is not None:
             image, target = self.transform(image, target, np.random.default_rng((self.seed, epoch, index)))
-        sample = {"index": index, "image": torch.from_numpy(np.array(image)).permute(2, 0, 1)}
+        sample: dict[str, Any] = {"index": index, "image": torch.from_numpy(np.array(image)).permute(2, 0, 1)}
         if target is not None:
             sample["target"] = torch.from_numpy(np.array(target))
         return sample
@@ -105,8 +106,8 @@ class SegmentationDataset(Dataset):
     def count_pixels(self) -> np.ndarray:
         """Count the labelled pixels of each class over all samples, (C,) int64; reads every mask."""
         masks = (self.load_target(index) for index in range(len(self)))
-        counts = sum(np.bincount(np.asarray(mask).ravel(), minlength=256) for mask in masks if mask is not None)
-        return counts[: len(self.classes)]
+        counts = (np.bincount(np.asarray(mask).ravel(), minlength=256) for mask in masks if mask is not None)
+        return sum(counts, np.zeros(256, np.int64))[: len(self.classes)]
 
     def _class_indices(self, values: np.ndarray, path: Path) -> np.ndarray:
         target = cv2.LUT(values, self.train_ids)

@@ -171,5 +171,5 @@ class Normalize:
 
     def __call__(self, image: Tensor) -> Tensor:
         """(..., 3, H, W) uint8 -> the same shape, float32."""
-        x = image.to(torch.float32, copy=True)  # changed in place: new memory of this size costs more than the arithmetic
+        x = image.to(torch.float32, copy=True)  # changed in place: new memory costs more than the arithmetic
         return x.sub_(self.mean.to(image.device)).div_(self.std.to(image.device))

@@ -2,12 +2,15 @@
 
 import copy
 from itertools import pairwise
+from typing import TypeVar
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+Network = TypeVar("Network", bound=nn.Module)
 
-def fold_batch_norms(network: nn.Module) -> nn.Module:
+
+def fold_batch_norms(network: Network) -> Network:
     """Return a copy, in evaluation mode, that gives the same output without batch norms.
 
     In evaluation a norm is a scale and a shift per channel, which the convolution before it can take over. A norm

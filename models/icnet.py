@@ -9,13 +9,13 @@ mmsegmentation: learned pyramid pooling, sub4 goes on from sub2, branches of few
 no aligned corners.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
 from functools import partial
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from models.layers import BatchNorm2d, Classifier, ConvBNReLU, conv_head, dilated_conv_of_resized, resize, shrink
+from models.fusion import CascadeFeatureFusion
+from models.layers import Classifier, ConvBNReLU, conv_head, resize, shrink
 from models.pyramid import LearnedPyramidPooling, PyramidPooling
 from models.resnet import DilatedResNet
 
@@ -31,61 +31,6 @@ class Sub1(nn.Sequential):
     def __init__(self) -> None:
         super().__init__(ConvBNReLU(3, 32, stride=2), ConvBNReLU(32, 32, stride=2), ConvBNReLU(32, 64, stride=2))
         self.out_channels = 64
-
-
-class CascadeFeatureFusion(nn.Module):
-    """Fuse a low-resolution branch into a higher one (CFF, section 3.3), with label guidance (3.4) in training.
-
-    Args:
-        low_channels, high_channels: channels of the two branches.
-        out_channels: channels of the fused features.
-        num_classes: classes of the auxiliary logits.
-        head: makes what the auxiliary logits come from, of channels and classes.
-        rectified: whether each branch goes through a ReLU before the sum, as their sum does.
-        align_corners: see `models.layers.resize`.
-    """
-
-    def __init__(
-        self,
-        low_channels: int,
-        high_channels: int,
-        out_channels: int,
-        *,
-        num_classes: int,
-        head: Callable[[int, int], nn.Module] = Classifier,
-        rectified: bool = False,
-        align_corners: bool = True,
-    ) -> None:
-        super().__init__()
-        self.conv_low = nn.Sequential(
-            nn.Conv2d(low_channels, out_channels, 3, padding=2, dilation=2, bias=False),
-            BatchNorm2d(out_channels),
-        )
-        self.conv_high = nn.Sequential(nn.Conv2d(high_channels, out_channels, 1, bias=False), BatchNorm2d(out_channels))
-        self.aux_classifier = head(out_channels, num_classes)
-        self.activation = nn.ReLU() if rectified else nn.Identity()
-        self.align_corners = align_corners
-        self.resize_last = low_channels >= 1024  # fewer do not outweigh the nine times more channels to resize
-
-    def forward(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the fused features and, in training, the auxiliary logits, both at the size of `high`."""
-        low = self._at(high.shape[-2:], low)
-        aux = self.aux_classifier(low) if self.training else None
-        return F.relu(low + self.activation(self.conv_high(high))), aux
-
-    def guide(self, low: Tensor, size: Sequence[int]) -> Tensor:
-        """Return the auxiliary logits alone, at the `size` that the higher branch would have."""
-        return self.aux_classifier(self._at(size, low))
-
-    def _at(self, size: Sequence[int], low: Tensor) -> Tensor:
-        """Bring the low branch to the size and channels of the fusion."""
-        conv, norm = self.conv_low
-        # differs from the published code in the order of resizing and mixing channels, not in what comes out
-        if self.resize_last:
-            low = dilated_conv_of_resized(low, conv.weight, size, bias=conv.bias, align_corners=self.align_corners)
-        else:
-            low = conv(resize(low, size, align_corners=self.align_corners))
-        return self.activation(norm(low))
 
 
 class ICNet(nn.Module):
@@ -125,21 +70,22 @@ class ICNet(nn.Module):
         _check("sub4_input", sub4_input, SUB4_INPUTS)
         self.structure = {"variant": variant, "ppm": ppm, "sub4_input": sub4_input, "dropout": dropout}
         self.num_classes = num_classes
-        self.align_corners = variant == "published"
+        psp = variant == "psp"
+        self.align_corners = not psp
         self.backbone = DilatedResNet(backbone)
         self.pyramid_pooling, deep = self._pyramid_pooling(ppm)
         self.sub1 = Sub1()
         shallow = self.backbone.shallow_channels
-        head, fusion = partial(Classifier, dropout=dropout), {}
-        self.conv_sub2, self.conv_sub4 = nn.Identity(), nn.Identity()
-        if variant == "psp":
-            head, fusion = partial(conv_head, dropout=dropout), {"rectified": True, "align_corners": False}
-            self.conv_sub2 = ConvBNReLU(shallow, shallow // 2, kernel_size=1)
-            self.conv_sub4 = ConvBNReLU(deep, shallow // 2, kernel_size=1)
-            shallow = deep = shallow // 2
-        fusion |= {"num_classes": num_classes, "head": head}
-        self.cff_24 = CascadeFeatureFusion(deep, shallow, 128, **fusion)
-        self.cff_12 = CascadeFeatureFusion(128, self.sub1.out_channels, 128, **fusion)
+        narrow = shallow // 2
+        self.conv_sub2: nn.Module = ConvBNReLU(shallow, narrow, kernel_size=1) if psp else nn.Identity()
+        self.conv_sub4: nn.Module = ConvBNReLU(deep, narrow, kernel_size=1) if psp else nn.Identity()
+        shallow, deep = (narrow, narrow) if psp else (shallow, deep)
+        head = partial(conv_head if psp else Classifier, dropout=dropout)
+        fusion = partial(
+            CascadeFeatureFusion, num_classes=num_classes, head=head, rectified=psp, align_corners=self.align_corners
+        )
+        self.cff_24 = fusion(deep, shallow, 128)
+        self.cff_12 = fusion(128, self.sub1.out_channels, 128)
         self.classifier = head(128, num_classes)
 
     def _pyramid_pooling(self, kind: str) -> tuple[nn.Module, int]:
@@ -203,6 +149,7 @@ class ICNet(nn.Module):
 
     def _sub4(self, image: Tensor, sub2: Tensor | None) -> Tensor:
         if self.structure["sub4_input"] == "sub2":
+            assert sub2 is not None, "sub4 goes on from sub2"
             shallow = self._shrink(sub2, 2)
         else:
             shallow = self.backbone.shallow(self._shrink(image, 4))

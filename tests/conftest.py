@@ -18,6 +18,7 @@ from dataset.labels import ClassTable
 from models import ICNet
 from utils import program
 from utils.checkpoint import Checkpoint, save_checkpoint
+from utils.video import writing_video
 
 CLASSES = ClassTable(("road", "sky", "car"), ((128, 64, 128), (70, 130, 180), (0, 0, 142)))
 
@@ -132,6 +133,36 @@ def run_script(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) ->
         return ScriptResult(code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture
+def infer(run_script, checkpoint_path, tmp_path):
+    """Give a function that runs inference into `tmp_path / "out"`."""
+
+    def run(source: object, *more: object):
+        given = [f"test.ckpt_path={checkpoint_path}", "--output", tmp_path / "out", "--input", source]
+        return run_script("inference", *given, *more)
+
+    return run
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of three pictures, one of them in a folder of its own."""
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b.jpg", "sub/a.png"):
+        _save(tmp_path / "in" / name, rng.integers(0, 256, (48, 64, 3)))
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def video(tmp_path):
+    """A video of ten frames at 5 frames/s."""
+    rng = np.random.default_rng(0)
+    with writing_video(tmp_path / "v.mp4", 5) as writer:
+        for _ in range(10):
+            writer.write(rng.integers(0, 256, (48, 64, 3)).astype(np.uint8))
+    return tmp_path / "v.mp4"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 DATA = Path(__file__).parent / "data"
 
@@ -27,6 +27,26 @@ def make_weights(seed: int = 0, kind: str = "published") -> dict[str, Tensor]:
     """Return a state dict in the "published" or the "mmseg" layout."""
     layout = json.loads((DATA / f"{kind}_layout.json").read_text())
     return {name: _fill(name, tuple(shape), seed).to(getattr(torch, kind)) for name, (shape, kind) in layout.items()}
+
+
+def training_outputs(network: nn.Module, image: Tensor) -> dict[str, Tensor]:
+    """Return what the network gives in training, its batch norms as in evaluation; it stays in that mode."""
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    return network(image)
+
+
+def assert_close(ours: Tensor, theirs: np.ndarray) -> None:
+    """Make sure that logits are within 1e-4 of the largest, and label alike where the highest is clear."""
+    expected = torch.from_numpy(theirs)
+    assert ours.shape == expected.shape
+    tolerance = 1e-4 * expected.abs().max()
+    assert (ours - expected).abs().max() < tolerance
+    best = expected.topk(2, dim=1).values
+    clear = best[:, 0] - best[:, 1] > tolerance
+    assert torch.equal(ours.argmax(1)[clear], expected.argmax(1)[clear])
 
 
 def _fill(name: str, shape: tuple[int, ...], seed: int) -> Tensor:

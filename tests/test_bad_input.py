@@ -13,7 +13,7 @@ from PIL import Image
 from dataset.labels import cityscapes_classes, class_table
 from models import ICNet
 from utils.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
-from utils.inputs import Source
+from utils.inference.inputs import Source
 
 SCRIPTS = ("train", "evaluate", "inference")
 FIGURES = ("metrics.json", "confusion.csv", "confusion.png")

@@ -7,9 +7,9 @@ import torch
 from models import ICNet
 from tools import benchmark
 from tools.benchmarking.contenders import CONTENDERS, Setting
+from tools.benchmarking.timing import count_flops, memory_of, time_in_turns
 from tools.benchmarking.yardsticks import PublishedWay
 from utils import program
-from utils.speed import count_flops, memory_of, time_in_turns
 
 TINY = Setting(backbone="resnet18", size=(64, 96), batch=2)
 

@@ -13,8 +13,8 @@ from dataset.labels import cityscapes_classes
 from models import ICNet
 from tests.test_distributed import REPOSITORY, TORCHRUN
 from utils.checkpoint import Checkpoint, save_checkpoint
+from utils.evaluation.measuring import Meter, Timed, warm_up
 from utils.segmenter import open_segmenter
-from utils.timing import Meter, Timed, warm_up
 
 
 def save(path, values):
@@ -147,7 +147,7 @@ def test_a_disk_that_is_full_is_said(run_script, folder_data, checkpoint_path, m
     def full(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("utils.results.save_labels", full)
+    monkeypatch.setattr("utils.evaluation.results.save_labels", full)
     result = run_script("evaluate", "--config", folder_data.config, f"test.ckpt_path={checkpoint_path}")
     assert result.code == 2 and "No space left" in result.err
     assert not (folder_data.ckpt_dir / "evaluate_output" / "metrics.json").exists()

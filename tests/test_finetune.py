@@ -7,7 +7,7 @@ from models import ICNet
 from tests import published
 from tests.conftest import CLASSES
 from utils.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
-from utils.finetune import load_pretrained
+from utils.training.finetune import load_pretrained
 
 HEADS = ["cff_24.aux_classifier.weight", "cff_12.aux_classifier.weight", "classifier.weight"]
 

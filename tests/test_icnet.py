@@ -5,8 +5,9 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from models import BACKBONES, ICNet
-from models.icnet import CascadeFeatureFusion, PyramidPooling
+from models.fusion import CascadeFeatureFusion
 from models.layers import dilated_conv_of_resized, resize
+from models.pyramid import PyramidPooling
 from utils.loss import CascadeLoss
 
 

@@ -12,41 +12,11 @@ import pytest
 from PIL import Image
 
 from dataset.labels import cityscapes_classes
-from utils.inputs import Source
-from utils.outputs import Outputs
-from utils.painter import Painter
+from utils.inference.outputs import Outputs
+from utils.inference.painter import Painter
 from utils.predictor import Predictor
-from utils.video import VideoReader, writing_video
 
 RNG = np.random.default_rng(0)
-
-
-@pytest.fixture
-def infer(run_script, checkpoint_path, tmp_path):
-    """Give a function that runs inference into `tmp_path / "out"`."""
-
-    def run(source: object, *more: object):
-        given = [f"test.ckpt_path={checkpoint_path}", "--output", tmp_path / "out", "--input", source]
-        return run_script("inference", *given, *more)
-
-    return run
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    """A folder of three pictures, one of them in a folder of its own."""
-    for name in ("a.png", "b.jpg", "sub/a.png"):
-        put(tmp_path / "in" / name)
-    return tmp_path / "in"
-
-
-@pytest.fixture
-def video(tmp_path):
-    """A video of ten frames at 5 frames/s."""
-    with writing_video(tmp_path / "v.mp4", 5) as writer:
-        for _ in range(10):
-            writer.write(RNG.integers(0, 256, (48, 64, 3)).astype(np.uint8))
-    return tmp_path / "v.mp4"
 
 
 def put(path: Path, **options: object) -> Path:
@@ -128,64 +98,6 @@ def test_text_file_with_a_path_that_is_gone(infer, pictures, tmp_path):
     result = infer(tmp_path / "list.txt", "--save", "pred")
     assert result.code == 1 and "2 of 3" in result.out and result.err.count("skipped: no image") == 1
     assert names(tmp_path / "out") == ["a_pred.png", "b_pred.png"]
-
-
-def test_video_with_its_frame_rate_shares_and_codec(infer, video, tmp_path):
-    result = infer(video, "--save", "pred,overlay,color,side", "--json", "--start", 0.4, "--every", 2)
-    assert (result.code, result.err) == (0, "")
-    assert "4 frames at 2.5 frames/s, " in result.out and ("H.264" in result.out or "MPEG-4" in result.out)
-    out = tmp_path / "out"
-    assert names(out) == ["v_color.mp4", "v_overlay.mp4", "v_shares.jsonl", "v_side.mp4"]
-    for kind, width in (("color", 64), ("overlay", 64), ("side", 128)):
-        written = VideoReader(out / f"v_{kind}.mp4")
-        assert written.fps == 2.5 and [frame.shape for frame in written] == [(48, width, 3)] * 4
-    lines = [json.loads(line) for line in (out / "v_shares.jsonl").read_text().splitlines()]
-    assert [(line["frame"], line["seconds"]) for line in lines] == [(2, 0.4), (4, 0.8), (6, 1.2), (8, 1.6)]
-    assert all(sum(line["shares"].values()) == pytest.approx(1) for line in lines)
-    assert "0 of 1 inputs done, 1 kept" in infer(video, "--save", "overlay").out
-
-
-def test_video_as_single_pictures_goes_on_where_it_was(infer, video, tmp_path):
-    given = ("--frames", "--save", "pred", "--every", 3)
-    assert infer(video, *given).code == 0
-    out = tmp_path / "out" / "v_frames"
-    assert names(out) == [f"{number:06}_pred.png" for number in (0, 3, 6, 9)]
-    (out / "000003_pred.png").unlink()
-    (out / "000006_pred.png").write_text("mine")
-    result = infer(video, *given)
-    assert result.code == 0 and "1 frames at" in result.out
-    assert len(names(out)) == 4 and (out / "000006_pred.png").read_text() == "mine"
-
-
-def test_smoothed_pictures_of_a_video_are_the_same_after_going_on(infer, video, tmp_path):
-    given = ("--frames", "--save", "pred", "--smooth", 0.8)
-    infer(video, *given)
-    path = tmp_path / "out" / "v_frames" / "000007_pred.png"
-    before = path.read_bytes()
-    path.unlink()
-    infer(video, *given)
-    assert path.read_bytes() == before
-
-
-def test_frames_of_a_video_beside_a_picture_of_nearly_its_name(infer, video, tmp_path):
-    put(tmp_path / "out" / "v_pred.png")
-    video.rename(tmp_path / "out" / "v.mp4")
-    assert infer(tmp_path / "out", "--frames", "--save", "pred", "--every", 5).code == 0
-    assert len(names(tmp_path / "out" / "v_frames")) == 2
-
-
-def test_a_live_source_ends_with_ctrl_c_and_is_whole(infer, video, tmp_path, monkeypatch):
-    monkeypatch.setattr("inference.find_sources", lambda text, *, recursive: [Source(video, "live", "camera_0")])
-    interrupt(monkeypatch, Painter, "paint", call=4)
-    result = infer("0")
-    assert (result.code, result.err) == (0, "") and "1 of 1 inputs done" in result.out
-    assert names(tmp_path / "out") == ["camera_0_overlay.mp4"]
-    assert len(list(VideoReader(tmp_path / "out" / "camera_0_overlay.mp4"))) == 4
-
-
-def test_index_pictures_of_a_video_need_frames(infer, video):
-    result = infer(video, "--save", "pred")
-    assert result.code == 2 and "--frames" in result.err
 
 
 def test_quiet_says_nothing_and_errors_all_the_same(infer, pictures):
@@ -272,13 +184,6 @@ def test_full_disk(infer, pictures, tmp_path, monkeypatch):
     assert names(tmp_path / "out") == []
 
 
-def test_disk_that_fills_up_during_a_video(infer, video, tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.video.SPARE", 1 << 62)
-    result = infer(video)
-    assert result.code == 2 and "the disk is full" in result.err
-    assert names(tmp_path / "out") == []
-
-
 def interrupt(monkeypatch: pytest.MonkeyPatch, owner: type, method: str, *, call: int) -> None:
     """Make Ctrl-C come with that call of a method."""
     original, calls = getattr(owner, method), []
@@ -298,16 +203,3 @@ def test_interrupt_between_images_keeps_what_is_done(infer, pictures, tmp_path, 
     assert result.code == 130 and result.err == "stopped after 1 of 2 inputs; the same command does the rest\n"
     assert names(tmp_path / "out") == ["a_overlay.png", "a_pred.png"]
     assert "1 of 2 inputs done, 1 kept" in infer(pictures).out
-
-
-def test_interrupt_in_a_video_leaves_a_playable_file(infer, video, tmp_path, monkeypatch):
-    interrupt(monkeypatch, Painter, "paint", call=4)
-    result = infer(video, "--json")
-    assert result.code == 130 and "v_overlay.part.mp4" in result.err and "Traceback" not in result.err
-    out = tmp_path / "out"
-    assert names(out) == ["v_overlay.part.mp4", "v_shares.part.jsonl"]
-    assert len(list(VideoReader(out / "v_overlay.part.mp4"))) == 4
-    assert len((out / "v_shares.part.jsonl").read_text().splitlines()) == 4
-    assert infer(video, "--json").code == 0
-    assert names(out) == ["v_overlay.mp4", "v_shares.jsonl"]
-    assert len(list(VideoReader(out / "v_overlay.mp4"))) == 10

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.inputs import find_inputs, find_sources, is_video
+from utils.inference.inputs import find_inputs, find_sources, is_video
 from utils.media import output_names
 
 

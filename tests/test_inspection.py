@@ -6,7 +6,7 @@ from PIL import Image
 from dataset.labels import class_table, lookup_table
 from dataset.pairs import Pairs, Sample
 from dataset.segmentation import SegmentationDataset
-from utils.inspection import inspect
+from tools.checking.inspection import inspect
 
 CLASSES = class_table(["road", "sky"], ())
 TRAIN_IDS = lookup_table({7: 0, 8: 1, 0: 255})

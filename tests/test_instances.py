@@ -8,7 +8,7 @@ from PIL import Image
 from dataset.cityscapes import find_cityscapes
 from dataset.labels import cityscapes_classes, cityscapes_train_ids
 from dataset.segmentation import SegmentationDataset
-from utils.instances import AVERAGE_SIZE, InstanceScores, has_instances
+from utils.evaluation.instances import AVERAGE_SIZE, InstanceScores, has_instances
 
 CAR, ROAD = 13, 0
 

@@ -11,7 +11,7 @@ from dataset.cityscapes import find_cityscapes
 from dataset.labels import IGNORE_INDEX, cityscapes_classes, cityscapes_label_ids, cityscapes_train_ids
 from dataset.segmentation import SegmentationDataset
 from tests.official import assert_same, official_scores
-from utils.instances import InstanceScores, has_instances
+from utils.evaluation.instances import InstanceScores, has_instances
 from utils.metrics import ConfusionMatrix, category_summary
 
 IMAGES = 5

@@ -10,8 +10,9 @@ from PIL import Image
 from dataset.labels import cityscapes_classes
 from dataset.segmentation import Sample, SegmentationDataset
 from tests.conftest import CLASSES
+from utils.evaluation.report import WRONG, errors, write_confusion, write_worst
 from utils.metrics import ConfusionMatrix, category_summary
-from utils.report import WRONG, branch_table, errors, format_table, write_confusion, write_worst
+from utils.tables import branch_table, format_table
 
 NAMES = ("road", "car", "sky")
 

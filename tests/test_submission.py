@@ -11,7 +11,7 @@ from dataset.cityscapes import find_cityscapes
 from dataset.labels import cityscapes_classes, cityscapes_train_ids
 from dataset.segmentation import SegmentationDataset
 from tests.conftest import CLASSES
-from utils.submission import Submission
+from utils.evaluation.submission import Submission
 
 NAME = "berlin_000000_000019_pred.png"
 

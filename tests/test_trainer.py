@@ -14,18 +14,18 @@ from PIL import Image
 
 from dataset.transforms import Normalize
 from models import ICNet
-from utils import trainer as trainer_module
 from utils.checkpoint import Checkpoint, read_checkpoint
 from utils.config import load_config
 from utils.data import build_dataset, build_transform, eval_loader, train_loader
 from utils.loss import CascadeLoss
 from utils.optim import build_optimizer, build_scheduler
 from utils.program import Interruption
-from utils.records import Records
-from utils.run_state import check_resumable
 from utils.runtime import random_state, seed_everything, set_random_state
 from utils.segmenter import Segmenter
-from utils.trainer import Trainer
+from utils.training import trainer as trainer_module
+from utils.training.records import Records
+from utils.training.run_state import check_resumable
+from utils.training.trainer import Trainer
 
 REPOSITORY = Path(__file__).parent.parent
 EPOCHS = 3  # of two iterations

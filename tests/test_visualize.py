@@ -4,7 +4,7 @@ from PIL import Image
 
 from dataset.labels import ClassTable, cityscapes_classes
 from utils.media import read_image
-from utils.visualize import colorize, overlay, palette, save_image, save_labels
+from utils.visualize import colorize, grid, overlay, palette, save_image, save_labels
 
 CLASSES = ClassTable(("a", "b", "c"), ((255, 0, 0), (0, 200, 0), (1, 2, 3)))
 LABELS = np.array([[0, 1, 2], [2, 255, 0]], dtype=np.uint8)
@@ -62,3 +62,17 @@ def test_saved_image_is_read_as_it_was(tmp_path, shape):
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
     save_image(tmp_path / "image.png", image)
     assert np.array_equal(read_image(tmp_path / "image.png"), image)
+
+
+def test_grid_lays_pictures_out_in_reading_order_on_white():
+    pictures = [np.full((10, 20, 3), value, np.uint8) for value in (10, 20, 30)]
+    sheet = grid(pictures, columns=2, width=20)
+    assert sheet.shape == (2 * 14 + 4, 2 * 24 + 4, 3)
+    assert (sheet[4:14, 4:24] == 10).all() and (sheet[4:14, 28:48] == 20).all() and (sheet[18:28, 4:24] == 30).all()
+    assert (sheet[18:28, 28:48] == 255).all()
+
+
+def test_grid_scales_to_the_width_and_leaves_room_for_captions():
+    sheet = grid([np.zeros((10, 20, 3), np.uint8)], columns=1, captions=["a caption"], width=40)
+    assert sheet.shape == (4 + 22 + 20 + 4, 48, 3)
+    assert (sheet[26:46, 4:44] == 0).all() and (sheet[4:26] < 128).any()

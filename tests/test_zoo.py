@@ -7,7 +7,7 @@ from torchvision.models import get_model_weights
 from models import ICNet
 from models.resnet import DilatedResNet
 from utils import zoo
-from utils.checkpoint import find_checkpoint
+from utils.run_folder import find_checkpoint
 from utils.weights import load_backbone
 from utils.zoo import WEIGHTS, find_weights
 

@@ -1,8 +1,8 @@
 """Train every trial of tools/ablating/trials.py on CamVid: python tools/ablations.py dataset.root=FOLDER
 
 Each trial is a run of train.py with configs/camvid.yaml in a folder of its own. What is complete is not run again, what
-was interrupted goes on, so the tool can be started at any time, also twice beside itself. At the end it prints the table
-of docs/camvid.md and draws its plot.
+was interrupted goes on, so the tool can be started at any time, also twice beside itself. At the end it prints the
+table of docs/camvid.md and draws its plot.
 """
 
 import argparse

@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository, of whic
 from tools.benchmarking.contenders import CONTENDERS, Setting
 from tools.benchmarking.stages import time_stages
 from tools.benchmarking.steps import time_steps
+from tools.benchmarking.timing import count_flops, matmul_peak, memory_of, time_in_turns
 from utils import program, runtime
 from utils.files import write_json
 from utils.onnx_export import export_onnx
-from utils.speed import count_flops, matmul_peak, memory_of, time_in_turns
 
 COLUMNS = ("median ms", "p95 ms", "images/s", "ratio", "GFLOP", "of the peak", "MB beyond the model", "same labels")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -45,8 +45,9 @@ def main() -> None:
     if "predict" in args.what:
         with TemporaryDirectory() as folder:
             if "onnx" in args.only:
-                setting = replace(setting, onnx=f"{folder}/network.onnx")
-                export_onnx(setting.checkpoint(), setting.onnx)
+                file = f"{folder}/network.onnx"
+                export_onnx(setting.checkpoint(), file)
+                setting = replace(setting, onnx=file)
             results["predict"] = time_predictions(setting, args.only, args.repeats)
     if "stages" in args.what:
         results["stages"] = show(time_stages(setting, repeats=args.repeats), "stage, one image")
@@ -98,7 +99,7 @@ def _line(name: str, row: dict[str, Any]) -> str:
 
 
 class Predicting:
-    """Make the job of one prediction, in whatever process (see `utils.speed.memory_of`)."""
+    """Make the job of one prediction, in whatever process (see `tools.benchmarking.timing.memory_of`)."""
 
     def __init__(self, setting: Setting, name: str) -> None:
         self.setting, self.name = setting, name

@@ -15,15 +15,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository, of whic
 from dataset.labels import IGNORE_INDEX
 from dataset.segmentation import EpochSampler, SegmentationDataset
 from models.icnet import MIN_SIZE
+from tools.checking.inspection import Inspection, inspect
 from utils import program
 from utils.cli import DEFAULT_CONFIG, parse_arguments
 from utils.config import Config, load_config
 from utils.data import build_transform, find_pairs
-from utils.drawing import grid
 from utils.files import check_folder
-from utils.inspection import Inspection, inspect
 from utils.loss import balanced_weights
-from utils.visualize import colorize, save_image
+from utils.visualize import colorize, grid, save_image
 
 SHEET_SAMPLES = 12
 

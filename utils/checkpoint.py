@@ -1,6 +1,5 @@
 """Checkpoints in and out: this project's, which describe themselves, the published one and mmsegmentation's."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,11 +12,8 @@ from dataset.labels import ClassTable, cityscapes_classes, class_table
 from dataset.transforms import IMAGENET_MEAN, IMAGENET_STD
 from models import BACKBONES, ICNet
 from utils.files import replacing
-from utils.layout import Layout
-from utils.mmseg import MMSEG
-from utils.published import PUBLISHED
+from utils.layouts import MMSEG, PUBLISHED, Layout
 from utils.weights import inner_state, load_state, plain_state, read_weights
-from utils.zoo import find_weights
 
 FORMAT = "icnet-checkpoint-1"
 STRUCTURE = {"variant", "ppm", "sub4_input", "dropout"}
@@ -131,37 +127,6 @@ def load_model(path: str | Path) -> ICNet:
     return read_checkpoint(path).build()
 
 
-def find_checkpoint(ckpt_path: str | None, ckpt_dir: str, *, name: str) -> Path:
-    """Return the checkpoint to use: the one that is named (see `utils.zoo.find_weights`), else the best in the folder.
-
-    Args:
-        name: how the file names of the configured network begin; others count only where it has none.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    if ckpt_path is not None:
-        return find_weights(ckpt_path, ckpt_dir)
-    found = [
-        (path.name.startswith(name), float(match[1]), path)
-        for path in Path(ckpt_dir).glob("*.pth")
-        if (match := re.search(r"_(\d\.\d+)_best_model\.pth$", path.name))
-    ]
-    if not found:
-        raise FileNotFoundError(
-            f"no *_best_model.pth in {ckpt_dir}; train first, or set test.ckpt_path to a checkpoint"
-        )
-    return max(found)[2]
-
-
-def find_last(resume: str | None, ckpt_dir: str) -> Checkpoint | None:
-    """Read the checkpoint to go on from: the one that is named, for "auto" the folder's `last.pth` if it has one."""
-    last = Path(ckpt_dir) / "last.pth"
-    if resume is None or (resume == "auto" and not last.is_file()):
-        return None
-    return read_checkpoint(last if resume == "auto" else resume)
-
-
 def _from_own(content: Mapping[str, Any]) -> Checkpoint:
     if not content["state_dict"] or not plain_state(content["state_dict"]):
         raise ValueError("its state_dict holds no tensors")
@@ -180,7 +145,7 @@ def _from_own(content: Mapping[str, Any]) -> Checkpoint:
         classes=class_table(content["classes"], content["colors"]),
         mean=tuple(content["mean"]),
         std=tuple(content["std"]),
-        config=content["config"],
+        config=dict(content["config"]),
         epoch=content["epoch"],
         iteration=content["iteration"],
         metrics=content["metrics"],

@@ -205,12 +205,6 @@ def load_config(source: str | Path | Mapping, overrides: Sequence[str] = (), *, 
     return config
 
 
-def run_name(model: ModelConfig) -> str:
-    """How the names of a network's checkpoints begin, as the published file's does."""
-    variant = "" if model.variant == "published" else f"_{model.variant}"
-    return f"{model.name}{variant}_{model.backbone}"
-
-
 def data_of(trained: Mapping) -> dict[str, Any]:
     """Return, of the configuration that a checkpoint carries, what says where its data are."""
     root = {key: value for key, value in trained.get("train", {}).items() if key == "cityscapes_root"}

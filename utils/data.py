@@ -25,6 +25,18 @@ from utils.checkpoint import Checkpoint
 from utils.config import AugmentConfig, DatasetConfig, ModelConfig
 
 
+class Loader(DataLoader):
+    """Batches of a `SegmentationDataset`."""
+
+    dataset: SegmentationDataset
+
+
+class TrainLoader(Loader):
+    """Batches in the order of an `EpochSampler`."""
+
+    sampler: EpochSampler
+
+
 def build_dataset(
     config: DatasetConfig,
     split: str,
@@ -106,7 +118,7 @@ def build_transform(model: ModelConfig, augment: AugmentConfig) -> Compose:
     )
 
 
-def train_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int, seed: int) -> DataLoader:
+def train_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int, seed: int) -> TrainLoader:
     """Batches of `image` and `target` in random order; set `loader.sampler.epoch` before each pass.
 
     Args:
@@ -122,7 +134,7 @@ def train_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int,
     rank, processes = runtime.rank(), runtime.processes()
     if batch_size % processes:
         raise ValueError(f"train.train_batch_size ({batch_size}) must be a multiple of the {processes} processes")
-    return DataLoader(
+    return TrainLoader(
         dataset,
         batch_size=batch_size // processes,
         sampler=EpochSampler(len(dataset), batch_size=batch_size, seed=seed, rank=rank, processes=processes),
@@ -130,15 +142,16 @@ def train_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int,
     )
 
 
-def eval_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int) -> DataLoader:
+def eval_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int) -> Loader:
     """Lists of samples, in order; as lists, since images may differ in size. Of several processes each has its own.
 
     They share whole batches, which are those of one process: what a network makes of an image may differ in the last
     bit with the others in its batch.
     """
-    batches = [range(len(dataset))[start : start + batch_size] for start in range(0, len(dataset), batch_size)]
+    indices = list(range(len(dataset)))
+    batches = [indices[start : start + batch_size] for start in range(0, len(dataset), batch_size)]
     own = batches[runtime.rank() :: runtime.processes()]
-    return DataLoader(dataset, batch_sampler=own, collate_fn=list, **_worker_options(workers))
+    return Loader(dataset, batch_sampler=own, collate_fn=list, **_worker_options(workers))
 
 
 def _worker_options(workers: int) -> dict:

@@ -5,11 +5,11 @@ from itertools import groupby
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from utils import runtime
-from utils.finetune import train_mode
 from utils.metrics import ConfusionMatrix
 
 
@@ -66,6 +66,14 @@ def train_one_epoch(
         scaler.update()
         scheduler.step()
         on_step(mean)
+
+
+def train_mode(network: nn.Module, *, freeze_bn: bool = False) -> None:
+    """Set the network to training, but batch norms that are frozen to the statistics that they have."""
+    network.train()
+    for norm in (module for module in network.modules() if isinstance(module, _BatchNorm)):
+        if freeze_bn or not any(parameter.requires_grad for parameter in norm.parameters()):
+            norm.eval()
 
 
 def evaluate(

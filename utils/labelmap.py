@@ -78,7 +78,7 @@ def _position(small: int, large: int, like: Tensor, align_corners: bool) -> tupl
     return before.long(), (place - before).float()
 
 
-def resize_target(target: Tensor, size: tuple[int, int], *, align_corners: bool = True) -> Tensor:
+def resize_target(target: Tensor, size: Sequence[int], *, align_corners: bool = True) -> Tensor:
     """Resize label maps (B, H, W) by taking the label nearest to where the logits' pixel lies.
 
     differs from the published code: it interpolated the class numbers bilinearly, which invents classes (between 0 and

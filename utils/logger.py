@@ -67,5 +67,5 @@ def progress(
 
     Of several processes only the first shows one, and not if it is to be `quiet`.
     """
-    layout = {"leave": False, "dynamic_ncols": True, "disable": True if runtime.rank() or quiet else None}
-    return tqdm(items, desc=name, total=total, initial=initial, unit=unit, **layout)
+    hidden = True if runtime.rank() or quiet else None
+    return tqdm(items, name, total=total, initial=initial, unit=unit, leave=False, dynamic_ncols=True, disable=hidden)

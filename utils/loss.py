@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,7 @@ class CascadeLoss(nn.Module):
         self.align_corners = align_corners
         self.ignore_index = ignore_index
         self.over_processes = over_processes
+        self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights)
 
     def forward(self, outputs: dict[str, Tensor], target: Tensor) -> dict[str, Tensor]:
@@ -66,8 +68,8 @@ class CascadeLoss(nn.Module):
             target: (B, H, W) uint8 class indices.
         """
         losses = {name: self._at_one_size(logits.float(), target) for name, logits in outputs.items()}
-        total = sum(loss * (1.0 if name == "out" else self.aux_weight) for name, loss in losses.items())
-        return {"loss": total, **losses}
+        weighted = (loss * (1.0 if name == "out" else self.aux_weight) for name, loss in losses.items())
+        return {"loss": reduce(torch.add, weighted), **losses}
 
     def _at_one_size(self, logits: Tensor, target: Tensor) -> Tensor:
         if self.full_size:
@@ -85,17 +87,19 @@ class CascadeLoss(nn.Module):
             reduction="none",
             label_smoothing=self.label_smoothing,
         )
-        counted = valid if self.ohem is None else valid & self._hard(logits, target.where(valid, 0), valid)
+        counted = valid
+        if self.ohem is not None:
+            counted = valid & self._hard(logits, target.where(valid, 0), valid, below=self.ohem)
         weight = counted if self.class_weights is None else self.class_weights[target.where(valid, 0)] * counted
         total = self.over_processes(weight.sum().float())
         return (pixels * counted).sum() / total.clamp(min=1e-6)  # 0, not NaN, where all is ignored
 
     @torch.no_grad()
-    def _hard(self, logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    def _hard(self, logits: Tensor, target: Tensor, valid: Tensor, *, below: float) -> Tensor:
         """Mark the pixels (B, H, W) whose own class is unlikely, or at least the least likely ones."""
         surprise = F.cross_entropy(logits, target, reduction="none").masked_fill(~valid, 0)
         enough = surprise.flatten().topk(max(1, int(self.ohem_keep * surprise.numel()))).values[-1]
-        return surprise >= enough.clamp(max=-math.log(self.ohem))
+        return surprise >= enough.clamp(max=-math.log(below))
 
 
 def balanced_weights(counts: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dataset.transforms import Normalize
+from models import ICNet
 from models.fold import fold_batch_norms
 from models.layers import resize
 from utils.checkpoint import Checkpoint
@@ -24,7 +25,7 @@ TRIED = ((1, 128, 192), (2, 97, 161))  # batch, height, width: two, since a file
 class _Graph(nn.Module):
     """What an ONNX file computes: an inference form of the network, and what is asked for around it."""
 
-    def __init__(self, network: nn.Module, *, normalize: Normalize | None, labels: bool) -> None:
+    def __init__(self, network: ICNet, *, normalize: Normalize | None, labels: bool) -> None:
         super().__init__()
         self.network, self.normalize, self.labels = network, normalize, labels
 
@@ -65,42 +66,44 @@ def export_onnx(
         ValueError: the packages are missing, or the file gives something else than PyTorch; then none is left.
     """
     _check_packages()
-    dtype = torch.float16 if precision == "fp16" else torch.float32
     network = fold_batch_norms(checkpoint.build())
-    graph = _Graph(
-        network.to(dtype),
-        normalize=Normalize(checkpoint.mean, checkpoint.std) if normalized_inside else None,
-        labels=output == "labels",
-    ).eval()
-    image = torch.zeros(2, 3, 128, 192, dtype=torch.uint8 if normalized_inside else dtype)
+    facts = {
+        "backbone": checkpoint.backbone,
+        "structure": network.structure,
+        "align_corners": network.align_corners,
+        "classes": checkpoint.classes.names,
+        "colors": checkpoint.classes.colors,
+        "mean": checkpoint.mean,
+        "std": checkpoint.std,
+        "config": checkpoint.config,
+        "output": output,
+        "normalized_inside": normalized_inside,
+    }
+    dtype = torch.float16 if precision == "fp16" else torch.float32
+    normalize = Normalize(checkpoint.mean, checkpoint.std) if normalized_inside else None
+    program = _traced(_Graph(network.to(dtype), normalize=normalize, labels=output == "labels"), output)
+    program.model.metadata_props[METADATA] = json.dumps(facts)
+    with replacing(path) as temporary:
+        program.save(temporary, external_data=False)
+        return compare(OnnxSegmenter(temporary), checkpoint, output, tolerance=2e-2 if precision == "fp16" else 1e-4)
+
+
+def _traced(graph: _Graph, output: str) -> torch.onnx.ONNXProgram:
+    """Turn a graph into ONNX, for images of any number and size."""
+    dtype = torch.uint8 if graph.normalize is not None else next(graph.parameters()).dtype
     sizes = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     with torch.inference_mode():
         program = torch.onnx.export(
-            graph,
-            (image,),
+            graph.eval(),
+            (torch.zeros(2, 3, 128, 192, dtype=dtype),),
             dynamo=True,
             verbose=False,
             input_names=["image"],
             output_names=[output],
             dynamic_shapes={"image": sizes},
         )
-    program.model.metadata_props[METADATA] = json.dumps(
-        {
-            "backbone": checkpoint.backbone,
-            "structure": network.structure,
-            "align_corners": network.align_corners,
-            "classes": checkpoint.classes.names,
-            "colors": checkpoint.classes.colors,
-            "mean": checkpoint.mean,
-            "std": checkpoint.std,
-            "config": checkpoint.config,
-            "output": output,
-            "normalized_inside": normalized_inside,
-        }
-    )
-    with replacing(path) as temporary:
-        program.save(temporary, external_data=False)
-        return compare(OnnxSegmenter(temporary), checkpoint, output, tolerance=2e-2 if precision == "fp16" else 1e-4)
+    assert program is not None, "dynamo=True returns it"
+    return program
 
 
 def compare(exported: OnnxSegmenter, checkpoint: Checkpoint, output: str, *, tolerance: float) -> dict[str, float]:

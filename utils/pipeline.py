@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, TypeVar
@@ -11,16 +11,16 @@ Item = TypeVar("Item")
 _POLL = 0.1  # seconds between looks at whether anyone still wants the items
 
 
-def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
+def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
     """Yield the items in order, while a thread gets up to `depth` of them ahead.
 
     What goes wrong in getting an item is raised where it would have come. The thread ends when the generator is closed,
     or collected after a consumer that stopped early.
     """
-    ready: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(depth)
+    ready: queue.Queue[list[Item] | BaseException] = queue.Queue(depth)  # one item; none: the end; or what went wrong
     stopped = threading.Event()
 
-    def put(entry: tuple[Item | None, BaseException | None]) -> None:
+    def put(entry: list[Item] | BaseException) -> None:
         while not stopped.is_set():
             try:
                 return ready.put(entry, timeout=_POLL)
@@ -30,23 +30,23 @@ def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
     def produce() -> None:
         try:
             for item in items:
-                put((item, None))
+                put([item])
                 if stopped.is_set():
                     return
-            put((None, StopIteration()))
+            put([])
         except BaseException as error:  # whatever it is, it belongs to the consumer
-            put((None, error))
+            put(error)
 
     thread = threading.Thread(target=produce, name="prefetch", daemon=True)
     thread.start()
     try:
         while True:
-            item, error = ready.get()
-            if isinstance(error, StopIteration):
+            entry = ready.get()
+            if isinstance(entry, BaseException):
+                raise entry
+            if not entry:
                 return
-            if error is not None:
-                raise error
-            yield item
+            yield entry.pop()
     finally:
         stopped.set()
         thread.join()

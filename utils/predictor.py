@@ -3,7 +3,7 @@
 labels = Predictor("ckpt/last.pth").predict("street.jpg")
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TypeVar
@@ -80,7 +80,7 @@ class Predictor:
 
     def pipeline(
         self, items: Iterable[tuple[Key, np.ndarray]], *, smooth: float = 0.0, batch: int = 1
-    ) -> Iterator[tuple[Key, np.ndarray, np.ndarray]]:
+    ) -> Generator[tuple[Key, np.ndarray, np.ndarray], None, None]:
         """Yield (key, image, label map) for every (key, image): `items` and the network run ahead in threads.
 
         Args:

@@ -173,8 +173,9 @@ def seed_everything(seed: int) -> None:
 
 def random_state() -> dict[str, Any]:
     """Return the state of all random generators, as plain values and tensors."""
-    kind, keys, *rest = np.random.get_state()
-    numpy_state = [kind, torch.from_numpy(keys.astype(np.int64)), *rest]
+    state = np.random.get_state(legacy=False)
+    keys = torch.from_numpy(state["state"]["key"].astype(np.int64))
+    numpy_state = [state["bit_generator"], keys, state["state"]["pos"], state["has_gauss"], state["gauss"]]
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {"python": random.getstate(), "numpy": numpy_state, "torch": torch.get_rng_state(), "cuda": cuda}
 

@@ -1,6 +1,7 @@
 """A trained network at work, from uint8 images to label maps; all that predicts goes through here."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from dataset.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from models.fold import fold_batch_norms
-from models.icnet import MIN_SIZE
+from models.icnet import MIN_SIZE, ICNet
 from models.layers import resize
 from utils import runtime
 from utils.checkpoint import Checkpoint, read_checkpoint
@@ -67,7 +68,8 @@ class Segmenter:
         self.precision = precision
         self.logits = getattr(network, "cascade", network)
         if branches < BRANCHES:
-            self.logits = lambda image: network.cut_off(image, branches)
+            assert isinstance(network, ICNet), type(network)
+            self.logits = partial(network.cut_off, branches=branches)
         self.align_corners = getattr(network, "align_corners", True)  # of torchvision's, logits have full size already
         if compiled != "none":
             self.logits = torch.compile(self.logits, mode="reduce-overhead" if compiled == "cuda_graphs" else "default")
@@ -103,9 +105,16 @@ def build_segmenter(
     branches: int = BRANCHES,
 ) -> Segmenter:
     """Build a checkpoint's network in its inference form, with batch norms folded."""
-    network = fold_batch_norms(checkpoint.build()).to(device, memory_format=torch.channels_last)
-    options = {"precision": precision, "compiled": compiled, "branches": branches}
-    return Segmenter(network, device=device, mean=checkpoint.mean, std=checkpoint.std, **options)
+    network = fold_batch_norms(checkpoint.build()).to(device).to(memory_format=torch.channels_last)
+    return Segmenter(
+        network,
+        device=device,
+        mean=checkpoint.mean,
+        std=checkpoint.std,
+        precision=precision,
+        compiled=compiled,
+        branches=branches,
+    )
 
 
 def open_segmenter(
@@ -131,5 +140,4 @@ def open_segmenter(
         segmenter = OnnxSegmenter(path, device)
         return segmenter.description, segmenter
     checkpoint = read_checkpoint(path)
-    options = {"precision": precision, "compiled": compiled, "branches": branches}
-    return checkpoint, build_segmenter(checkpoint, device, **options)
+    return checkpoint, build_segmenter(checkpoint, device, precision=precision, compiled=compiled, branches=branches)

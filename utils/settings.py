@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -83,7 +83,7 @@ def fill(kind: type, values: Mapping) -> Any:
 
 def _convert(value: Any, kind: Any, path: str, root: type) -> Any:
     """Turn what YAML gave into the type that the key has."""
-    if dataclasses.is_dataclass(kind):
+    if _is_section(kind):
         return _convert_section({} if value is None else value, kind, path, root)
     if isinstance(kind, types.UnionType):  # X | None
         return None if value is None else _convert(value, typing.get_args(kind)[0], path, root)
@@ -103,6 +103,10 @@ def _convert(value: Any, kind: Any, path: str, root: type) -> Any:
         pass
     wanted = {str: "a text", int: "a whole number", float: "a finite number", bool: "true or false"}[kind]
     raise ValueError(f"{path} must be {wanted}, got {value!r}")
+
+
+def _is_section(kind: Any) -> TypeGuard[type]:
+    return dataclasses.is_dataclass(kind)
 
 
 def _convert_section(values: Any, kind: type, path: str, root: type) -> Any:
@@ -162,14 +166,14 @@ def _dotted_keys(kind: type, prefix: str) -> list[str]:
     """List the keys that hold values, not sections."""
     keys = []
     for name, sub in typing.get_type_hints(kind).items():
-        keys += _dotted_keys(sub, f"{prefix}{name}.") if dataclasses.is_dataclass(sub) else [prefix + name]
+        keys += _dotted_keys(sub, f"{prefix}{name}.") if _is_section(sub) else [prefix + name]
     return keys
 
 
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader, but a repeated key is an error, and 2024_01_15, 2024-01-15, off and yes are texts."""
 
-    yaml_implicit_resolvers: typing.ClassVar = {
+    yaml_implicit_resolvers: typing.ClassVar = {  # type: ignore[misc]  # PyYAML's own is of the class too
         first: [
             ("tag:yaml.org,2002:str", re.compile(r"(\d+(_\d+)+|(?i:yes|no|on|off))$")),
             *(rule for rule in rules if rule[0] != "tag:yaml.org,2002:timestamp"),

@@ -35,9 +35,10 @@ class Stopwatch:
         iterator = iter(items)
         while True:
             with self.measuring(work):
-                item = next(iterator, self)
-            if item is self:
-                return
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
             yield item
 
     def describe(self, count: int, unit: str) -> str:

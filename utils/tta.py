@@ -28,8 +28,9 @@ def open_network(
     """
     precision = runtime.choose_precision(test.precision, device)
     network, segment = open_segmenter(path, device, precision=precision, compiled=test.compile, branches=branches)
-    views = {"scales": test.tta.scales, "flip": test.tta.flip, "window": test.window, "stride": test.stride}
-    return network, with_options(segment, **views, device=device)
+    views, window, stride = test.tta, test.window, test.stride
+    segment = with_options(segment, scales=views.scales, flip=views.flip, window=window, stride=stride, device=device)
+    return network, segment
 
 
 def with_options(
@@ -86,15 +87,19 @@ class MultiView:
     def scores(self, image: Tensor) -> Tensor:
         """Return the logarithms of the mean probabilities (B, C, h, w), at the largest view's size of logits."""
         image = image.to(self.device, non_blocking=True)
-        total, size = 0, None
+        views = self._views(image)
+        total = next(views).softmax(1)
+        for logits in views:
+            total = total + resize(logits, total.shape[-2:], align_corners=self.align_corners).softmax(1)
+        return (total / (len(self.scales) * (1 + self.flip))).clamp_min(_LEAST).log()
+
+    def _views(self, image: Tensor) -> Iterator[Tensor]:
+        """Yield the logits (B, C, h, w) of each view, the largest first, mirrored back where it was mirrored."""
         for scale in self.scales:
             view = self._scaled(image, scale)
-            for mirrored in (False, True) if self.flip else (False,):
-                logits = self.segment.scores(view.flip(-1) if mirrored else view)
-                size = size or logits.shape[-2:]
-                logits = logits.flip(-1) if mirrored else logits
-                total = total + resize(logits, size, align_corners=self.align_corners).softmax(1)
-        return (total / (len(self.scales) * (1 + self.flip))).clamp_min(_LEAST).log()
+            yield self.segment.scores(view)
+            if self.flip:
+                yield self.segment.scores(view.flip(-1)).flip(-1)
 
     def _scaled(self, image: Tensor, scale: float) -> Tensor:
         """Resize uint8 images, in the way that the network itself makes them smaller."""
@@ -155,6 +160,7 @@ class SlidingWindow:
             if total is None:
                 total = probabilities.new_zeros(*probabilities.shape[:3], image.shape[-1])
             total[..., left : left + self.window] += probabilities
+        assert total is not None, image.shape
         return total
 
 

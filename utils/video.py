@@ -138,7 +138,7 @@ class VideoWriter:
                 f"the disk is full: {self.path} needs {SPARE >> 20} MB to spare; {self.part.path} has what fits"
             )
         if self._writer is None:
-            self._open(frame.shape)
+            self._writer = self._open(frame.shape)
         if frame.shape != self.shape:
             raise ValueError(
                 f"a frame of {frame.shape[1]}x{frame.shape[0]} in a video of {self.shape[1]}x{self.shape[0]}"
@@ -146,17 +146,14 @@ class VideoWriter:
         self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
         self.frames += 1
 
-    def _open(self, shape: tuple[int, ...]) -> None:
+    def _open(self, shape: tuple[int, ...]) -> cv2.VideoWriter:
         _silence_opencv()
         self.shape = shape
         height, width = shape[:2]
         for code, self.codec in CODECS.items():
-            self._writer = cv2.VideoWriter(
-                str(self.part.path), cv2.VideoWriter.fourcc(*code), self.fps, (width, height)
-            )
-            if self._writer.isOpened():
-                return
-        self._writer = None
+            writer = cv2.VideoWriter(str(self.part.path), cv2.VideoWriter.fourcc(*code), self.fps, (width, height))
+            if writer.isOpened():
+                return writer
         raise ValueError(f"{self.path} cannot be written as a video of {width}x{height} at {self.fps:g} frames/s")
 
     def close(self) -> None:

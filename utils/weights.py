@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from utils.layout import rename
-from utils.mmseg import STEM
+from utils.layouts import STEM, rename
 
 
 def read_weights(path: Path) -> Any:

@@ -1,5 +1,7 @@
 """What is built on the plots: houses, walls and fences."""
 
+from functools import partial
+
 import numpy as np
 
 from dataset.streets.canvas import Canvas, Pen, X, Z, grid
@@ -10,10 +12,10 @@ def building(canvas: Canvas, rng: np.random.Generator, *, x: float, z: float, le
     """Build a house whose side runs from z to z + length at x, and whose front faces the camera at z."""
     color, width = paint(rng) * 0.5 + rng.uniform(40, 110), 12.0
     pane, frame = glass(rng), color * rng.uniform(0.6, 1.25)
-    style = {"step": rng.uniform(1.8, 3.2), "pane": pane, "frame": frame, "shop": rng.random() < 0.5}
+    facade = partial(_facade, step=rng.uniform(1.8, 3.2), pane=pane, frame=frame, shop=rng.random() < 0.5)
     outward = X if x > 0 else -X
-    _facade(canvas.pen("building", x=x, z=z, right=outward), rng, color * 0.85, width, height, **style)
-    _facade(canvas.pen("building", x=x, z=z, right=Z), rng, color, length, height, **style)
+    facade(canvas.pen("building", x=x, z=z, right=outward), rng, color * 0.85, width, height)
+    facade(canvas.pen("building", x=x, z=z, right=Z), rng, color, length, height)
 
 
 def _facade(

@@ -46,16 +46,17 @@ class Canvas:
 
     def pen(self, name: str, *, x: float = 0.0, z: float = 0.0, right: np.ndarray = X, up: np.ndarray = Y) -> "Pen":
         """Take a pen of class `name` to the plane through (x, 0, z); each call begins a new instance."""
-        return Pen(canvas=self, origin=np.array([x, 0.0, z]), right=right, up=up, **self.new_ids(name))
+        label, instance = self.new_ids(name)
+        return Pen(canvas=self, label=label, instance=instance, origin=np.array([x, 0.0, z]), right=right, up=up)
 
-    def new_ids(self, name: str) -> dict[str, int]:
+    def new_ids(self, name: str) -> tuple[int, int]:
         """Number a new object of class `name`: its label id and its instance id."""
         label = CLASSES[name].id
         if not CLASSES[name].has_instances:
-            return {"label": label, "instance": label}
+            return label, label
         number = self.counts.get(label, 0)
         self.counts[label] = number + 1
-        return {"label": label, "instance": label * 1000 + number}
+        return label, label * 1000 + number
 
     def shadow(self, x: float, z: float, *, width: float, depth: float) -> None:
         """Darken the ground below a thing that covers x ± width / 2 and z to z + depth."""
@@ -77,7 +78,8 @@ class Pen:
 
     def named(self, name: str) -> "Pen":
         """Return a pen on the same plane for a new object of another class."""
-        return replace(self, **self.canvas.new_ids(name))
+        label, instance = self.canvas.new_ids(name)
+        return replace(self, label=label, instance=instance)
 
     def moved(self, offset: np.ndarray) -> "Pen":
         """Return a pen for the same object on a parallel plane, `offset` (3,) metres away."""
@@ -86,10 +88,10 @@ class Pen:
     def fill(self, points: ArrayLike, color: ArrayLike | None, *, grain: int = 5) -> None:
         """Fill one polygon (K, 2), or (N, K, 2) that do not overlap; color None labels without painting."""
         pixels, depth = self._project(points)
-        pixels = list(pixels.reshape(-1, *pixels.shape[-2:]))
-        cv2.fillPoly(self.canvas.marks, pixels, (self.label, self.instance, grain))
+        shapes = list(pixels.reshape(-1, *pixels.shape[-2:]))
+        cv2.fillPoly(self.canvas.marks, shapes, (self.label, self.instance, grain))
         if color is not None:
-            cv2.fillPoly(self.canvas.image, pixels, self._hazy(color, depth))
+            cv2.fillPoly(self.canvas.image, shapes, self._hazy(color, depth))
 
     def box(self, u0: float, v0: float, u1: float, v1: float, color: ArrayLike | None, *, grain: int = 5) -> None:
         """Fill an upright rectangle."""
@@ -102,10 +104,10 @@ class Pen:
     def stroke(self, points: ArrayLike, color: ArrayLike, width: float, *, closed: bool = False) -> None:
         """Draw a line (K, 2), or lines (N, K, 2), `width` metres and at least one pixel wide."""
         pixels, depth = self._project(points)
-        pixels = list(pixels.reshape(-1, *pixels.shape[-2:]))
+        shapes = list(pixels.reshape(-1, *pixels.shape[-2:]))
         thickness = max(1, round(width * self.canvas.camera.focal / max(depth, 1.0)))
-        cv2.polylines(self.canvas.marks, pixels, closed, (self.label, self.instance, 3), thickness)
-        cv2.polylines(self.canvas.image, pixels, closed, self._hazy(color, depth), thickness)
+        cv2.polylines(self.canvas.marks, shapes, closed, (self.label, self.instance, 3), thickness)
+        cv2.polylines(self.canvas.image, shapes, closed, self._hazy(color, depth), thickness)
 
     def shade(self, points: ArrayLike, factor: float) -> None:
         """Multiply the brightness within a polygon (K, 2), and leave the labels alone."""

@@ -50,7 +50,7 @@ def _border(
 
 def close_view(canvas: Canvas, rng: np.random.Generator) -> None:
     """Close the view, 85 m ahead, with houses and trees."""
-    for x in np.arange(-90, 90, 9):
+    for x in range(-90, 90, 9):
         if rng.random() < 0.5:
             color = paint(rng) * 0.5 + 60
             pen, height = canvas.pen("building", x=x, z=85), rng.uniform(4, 15)

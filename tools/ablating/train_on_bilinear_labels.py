@@ -4,6 +4,7 @@ They are made smaller by interpolating class numbers, which invents classes (bet
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))  # the repository, of which this is a script
@@ -17,10 +18,10 @@ from dataset.labels import IGNORE_INDEX
 from utils import loss, program
 
 
-def resize_bilinearly(target: Tensor, size: tuple[int, int], *, align_corners: bool = True) -> Tensor:
+def resize_bilinearly(target: Tensor, size: Sequence[int], *, align_corners: bool = True) -> Tensor:
     """Resize label maps (B, H, W) as the published code does, with -1 for ignored pixels and fractions cut off."""
     numbers = target.float().where(target != IGNORE_INDEX, -1)
-    small = F.interpolate(numbers[:, None], size, mode="bilinear", align_corners=align_corners)[:, 0].long()
+    small = F.interpolate(numbers[:, None], tuple(size), mode="bilinear", align_corners=align_corners)[:, 0].long()
     return small.where(small >= 0, IGNORE_INDEX).to(torch.uint8)
 
 

@@ -102,6 +102,7 @@ def compiled(setting: Setting) -> Contender:
 
 def onnx(setting: Setting) -> Contender:
     """Open the exported network in ONNX Runtime."""
+    assert setting.onnx is not None, "export the network first"
     return Contender(eager(setting).network, OnnxSegmenter(setting.onnx, setting.device))
 
 

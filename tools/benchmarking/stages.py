@@ -12,12 +12,12 @@ from dataset.labels import cityscapes_classes, cityscapes_train_ids
 from dataset.segmentation import Sample, SegmentationDataset
 from dataset.streets import render
 from tools.benchmarking.contenders import Setting
+from tools.benchmarking.timing import time_in_turns
 from utils.config import AugmentConfig, ModelConfig
 from utils.data import build_transform
 from utils.labelmap import label_map
 from utils.media import read_image
 from utils.segmenter import build_segmenter
-from utils.speed import time_in_turns
 from utils.visualize import colorize, overlay, save_image
 
 
@@ -31,15 +31,17 @@ def time_stages(setting: Setting, *, repeats: int) -> dict[str, list[float]]:
     labels = label_map(scores, setting.size)[0].cpu().numpy()
     classes = cityscapes_classes()
     with TemporaryDirectory() as folder:
-        files = Sample(Path(folder, "image.png"), Path(folder, "labels.png"))
-        Image.fromarray(street).save(files.image)
-        Image.fromarray(ids).save(files.mask)
+        image_file, mask_file = Path(folder, "image.png"), Path(folder, "labels.png")
+        Image.fromarray(street).save(image_file)
+        Image.fromarray(ids).save(mask_file)
         sizes = ModelConfig(base_size=height, crop_size=min(960, height))
         transform = build_transform(sizes, AugmentConfig())
-        data = SegmentationDataset([files], classes, cityscapes_train_ids(), transform=transform)
+        data = SegmentationDataset(
+            [Sample(image_file, mask_file)], classes, cityscapes_train_ids(), transform=transform
+        )
         epochs = itertools.count()
         jobs = {
-            "decode image and labels": lambda: (read_image(files.image), Image.open(files.mask).load()),
+            "decode image and labels": lambda: (read_image(image_file), Image.open(mask_file).load()),
             "training sample: decode, scale, crop, mirror, blur": lambda: data[next(epochs), 0],
             "network": lambda: segmenter.scores(image),
             "label map": lambda: label_map(scores, setting.size),

@@ -1,6 +1,7 @@
 """How long a step of training takes."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,13 +11,13 @@ from dataset.labels import cityscapes_classes
 from dataset.transforms import Normalize
 from models import ICNet
 from tools.benchmarking.contenders import Setting
+from tools.benchmarking.timing import time_in_turns
 from utils import runtime
 from utils.config import OptimizerConfig
 from utils.engine import train_one_epoch
 from utils.labelmap import resize_target
 from utils.loss import CascadeLoss
 from utils.optim import build_optimizer, build_scheduler
-from utils.speed import time_in_turns
 
 
 def time_steps(setting: Setting, *, crop: int, repeats: int) -> dict[str, list[float]]:
@@ -34,19 +35,20 @@ def _batch(setting: Setting, crop: int) -> dict[str, Tensor]:
 def own_step(setting: Setting, crop: int) -> Callable[[], object]:
     """Make a job of one step as `train.py` does it."""
     device = torch.device(setting.device)
-    network = ICNet(len(cityscapes_classes()), setting.backbone).to(device, memory_format=torch.channels_last)
+    network = ICNet(len(cityscapes_classes()), setting.backbone).to(device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(network, OptimizerConfig())
-    options = {
-        "criterion": CascadeLoss(),
-        "normalize": Normalize(),
-        "optimizer": optimizer,
-        "scheduler": build_scheduler(optimizer, OptimizerConfig(), iterations=10**6),
-        "device": device,
-        "scaler": runtime.gradient_scaler(device, setting.precision),
-        "precision": setting.precision,
-    }
-    batch = _batch(setting, crop)
-    return lambda: train_one_epoch(network, [batch], **options)
+    return partial(
+        train_one_epoch,
+        network,
+        [_batch(setting, crop)],
+        criterion=CascadeLoss(),
+        normalize=Normalize(),
+        optimizer=optimizer,
+        scheduler=build_scheduler(optimizer, OptimizerConfig(), iterations=10**6),
+        device=device,
+        scaler=runtime.gradient_scaler(device, setting.precision),
+        precision=setting.precision,
+    )
 
 
 def plain_step(setting: Setting, crop: int) -> Callable[[], object]:

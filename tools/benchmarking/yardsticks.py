@@ -5,7 +5,7 @@ from torch.nn import functional as F
 from torchvision.models.segmentation import deeplabv3_resnet50
 
 from models import ICNet
-from models.icnet import CascadeFeatureFusion
+from models.fusion import CascadeFeatureFusion
 from models.layers import resize
 
 

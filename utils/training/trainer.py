@@ -9,22 +9,23 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from utils import runtime
 from utils.checkpoint import Checkpoint, save_checkpoint
-from utils.divergence import explain_divergence
+from utils.data import Loader, TrainLoader
 from utils.engine import evaluate, train_one_epoch
 from utils.logger import progress
-from utils.meter import LossMeter
 from utils.metrics import ConfusionMatrix
 from utils.optim import running_mean
 from utils.program import Interruption, catching_signals
-from utils.records import Records, epoch_line
-from utils.report import format_table
-from utils.run_state import RunState
+from utils.run_folder import LAST, best_name
 from utils.segmenter import Segmenter
+from utils.tables import format_table
+from utils.training.divergence import explain_divergence
+from utils.training.meter import LossMeter
+from utils.training.records import Records, epoch_line
+from utils.training.run_state import RunState
 
 
 @dataclass(kw_only=True)
@@ -52,8 +53,8 @@ class Trainer:
     optimizer: Optimizer
     scheduler: LRScheduler
     normalize: Callable[[Tensor], Tensor]
-    train_batches: DataLoader
-    val_batches: DataLoader
+    train_batches: TrainLoader
+    val_batches: Loader
     device: torch.device
     description: Checkpoint
     records: Records
@@ -155,7 +156,7 @@ class Trainer:
             self._interrupt()
 
     def _interrupt(self) -> NoReturn:
-        saved = f"iteration {self.state.iteration}, saved in {self.folder / 'last.pth'}"
+        saved = f"iteration {self.state.iteration}, saved in {self.folder / LAST}"
         raise Interruption(f"stopped after {saved}; train.resume=auto goes on")
 
     def _check_losses(self) -> None:
@@ -186,7 +187,7 @@ class Trainer:
     def _keep_best(self) -> None:
         state, former = self.state, self.state.best_path
         state.best_miou = state.metrics["miou"]
-        state.best_path = self.folder / f"{self.name}_{self.epoch}_{state.best_miou:.3f}_best_model.pth"
+        state.best_path = self.folder / best_name(self.name, epoch=self.epoch, miou=state.best_miou)
         if runtime.rank() == 0:
             save_checkpoint(state.best_path, state.describe_weights(self.description, epoch=self.epoch))
             if former is not None and former != state.best_path:
@@ -199,4 +200,4 @@ class Trainer:
 
     def _save_last(self) -> None:
         if runtime.rank() == 0:
-            save_checkpoint(self.folder / "last.pth", self.state.describe_run(self.description, epoch=self.epoch))
+            save_checkpoint(self.folder / LAST, self.state.describe_run(self.description, epoch=self.epoch))

@@ -14,8 +14,8 @@ from torch.optim.swa_utils import AveragedModel
 from utils import runtime
 from utils.checkpoint import Checkpoint
 from utils.config import Config
-from utils.meter import LossMeter
 from utils.settings import fill, flatten
+from utils.training.meter import LossMeter
 from utils.weights import load_state
 
 _HARMLESS = {  # keys that a run may be resumed with another value of

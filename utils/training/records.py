@@ -9,12 +9,11 @@ from tqdm import tqdm
 
 from dataset.labels import ClassTable
 from utils import runtime
-from utils.board import Board
-from utils.curves import draw_curves
-from utils.drawing import grid
 from utils.files import remove_leftovers
 from utils.logger import append_json_line, keep_log, open_log, read_json_lines
-from utils.visualize import colorize
+from utils.training.board import Board
+from utils.training.curves import draw_curves
+from utils.visualize import colorize, grid
 
 
 class Records:

@@ -1,5 +1,6 @@
 """The instance-weighted IoU of Cityscapes (iIoU): small instances count as much as large ones."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class InstanceScores:
 
     def __init__(self, data: SegmentationDataset) -> None:
         self.classes = data.classes
-        self.files = [sample.mask.with_name(_instance_name(sample.mask.name)) for sample in data.samples]
+        self.files = list(_instance_files(data).values())
         self.train_ids = data.train_ids
         categories = list(dict.fromkeys(data.classes.categories))
         self.category = np.full(256, -1)  # of no class: none
@@ -115,7 +116,7 @@ def has_instances(data: SegmentationDataset) -> bool:
     """
     if not data.classes.categories or any(sample.mask is None for sample in data.samples):
         return False
-    files = {sample.mask: sample.mask.with_name(_instance_name(sample.mask.name)) for sample in data.samples}
+    files = _instance_files(data)
     missing = [str(path) for path in files.values() if not path.is_file()]
     if len(missing) == len(files):
         return False
@@ -134,5 +135,7 @@ def has_instances(data: SegmentationDataset) -> bool:
     return True
 
 
-def _instance_name(mask: str) -> str:
-    return mask.replace("_labelIds", "_instanceIds")
+def _instance_files(data: SegmentationDataset) -> dict[Path, Path]:
+    """Name the file of instances that belongs to each mask."""
+    masks = [sample.mask for sample in data.samples if sample.mask is not None]
+    return {mask: mask.with_name(mask.name.replace("_labelIds", "_instanceIds")) for mask in masks}

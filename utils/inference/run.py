@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from utils.inputs import Source
+from utils.inference.inputs import Source
+from utils.inference.outputs import Outputs, check_apart
+from utils.inference.window import Window
 from utils.logger import progress
 from utils.media import read_image
-from utils.outputs import Outputs, check_apart
 from utils.predictor import Predictor
 from utils.program import Interruption
 from utils.video import Span, VideoReader
-from utils.window import Window
 
 
 @dataclass(kw_only=True)
@@ -103,6 +103,7 @@ class Inference:
     def _read(self, sources: Sequence[Source], alone: bool) -> Iterator[tuple[Source, np.ndarray]]:
         for source in sources:
             try:
+                assert not isinstance(source.place, int), "a camera gives no image"
                 with self.predictor.watch.measuring("decode"):
                     image = read_image(source.place)
                 yield source, image

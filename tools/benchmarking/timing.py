@@ -1,7 +1,6 @@
 """Measure time, arithmetic and memory in a way that bears comparison."""
 
 import multiprocessing
-import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,9 +34,9 @@ def time_in_turns(
 def _time(job: Job, device: torch.device) -> float:
     runtime.synchronize(device)
     if device.type != "cuda":
-        start = time.perf_counter()
+        before = time.perf_counter()
         job()
-        return time.perf_counter() - start
+        return time.perf_counter() - before
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record()
     job()
@@ -97,4 +96,6 @@ def _peak(make: Callable[[], Job], device: torch.device, threads: int) -> int:
 
 def _resident(name: str) -> int:
     """Read a figure of this process's memory, in bytes."""
-    return 1024 * int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (kilobytes,) = (line.split()[1] for line in lines if line.startswith(f"{name}:"))
+    return 1024 * int(kilobytes)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dataset.labels import cityscapes_classes, cityscapes_label_ids
 from utils.files import Part, growing, replacing, write_json
-from utils.painter import PICTURES, Painter
+from utils.inference.painter import PICTURES, Painter
 from utils.video import VideoWriter, writing_video
 from utils.visualize import save_image, save_labels
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
 
 from utils import runtime
+from utils.data import TrainLoader
 from utils.files import replacing
 
 
 def explain_divergence(
-    iteration: int, *, network: nn.Module, batches: DataLoader, optimizer: Optimizer, path: Path
+    iteration: int, *, network: nn.Module, batches: TrainLoader, optimizer: Optimizer, path: Path
 ) -> str:
     """Save the batch of an iteration (counted from 0) beside the weights as they are now; say which images it had.
 

@@ -16,16 +16,16 @@ class LossMeter:
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self.totals: Tensor | None = None  # (2, names) float64: sum of the finite ones, and how many
+        self.totals = torch.zeros(2, 0)  # (2, names) float64: sum of the finite ones, and how many
         self.unchecked: list[Tensor] = []  # whether the whole loss was finite, since `find_divergence`
 
     def update(self, losses: dict[str, Tensor]) -> None:
         """Add the losses of an iteration; the whole is named "loss"."""
-        self.names = list(losses)
         values = torch.stack(list(losses.values())).double()
         finite = values.isfinite()
         totals = torch.stack([values.where(finite, 0), finite.double()])
-        self.totals = totals if self.totals is None else self.totals + totals
+        self.totals = self.totals + totals if self.names else totals
+        self.names = list(losses)
         self.unchecked.append(finite[self.names.index("loss")])
 
     def find_divergence(self, *, skipping: bool = False) -> int | None:
@@ -48,7 +48,7 @@ class LossMeter:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` takes; what is unchecked must be checked before."""
-        return {} if self.totals is None else {"names": self.names, "totals": self.totals.cpu()}
+        return {} if not self.names else {"names": self.names, "totals": self.totals.cpu()}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Go on from a state, with losses on that device."""

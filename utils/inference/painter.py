@@ -7,8 +7,7 @@ import cv2
 import numpy as np
 
 from dataset.labels import IGNORE_INDEX, ClassTable
-from utils.drawing import draw_legend
-from utils.visualize import class_shares, colorize, overlay
+from utils.visualize import class_shares, colorize, draw_legend, overlay
 
 PICTURES = ("color", "overlay", "side")
 LEAST = 0.0005  # share of the image from which on a class is named: below, it would read 0.0 %

@@ -1,23 +1,26 @@
 """What an evaluation leaves in its folder."""
 
+import platform
 from collections.abc import Sequence
 from logging import Logger
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import torchvision
 
 from dataset.images import open_rgb
 from dataset.segmentation import SegmentationDataset
-from utils.evaluation import Output
+from utils.evaluation.instances import InstanceScores, has_instances
+from utils.evaluation.measuring import Output, speed_lines
+from utils.evaluation.report import write_confusion, write_worst
+from utils.evaluation.submission import ARCHIVE, Submission
 from utils.files import check_folder, write_json
-from utils.instances import InstanceScores, has_instances
 from utils.media import output_names
 from utils.metrics import ConfusionMatrix, category_summary
-from utils.report import branch_table, format_table, write_confusion, write_worst
 from utils.segmenter import Segments
-from utils.submission import ARCHIVE, Submission
-from utils.timing import speed_lines
+from utils.tables import branch_table, format_table
 from utils.visualize import overlay, save_image, save_labels
 
 
@@ -78,8 +81,8 @@ class Results:
         if confusion.images:
             log.info(format_table(figures))
             write_confusion(self.folder, confusion.counts, self.data.classes.names)
-            worst = {"data": self.data, "segment": segment, "names": self.names}
-            write_worst(self.folder / "worst", confusion.image_iou(), **worst)
+            worst = self.folder / "worst"
+            write_worst(worst, confusion.image_iou(), data=self.data, segment=segment, names=self.names)
         log.info(speed_lines(figures["speed"]))
         if self.submission is not None:
             log.info(f"submission: {self.submission.finish()}, {len(self.data)} files, checked")
@@ -97,4 +100,16 @@ def picture_writers(kind: str, folder: Path, data: SegmentationDataset, names: S
         image = np.asarray(open_rgb(data.samples[index].image))
         save_image(folder / f"{names[index]}_overlay.png", overlay(image, labels, data.classes))
 
-    return {"none": [], "pred": [pred], "overlay": [laid_over]}[kind]
+    writers: dict[str, list[Output]] = {"none": [], "pred": [pred], "overlay": [laid_over]}
+    return writers[kind]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what the figures depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": np.__version__,
+        "cuda": torch.version.cuda or "none",
+    }

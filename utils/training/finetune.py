@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from utils.checkpoint import Checkpoint
 from utils.weights import load_state
@@ -51,11 +50,3 @@ def freeze(network: nn.Module, parts: Sequence[str]) -> int:
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ValueError(f"train.freeze {list(parts)} leaves nothing to train; freeze less")
     return sum(parameter.numel() for parameter in network.parameters() if not parameter.requires_grad)
-
-
-def train_mode(network: nn.Module, *, freeze_bn: bool = False) -> None:
-    """Set the network to training, but batch norms that are frozen to the statistics that they have."""
-    network.train()
-    for norm in (module for module in network.modules() if isinstance(module, _BatchNorm)):
-        if freeze_bn or not any(parameter.requires_grad for parameter in norm.parameters()):
-            norm.eval()

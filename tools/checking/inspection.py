@@ -76,6 +76,7 @@ def inspect(dataset: SegmentationDataset, pairs: Pairs, *, name: str, min_size: 
 
 def _inspect_sample(dataset: SegmentationDataset, index: int, *, min_size: int) -> Inspection:
     sample, found = dataset.samples[index], Inspection()
+    assert sample.mask is not None, sample
     sizes = []
     with _noting(found.faults):
         sizes.append(open_rgb(sample.image).size)

@@ -1,0 +1,64 @@
+"""Cascade feature fusion: how a branch of the cascade is joined to the next higher one."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.layers import BatchNorm2d, Classifier, dilated_conv_of_resized, resize
+
+
+class CascadeFeatureFusion(nn.Module):
+    """Fuse a low-resolution branch into a higher one (CFF, section 3.3), with label guidance (3.4) in training.
+
+    Args:
+        low_channels, high_channels: channels of the two branches.
+        out_channels: channels of the fused features.
+        num_classes: classes of the auxiliary logits.
+        head: makes what the auxiliary logits come from, of channels and classes.
+        rectified: whether each branch goes through a ReLU before the sum, as their sum does.
+        align_corners: see `models.layers.resize`.
+    """
+
+    def __init__(
+        self,
+        low_channels: int,
+        high_channels: int,
+        out_channels: int,
+        *,
+        num_classes: int,
+        head: Callable[[int, int], nn.Module] = Classifier,
+        rectified: bool = False,
+        align_corners: bool = True,
+    ) -> None:
+        super().__init__()
+        self.conv_low = nn.Sequential(
+            nn.Conv2d(low_channels, out_channels, 3, padding=2, dilation=2, bias=False),
+            BatchNorm2d(out_channels),
+        )
+        self.conv_high = nn.Sequential(nn.Conv2d(high_channels, out_channels, 1, bias=False), BatchNorm2d(out_channels))
+        self.aux_classifier = head(out_channels, num_classes)
+        self.activation = nn.ReLU() if rectified else nn.Identity()
+        self.align_corners = align_corners
+        self.resize_last = low_channels >= 1024  # fewer do not outweigh the nine times more channels to resize
+
+    def forward(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the fused features and, in training, the auxiliary logits, both at the size of `high`."""
+        low = self._at(high.shape[-2:], low)
+        aux = self.aux_classifier(low) if self.training else None
+        return F.relu(low + self.activation(self.conv_high(high))), aux
+
+    def guide(self, low: Tensor, size: Sequence[int]) -> Tensor:
+        """Return the auxiliary logits alone, at the `size` that the higher branch would have."""
+        return self.aux_classifier(self._at(size, low))
+
+    def _at(self, size: Sequence[int], low: Tensor) -> Tensor:
+        """Bring the low branch to the size and channels of the fusion."""
+        conv, norm = self.conv_low
+        assert isinstance(conv, nn.Conv2d), conv
+        # differs from the published code in the order of resizing and mixing channels, not in what comes out
+        if self.resize_last:
+            low = dilated_conv_of_resized(low, conv.weight, size, bias=conv.bias, align_corners=self.align_corners)
+        else:
+            low = conv(resize(low, size, align_corners=self.align_corners))
+        return self.activation(norm(low))

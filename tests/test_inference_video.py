@@ -1,0 +1,88 @@
+"""inference.py with a video: what it writes, where it goes on, how it ends."""
+
+import json
+
+import pytest
+
+from tests.test_inference import interrupt, names, put
+from utils.inference.inputs import Source
+from utils.inference.painter import Painter
+from utils.video import VideoReader
+
+
+def test_video_with_its_frame_rate_shares_and_codec(infer, video, tmp_path):
+    result = infer(video, "--save", "pred,overlay,color,side", "--json", "--start", 0.4, "--every", 2)
+    assert (result.code, result.err) == (0, "")
+    assert "4 frames at 2.5 frames/s, " in result.out and ("H.264" in result.out or "MPEG-4" in result.out)
+    out = tmp_path / "out"
+    assert names(out) == ["v_color.mp4", "v_overlay.mp4", "v_shares.jsonl", "v_side.mp4"]
+    for kind, width in (("color", 64), ("overlay", 64), ("side", 128)):
+        written = VideoReader(out / f"v_{kind}.mp4")
+        assert written.fps == 2.5 and [frame.shape for frame in written] == [(48, width, 3)] * 4
+    lines = [json.loads(line) for line in (out / "v_shares.jsonl").read_text().splitlines()]
+    assert [(line["frame"], line["seconds"]) for line in lines] == [(2, 0.4), (4, 0.8), (6, 1.2), (8, 1.6)]
+    assert all(sum(line["shares"].values()) == pytest.approx(1) for line in lines)
+    assert "0 of 1 inputs done, 1 kept" in infer(video, "--save", "overlay").out
+
+
+def test_video_as_single_pictures_goes_on_where_it_was(infer, video, tmp_path):
+    given = ("--frames", "--save", "pred", "--every", 3)
+    assert infer(video, *given).code == 0
+    out = tmp_path / "out" / "v_frames"
+    assert names(out) == [f"{number:06}_pred.png" for number in (0, 3, 6, 9)]
+    (out / "000003_pred.png").unlink()
+    (out / "000006_pred.png").write_text("mine")
+    result = infer(video, *given)
+    assert result.code == 0 and "1 frames at" in result.out
+    assert len(names(out)) == 4 and (out / "000006_pred.png").read_text() == "mine"
+
+
+def test_smoothed_pictures_of_a_video_are_the_same_after_going_on(infer, video, tmp_path):
+    given = ("--frames", "--save", "pred", "--smooth", 0.8)
+    infer(video, *given)
+    path = tmp_path / "out" / "v_frames" / "000007_pred.png"
+    before = path.read_bytes()
+    path.unlink()
+    infer(video, *given)
+    assert path.read_bytes() == before
+
+
+def test_frames_of_a_video_beside_a_picture_of_nearly_its_name(infer, video, tmp_path):
+    put(tmp_path / "out" / "v_pred.png")
+    video.rename(tmp_path / "out" / "v.mp4")
+    assert infer(tmp_path / "out", "--frames", "--save", "pred", "--every", 5).code == 0
+    assert len(names(tmp_path / "out" / "v_frames")) == 2
+
+
+def test_a_live_source_ends_with_ctrl_c_and_is_whole(infer, video, tmp_path, monkeypatch):
+    monkeypatch.setattr("inference.find_sources", lambda text, *, recursive: [Source(video, "live", "camera_0")])
+    interrupt(monkeypatch, Painter, "paint", call=4)
+    result = infer("0")
+    assert (result.code, result.err) == (0, "") and "1 of 1 inputs done" in result.out
+    assert names(tmp_path / "out") == ["camera_0_overlay.mp4"]
+    assert len(list(VideoReader(tmp_path / "out" / "camera_0_overlay.mp4"))) == 4
+
+
+def test_index_pictures_of_a_video_need_frames(infer, video):
+    result = infer(video, "--save", "pred")
+    assert result.code == 2 and "--frames" in result.err
+
+
+def test_disk_that_fills_up_during_a_video(infer, video, tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.video.SPARE", 1 << 62)
+    result = infer(video)
+    assert result.code == 2 and "the disk is full" in result.err
+    assert names(tmp_path / "out") == []
+
+
+def test_interrupt_in_a_video_leaves_a_playable_file(infer, video, tmp_path, monkeypatch):
+    interrupt(monkeypatch, Painter, "paint", call=4)
+    result = infer(video, "--json")
+    assert result.code == 130 and "v_overlay.part.mp4" in result.err and "Traceback" not in result.err
+    out = tmp_path / "out"
+    assert names(out) == ["v_overlay.part.mp4", "v_shares.part.jsonl"]
+    assert len(list(VideoReader(out / "v_overlay.part.mp4"))) == 4
+    assert len((out / "v_shares.part.jsonl").read_text().splitlines()) == 4
+    assert infer(video, "--json").code == 0
+    assert names(out) == ["v_overlay.mp4", "v_shares.jsonl"]
+    assert len(list(VideoReader(out / "v_overlay.mp4"))) == 10

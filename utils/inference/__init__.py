@@ -1,0 +1,1 @@
+"""Pictures and videos in, label maps and pictures out: what only inference.py needs."""

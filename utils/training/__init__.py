@@ -1,0 +1,1 @@
+"""A training run, from its first iteration to its last: what only train.py needs."""
