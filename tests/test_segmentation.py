@@ -8,6 +8,7 @@ from dataset.labels import class_table, lookup_table
 from dataset.pairs import Sample
 from dataset.segmentation import EpochSampler, SegmentationDataset
 from dataset.transforms import train_transform
+from utils import runtime
 from utils.config import load_config
 from utils.data import build_dataset, build_transform, eval_loader, train_loader
 from utils.media import read_image
@@ -219,6 +220,24 @@ def test_processes_share_every_batch():
     assert [len(part) for part in parts] == [4, 4]
     whole, (a, b) = keys(alone, 3, skip=1), [keys(part, 3, skip=1) for part in parts]
     assert whole == a + b and len(a) == len(b) == 2
+
+
+def test_labelled_pixels_are_counted_over_all_masks(image_path, tmp_path):
+    Image.fromarray(MASK).save(tmp_path / "mask.png")
+    counts = SegmentationDataset(2 * [Sample(image_path, tmp_path / "mask.png")], CLASSES, TRAIN_IDS).count_pixels()
+    assert counts.tolist() == [2 * (label == MASK).sum() for label in range(3)]  # and what is ignored is none
+
+
+@pytest.mark.parametrize(("length", "batch_size", "processes"), [(7, 2, 2), (5, 1, 2), (5, 2, 4), (1, 1, 3), (6, 3, 2)])
+def test_processes_evaluate_each_image_just_once(monkeypatch, length, batch_size, processes):
+    monkeypatch.setattr(runtime, "processes", lambda: processes)
+    seen = []
+    for rank in range(processes):
+        monkeypatch.setattr(runtime, "rank", lambda rank=rank: rank)
+        batches = list(eval_loader(list(range(length)), batch_size=batch_size, workers=0))
+        assert all(len(batch) == batch_size for batch in batches[:-1])
+        seen += sum(batches, [])
+    assert sorted(seen) == list(range(length))
 
 
 def test_evaluation_goes_through_in_order_with_pictures_of_different_sizes(tmp_path):

@@ -23,7 +23,7 @@ from utils.optim import build_optimizer, build_scheduler
 from utils.program import Interruption
 from utils.records import Records
 from utils.run_state import check_resumable
-from utils.runtime import random_state, seed_everything, set_random_state
+from utils.runtime import seed_everything
 from utils.segmenter import Segmenter
 from utils.trainer import Trainer
 
@@ -116,13 +116,6 @@ def test_weights_alone_are_not_resumed(build, tmp_path, checkpoint_path):
     trainer = build(tmp_path / "run")
     with pytest.raises(ValueError, match=r"weights only; training goes on from a last\.pth"):
         trainer.state.restore(read_checkpoint(checkpoint_path), device=trainer.device, folder=trainer.folder)
-
-
-def test_random_state_comes_back():
-    state = random_state()
-    first = torch.rand(3)
-    set_random_state(state)
-    assert torch.equal(torch.rand(3), first)
 
 
 def test_only_harmless_keys_may_change(folder_data):
