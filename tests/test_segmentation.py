@@ -236,7 +236,7 @@ def test_processes_evaluate_each_image_just_once(monkeypatch, length, batch_size
         monkeypatch.setattr(runtime, "rank", lambda rank=rank: rank)
         batches = list(eval_loader(list(range(length)), batch_size=batch_size, workers=0))
         assert all(len(batch) == batch_size for batch in batches[:-1])
-        seen += sum(batches, [])
+        seen += [index for batch in batches for index in batch]
     assert sorted(seen) == list(range(length))
 
 
