@@ -8,6 +8,7 @@ from PIL import Image
 
 from models import ICNet
 from tests.conftest import CLASSES
+from tests.test_fold import with_statistics
 from utils.checkpoint import Checkpoint, save_checkpoint
 from utils.predictor import Predictor
 from utils.segmenter import open_segmenter
@@ -40,8 +41,7 @@ def test_array_file_and_pillow_image_give_the_segmenters_labels(predictor, check
 
 
 def test_a_network_without_aligned_corners_gives_its_segmenters_labels(tmp_path):
-    torch.manual_seed(0)
-    network, path = ICNet(3, "resnet18", variant="psp"), tmp_path / "psp.pth"
+    network, path = with_statistics(ICNet(3, "resnet18", variant="psp")), tmp_path / "psp.pth"
     state, structure = network.state_dict(), network.structure
     save_checkpoint(path, Checkpoint(state_dict=state, backbone="resnet18", structure=structure, classes=CLASSES))
     _, segment = open_segmenter(path, "cpu")
