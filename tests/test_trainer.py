@@ -110,6 +110,15 @@ def test_stopped_and_resumed_equals_uninterrupted(build, tmp_path, monkeypatch, 
     assert len(list((tmp_path / "parts").glob("*_best_model.pth"))) == 1
 
 
+def test_the_scale_of_fp16s_gradients_is_resumed(build, tmp_path):
+    trainer, resumed = (build(tmp_path / name, precision="fp16") for name in ("run", "resumed"))
+    trainer.state.scaler.scale(torch.ones(1))
+    trainer.state.scaler.update(8.0)
+    last = trainer.state.describe_run(trainer.description, epoch=0)
+    resumed.state.restore(last, device=resumed.device, folder=resumed.folder)
+    assert resumed.state.scaler.get_scale() == 8
+
+
 def test_save_iter_saves_within_an_epoch(build, tmp_path, monkeypatch):
     trainer = build(tmp_path, save_iter=1)
     saved = []
