@@ -89,6 +89,13 @@ def test_groups_by_hand():
         [id(network["b"].weight), id(network["b"].bias)],
         [id(network["a"].weight), id(network["c"].weight), id(network["c"].bias)],  # what is frozen is in none
     ]
+    apart = parameter_groups(network, lr=2.0, factors={"b": 0.5, "head": 3.0}, weight_decay=0.1, decay_all=False)
+    assert [(group["name"], group["weight_decay"], {p.ndim for p in group["params"]}) for group in apart] == [
+        ("b", 0.1, {2}),
+        ("b_1d", 0, {1}),
+        ("head", 0.1, {2}),
+        ("head_1d", 0, {1}),
+    ]
 
 
 def test_the_rate_rises_before_it_falls():
