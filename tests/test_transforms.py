@@ -48,11 +48,8 @@ def test_crop_in_one_step_is_a_crop_of_the_scaled_picture(short):
     places = set()
     for seed in range(8):
         crop, crop_target = (np.asarray(part, dtype=int) for part in fixed(short, 32)(image, target, rng(seed)))
-        windows = [
-            (slice(top, top + 32), slice(left, left + 32))
-            for top in range(size[1] - 31)
-            for left in range(size[0] - 31)
-        ]
+        corners = np.argwhere(np.abs(whole[: size[1] - 31, : size[0] - 31] - crop[0, 0]).max(-1) <= 1)
+        windows = [(slice(top, top + 32), slice(left, left + 32)) for top, left in corners]
         (window,) = [window for window in windows if np.abs(whole[window] - crop).max() <= 1]
         assert np.array_equal(whole_target[window][clear[window]], crop_target[clear[window]])
         places.add((window[0].start, window[1].start))
