@@ -36,6 +36,7 @@ def test_miou_is_of_the_whole_set_not_a_mean_over_images():
     confusion.update(pred=image([1, 1]), target=image([0, 1]))
     summary = confusion.summary(NAMES[:2])
     assert summary["miou"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert summary["pixel_accuracy"] == pytest.approx(3 / 4)
     # after the first image 1 and, for the class not met yet, 0; as the published code averaged
     assert summary["miou_running_mean"] == pytest.approx((0.5 + summary["miou"]) / 2)
     assert summary["pixel_accuracy_running_mean"] == pytest.approx((1 + 3 / 4) / 2)

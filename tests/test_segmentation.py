@@ -175,6 +175,13 @@ def test_sample_is_a_function_of_seed_epoch_and_index(folder_data):
     assert same(data[1], data[(0, 1)])
 
 
+def test_two_samples_of_one_picture_are_cut_differently(folder_data):
+    for folder in ("train", "train_mask"):
+        (folder_data.root / folder / "1.png").write_bytes((folder_data.root / folder / "0.png").read_bytes())
+    data = augmented(folder_data)
+    assert any(not torch.equal(data[(epoch, 0)]["image"], data[(epoch, 1)]["image"]) for epoch in (1, 2, 3))
+
+
 def test_number_of_workers_changes_nothing(folder_data):
     def epochs(workers: int) -> list[dict]:
         loader = train_loader(augmented(folder_data), batch_size=2, workers=workers, seed=0)

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -238,6 +240,15 @@ def test_crops_avoid_places_where_one_class_is_all():
     assert np.mean(np.array(chosen) > 0.75) < 0.15  # in ten tries: (48 / 65) ** 10 is 0.05
     hopeless = Image.fromarray(np.zeros((48, 96), np.uint8))
     assert limited(image, hopeless, rng(0))[1].size == (32, 32)  # and then takes it as it is
+
+
+@pytest.mark.parametrize(("limit", "tries"), [(None, 1), (0.75, 10)])
+def test_a_place_is_drawn_up_to_ten_times(limit, tries):
+    drawn = []
+    chosen = SimpleNamespace(integers=lambda low, high, endpoint: drawn.append((low, high, endpoint)) or low)
+    crop = RandomScaleCrop(base_size=48, scale=(1, 1), crop_size=32, max_class_share=limit)
+    crop(Image.new("RGB", (96, 48)), Image.new("L", (96, 48)), chosen)
+    assert drawn == [(48, 48, True), *[(0, 64, True), (0, 16, True)] * tries]
 
 
 def test_a_crop_that_passes_at_once_is_the_one_without_limit():
