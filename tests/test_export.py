@@ -47,9 +47,9 @@ def test_logits_file_is_used_as_the_checkpoint_is(trained, logits_file, shape):
     batch, height, width = shape
     image = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8)
     expected = build_segmenter(trained, "cpu")
-    if min(height, width) >= 32:
-        scores = expected.scores(image)
-        assert (segment.scores(image) - scores).abs().max() < 1e-4 * scores.abs().max()
+    scores = expected.scores(image)
+    tolerance = 1e-4 if min(height, width) >= 32 else 0.02  # small images are made larger, and rounded
+    assert (segment.scores(image) - scores).abs().max() < tolerance * scores.abs().max()
     labels = segment(image)
     assert labels.shape == shape and labels.dtype == torch.uint8
     assert (labels == expected(image)).float().mean() > (0.99 if min(height, width) >= 32 else 0.9)
