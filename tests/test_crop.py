@@ -1,5 +1,7 @@
 """Random scale and crop: the pixels it takes, where it pads, and which places it avoids."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,11 +29,8 @@ def test_crop_in_one_step_is_a_crop_of_the_scaled_picture(short):
     places = set()
     for seed in range(8):
         crop, crop_target = (np.asarray(part, dtype=int) for part in fixed(short, 32)(image, target, rng(seed)))
-        windows = [
-            (slice(top, top + 32), slice(left, left + 32))
-            for top in range(size[1] - 31)
-            for left in range(size[0] - 31)
-        ]
+        corners = np.argwhere(np.abs(whole[: size[1] - 31, : size[0] - 31] - crop[0, 0]).max(-1) <= 1)
+        windows = [(slice(top, top + 32), slice(left, left + 32)) for top, left in corners]
         (window,) = [window for window in windows if np.abs(whole[window] - crop).max() <= 1]
         assert np.array_equal(whole_target[window][clear[window]], crop_target[clear[window]])
         places.add((window[0].start, window[1].start))
@@ -130,6 +129,15 @@ def test_crops_avoid_places_where_one_class_is_all():
     assert np.mean(np.array(chosen) > 0.75) < 0.15  # in ten tries: (48 / 65) ** 10 is 0.05
     hopeless = Image.fromarray(np.zeros((48, 96), np.uint8))
     assert limited(image, hopeless, rng(0))[1].size == (32, 32)  # and then takes it as it is
+
+
+@pytest.mark.parametrize(("limit", "tries"), [(None, 1), (0.75, 10)])
+def test_a_place_is_drawn_up_to_ten_times(limit, tries):
+    drawn = []
+    chosen = SimpleNamespace(integers=lambda low, high, endpoint: drawn.append((low, high, endpoint)) or low)
+    crop = RandomScaleCrop(base_size=48, scale=(1, 1), crop_size=32, max_class_share=limit)
+    crop(Image.new("RGB", (96, 48)), Image.new("L", (96, 48)), chosen)
+    assert drawn == [(48, 48, True), *[(0, 64, True), (0, 16, True)] * tries]
 
 
 def test_a_crop_that_passes_at_once_is_the_one_without_limit():

@@ -50,10 +50,15 @@ def test_everything_is_written(evaluated):
     assert metrics["speed"]["peak_memory_mib"] > 1 and metrics["speed"]["images_per_second"] > 0
 
 
-def test_what_is_saved(evaluated):
+def test_what_is_saved(evaluated, folder_data):
     _, folder = evaluated("test.save=overlay")
     assert sorted(path.name for path in folder.glob("*_overlay.png")) == ["0_overlay.png", "1_overlay.png"]
     assert not list(folder.glob("*_pred.png"))
+    image = np.asarray(Image.open(folder_data.root / "val" / "0.png"), float)
+    evaluated("test.save=pred")
+    colors = np.asarray(Image.open(folder / "0_pred.png").convert("RGB"), float)
+    laid_over = np.asarray(Image.open(folder / "0_overlay.png"), float)
+    assert np.abs(laid_over - (image + colors) / 2).max() <= 1
 
 
 def figures_of(metrics):

@@ -47,15 +47,15 @@ def test_logits_file_is_used_as_the_checkpoint_is(trained, logits_file, shape):
     batch, height, width = shape
     image = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8)
     expected = build_segmenter(trained, "cpu")
-    if min(height, width) >= 32:
-        scores = expected.scores(image)
-        assert (segment.scores(image) - scores).abs().max() < 1e-4 * scores.abs().max()
+    scores = expected.scores(image)
+    tolerance = 1e-4 if min(height, width) >= 32 else 0.02  # small images are made larger, and rounded
+    assert (segment.scores(image) - scores).abs().max() < tolerance * scores.abs().max()
     labels = segment(image)
     assert labels.shape == shape and labels.dtype == torch.uint8
     assert (labels == expected(image)).float().mean() > (0.99 if min(height, width) >= 32 else 0.9)
 
 
-def test_labels_file_takes_uint8_images_and_gives_uint8_labels(trained, labels_file):
+def test_labels_file_takes_uint8_images_and_gives_uint8_labels(trained, labels_file, monkeypatch):
     session = onnxruntime.InferenceSession(str(labels_file))
     image = torch.randint(0, 256, (2, 3, 48, 80), dtype=torch.uint8)
     (labels,) = session.run(None, {"image": image.numpy()})
@@ -65,6 +65,8 @@ def test_labels_file_takes_uint8_images_and_gives_uint8_labels(trained, labels_f
     _, segment = open_segmenter(labels_file, "cpu")
     assert (segment(image).numpy() == labels).all()
     assert segment(image[..., :20, :20]).shape == (2, 20, 20)
+    monkeypatch.setattr(segment, "_run", lambda image: torch.tensor([[[0, 2]]], dtype=torch.uint8).repeat(1, 32, 16))
+    assert segment(image[:1, :, :20, :20]).unique().tolist() == [0, 2]  # by nearest: no class comes between
     with pytest.raises(ValueError, match="label maps only"):
         segment.scores(image)
 

@@ -98,6 +98,23 @@ def test_pyramid_pooling_of_one_bin_adds_the_mean():
     torch.testing.assert_close(PyramidPooling(bins=(1,))(x), x + 5.5)
 
 
+def test_pyramid_pooling_adds_the_resized_means_of_all_bins():
+    x = torch.randn(2, 3, 7, 10)
+    for module, align_corners in ((PyramidPooling(), True), (PyramidPooling(align_corners=False), False)):
+        means = [F.adaptive_avg_pool2d(x, n) for n in (1, 2, 3, 6)]
+        added = [F.interpolate(mean, (7, 10), mode="bilinear", align_corners=align_corners) for mean in means]
+        torch.testing.assert_close(module(x), x + sum(added))
+
+
+@pytest.mark.parametrize(("variant", "align_corners"), [("published", True), ("psp", False)])
+@pytest.mark.parametrize("ppm", ["sum", "concat"])
+def test_the_whole_network_resizes_in_one_way(variant, align_corners, ppm):
+    with torch.device("meta"):
+        network = ICNet(3, "resnet18", variant=variant, ppm=ppm)
+    parts = [network, network.pyramid_pooling, network.cff_24, network.cff_12]
+    assert [part.align_corners for part in parts] == [align_corners] * 4
+
+
 def test_fusion_has_the_size_of_the_high_branch_and_is_rectified():
     fusion = CascadeFeatureFusion(8, 6, 4, num_classes=3)
     fused, aux = fusion(torch.randn(2, 8, 5, 6), torch.randn(2, 6, 10, 12))

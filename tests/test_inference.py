@@ -3,10 +3,12 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -142,6 +144,21 @@ def test_no_display(infer, pictures, monkeypatch):
     monkeypatch.setenv("QT_QPA_PLATFORM", "xcb")
     result = infer(pictures / "a.png", "--show")
     assert result.code == 2 and "--show: no window can be opened" in result.err
+
+
+def test_a_window_shows_the_overlays_until_q(infer, pictures, tmp_path, monkeypatch):
+    shown, keys = [], [ord("x"), ord("q")]  # any key goes on
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0))
+    monkeypatch.setattr(cv2, "namedWindow", lambda *_: None)
+    monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0)
+    monkeypatch.setattr(cv2, "imshow", lambda title, picture: shown.append(picture))
+    monkeypatch.setattr(cv2, "waitKey", lambda milliseconds: keys[len(shown) - 1])
+    put(pictures / "c.png")
+    infer(pictures, "--show")
+    assert len(shown) == 2
+    for name, picture in zip(("a", "b"), shown, strict=True):
+        overlay = np.asarray(Image.open(tmp_path / "out" / f"{name}_overlay.png"))
+        assert np.array_equal(picture, overlay[..., ::-1])  # OpenCV shows blue first
 
 
 def malformed() -> dict[str, bytes]:

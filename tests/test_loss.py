@@ -1,10 +1,16 @@
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
+from utils import runtime
+from utils.config import LossConfig
 from utils.labelmap import resize_target
-from utils.loss import CascadeLoss, balanced_weights
+from utils.loss import CascadeLoss, balanced_weights, build_loss
+
+DATASET = SimpleNamespace(classes=("road", "car"), count_pixels=lambda: np.array([90, 10]))
 
 
 def logits(*rows):
@@ -126,3 +132,49 @@ def test_logits_are_made_larger_as_the_network_resizes():
         expected = torch.nn.functional.cross_entropy(larger, target.long())
         criterion = CascadeLoss(full_size=True, align_corners=align_corners)
         torch.testing.assert_close(criterion({"out": out}, target)["loss"], expected)
+
+
+def test_labels_are_made_smaller_as_the_network_resizes():
+    target = torch.tensor([[[0, 1, 1, 0]]], dtype=torch.uint8)
+    out = logits([math.log(3.0), 0.0], [math.log(3.0), 0.0])
+    corners = CascadeLoss()({"out": out}, target)["loss"]  # of columns 0 and 3
+    assert corners.item() == pytest.approx(math.log(4 / 3), rel=1e-6)
+    centres = CascadeLoss(align_corners=False)({"out": out}, target)["loss"]  # of columns 1 and 3
+    assert centres.item() == pytest.approx((math.log(4) + math.log(4 / 3)) / 2, rel=1e-6)
+
+
+def test_every_setting_reaches_the_loss():
+    config = LossConfig(
+        class_weights=(1.0, 3.0), aux_weight=0.3, resolution="full", label_smoothing=0.1, ohem=0.7, ohem_keep=0.25
+    )
+    loss = build_loss(config, DATASET, align_corners=False)
+    assert loss.class_weights.tolist() == [1, 3]
+    assert (loss.aux_weight, loss.full_size, loss.label_smoothing) == (0.3, True, 0.1)
+    assert (loss.ohem, loss.ohem_keep, loss.align_corners) == (0.7, 0.25, False)
+    assert loss.over_processes is runtime.mean_over_processes
+
+
+def test_without_settings_the_loss_is_the_published_one():
+    for loss in (build_loss(LossConfig(), DATASET), CascadeLoss()):
+        assert loss.class_weights is None and loss.ohem is None and not loss.full_size and loss.align_corners
+        assert (loss.aux_weight, loss.label_smoothing, loss.ohem_keep, loss.ignore_index) == (0.4, 0, 1 / 16, 255)
+
+
+def test_balance_weighs_by_the_pixels_of_the_training_set():
+    weights = build_loss(LossConfig(balance="log"), DATASET).class_weights
+    assert weights.dtype == torch.float32
+    assert (weights[1] / weights[0]).item() == pytest.approx(math.log(1.05 + 0.9) / math.log(1.05 + 0.1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"class_weights": (1.0, 2.0, 3.0)}, "has 3 values, the dataset 2 classes"),
+        ({"class_weights": (1.0, -0.1)}, "must be 0 or more"),
+        ({"class_weights": (1.0, 2.0), "balance": "log"}, "balance none beside them"),
+    ],
+)
+def test_class_weights_that_cannot_be(settings, words):
+    with pytest.raises(ValueError, match=words):
+        build_loss(LossConfig(**settings), DATASET)
+    assert build_loss(LossConfig(class_weights=(0.0, 1.0)), DATASET).class_weights.tolist() == [0, 1]  # 0 may be

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from utils import runtime
 from utils.metrics import ConfusionMatrix, category_summary, class_iou
 
 NAMES = ("road", "car", "sky")
@@ -35,6 +36,7 @@ def test_miou_is_of_the_whole_set_not_a_mean_over_images():
     confusion.update(pred=image([1, 1]), target=image([0, 1]))
     summary = confusion.summary(NAMES[:2])
     assert summary["miou"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert summary["pixel_accuracy"] == pytest.approx(3 / 4)
     # after the first image 1 and, for the class not met yet, 0; as the published code averaged
     assert summary["miou_running_mean"] == pytest.approx((0.5 + summary["miou"]) / 2)
     assert summary["pixel_accuracy_running_mean"] == pytest.approx((1 + 3 / 4) / 2)
@@ -46,6 +48,19 @@ def test_an_image_without_labels_changes_nothing():
     assert confusion.counts.sum() == 0
     summary = confusion.summary(NAMES)
     assert (summary["miou"], summary["pixel_accuracy"], summary["absent_classes"]) == (0.0, 0.0, 3)
+
+
+@pytest.mark.parametrize("images", [0, 1])
+def test_where_nothing_is_labelled_every_figure_is_none_or_zero(images):
+    confusion = ConfusionMatrix(2)
+    for _ in range(images):
+        confusion.update(pred=image([255, 255]), target=image([255, 255]))
+    summary = confusion.summary(NAMES[:2])
+    nothing = {"road": None, "car": None}
+    assert all(summary.pop(f"class_{name}") == nothing for name in ("iou", "precision", "recall", "share"))
+    assert (summary.pop("absent_classes"), summary.pop("images")) == (2, images)
+    assert set(summary.values()) == {0.0} and len(summary) == 6
+    assert confusion.running.tolist() == [[0, 0]] * images
 
 
 def test_figures_of_each_class_by_hand():
@@ -77,6 +92,19 @@ def test_a_category_counts_its_classes_as_one():
     assert figures["category_miou"] == pytest.approx(0.5)
 
 
+def test_categories_are_apart_and_ordered_as_they_come():
+    confusion = ConfusionMatrix(4)
+    confusion.update(pred=image([0, 1, 2, 3, 0, 255]), target=image([0, 0, 1, 1, 1, 1]))
+    figures = category_summary(confusion.counts, ["flat", "object", "flat", "sky"])
+    # flat: 1 right of 2 labelled and 3 predicted; object: none right of 4 and 1; sky: 1 predicted
+    assert list(figures["category_iou"].items()) == [("flat", pytest.approx(1 / 4)), ("object", 0.0), ("sky", 0.0)]
+    assert figures["category_miou"] == pytest.approx(1 / 12)
+    assert category_summary(ConfusionMatrix(2).counts, ["a", "b"]) == {
+        "category_iou": {"a": None, "b": None},
+        "category_miou": 0.0,
+    }
+
+
 def test_images_are_ordered_by_their_index():
     images = [(image([0, 0]), image([0, 0])), (image([1, 1]), image([0, 1])), (image([1, 0]), image([1, 1]))]
     in_order, shuffled = ConfusionMatrix(2), ConfusionMatrix(2)
@@ -85,7 +113,24 @@ def test_images_are_ordered_by_their_index():
     for index in (2, 0, 1):
         shuffled.update(*images[index], index=index)
     assert torch.equal(in_order.running, shuffled.running)
-    assert shuffled.image_iou() == {0: 1.0, 1: pytest.approx(0.25), 2: pytest.approx(0.25)}
+    assert list(shuffled.image_iou().items()) == [(0, 1.0), (1, pytest.approx(0.25)), (2, pytest.approx(0.25))]
+
+
+def test_processes_put_their_counts_together(monkeypatch):
+    images = [(image([0, 0]), image([0, 0])), (image([1, 1]), image([0, 1])), (image([1, 0]), image([1, 1]))]
+    whole, one, other, idle = (ConfusionMatrix(2) for _ in range(4))
+    for index, (pred, target) in enumerate(images):
+        whole.update(pred, target)
+        (other if index == 1 else one).update(pred, target, index=index)
+    given = []
+    monkeypatch.setattr(runtime, "sum_over_processes", lambda counts: counts.add_(other.counts))
+    monkeypatch.setattr(runtime, "gather", lambda value: given.append(value) or given)
+    idle.merge()  # it has no image to give
+    assert given[0][1].shape == (0, 3, 2) and given[0][1].dtype == torch.int64
+    given.append(([1], torch.stack([other.images[1]])))
+    one.merge()
+    assert torch.equal(one.counts, whole.counts) and torch.equal(one.running, whole.running)
+    assert one.summary(NAMES[:2]) == whole.summary(NAMES[:2]) and one.image_iou() == whole.image_iou()
 
 
 def test_an_image_without_labels_has_no_iou():

@@ -6,6 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
+from models import ICNet
+from tests.conftest import CLASSES
+from tests.test_fold import with_statistics
+from utils.checkpoint import Checkpoint, save_checkpoint
 from utils.predictor import Predictor
 from utils.segmenter import open_segmenter
 from utils.video import Span, writing_video
@@ -34,6 +38,15 @@ def test_array_file_and_pillow_image_give_the_segmenters_labels(predictor, check
     for image in (FRAMES[0], tmp_path / "a.png", str(tmp_path / "a.png"), Image.open(tmp_path / "a.png")):
         labels = predictor.predict(image)
         assert labels.dtype == np.uint8 and np.array_equal(labels, expected)
+
+
+def test_a_network_without_aligned_corners_gives_its_segmenters_labels(tmp_path):
+    network, path = with_statistics(ICNet(3, "resnet18", variant="psp")), tmp_path / "psp.pth"
+    state, structure = network.state_dict(), network.structure
+    save_checkpoint(path, Checkpoint(state_dict=state, backbone="resnet18", structure=structure, classes=CLASSES))
+    _, segment = open_segmenter(path, "cpu")
+    expected = segment(torch.from_numpy(FRAMES[0]).permute(2, 0, 1)[None])[0].numpy()
+    assert len(np.unique(expected)) > 1 and np.array_equal(Predictor(path, "cpu").predict(FRAMES[0]), expected)
 
 
 def test_pillow_image_of_sixteen_bits_is_no_white_one(predictor):

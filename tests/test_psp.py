@@ -120,14 +120,19 @@ def test_arithmetic_at_2048x1024():
     assert counter.get_total_flops() < 207e9
 
 
+@pytest.mark.parametrize(("variant", "align_corners"), [("published", True), ("psp", False)])
 @torch.inference_mode()
-def test_label_maps_are_those_of_the_full_size_logits():
-    network = with_statistics(ICNet(5, "resnet18", variant="psp"))
+def test_label_maps_are_those_of_the_full_size_logits(variant, align_corners):
+    network = with_statistics(ICNet(5, "resnet18", variant=variant))
     images = torch.randint(0, 256, (2, 3, 96, 128), dtype=torch.uint8)
     segmenter = Segmenter(network)
-    assert segmenter.align_corners is False
+    assert segmenter.align_corners is align_corners
     expected = network(segmenter.normalize(images))["out"].argmax(1)
     assert (segmenter(images) == expected).float().mean() > 0.999
+    small = segmenter.normalize(images[..., :20, :40])  # made large enough for the network
+    large = F.interpolate(small, (32, 40), mode="bilinear", align_corners=align_corners)
+    expected = network.cascade(large)["out"]
+    assert (segmenter.scores(images[..., :20, :40]) - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
 def test_a_checkpoint_rebuilds_its_network(tmp_path):

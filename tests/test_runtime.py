@@ -58,10 +58,22 @@ def test_several_gpus_are_refused_where_there_are_some(gpus):
     assert runtime.select_device("0, 1").type == "cpu"  # a file written for two GPUs is still a file to try out
 
 
-def test_seed_makes_the_same_numbers_again():
-    def draw() -> tuple:
-        return random.random(), np.random.rand(), torch.rand(1).item()
+def draw() -> tuple[float, ...]:
+    """A number from each of the generators, normal ones among them, of which some are drawn in pairs."""
+    return random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(1).item()
 
+
+def test_random_state_of_every_generator_comes_back(tmp_path):
+    runtime.seed_everything(3)
+    draw()
+    torch.save(runtime.random_state(), tmp_path / "state.pth")
+    following = draw()
+    runtime.seed_everything(4)
+    runtime.set_random_state(torch.load(tmp_path / "state.pth", weights_only=True))
+    assert draw() == following
+
+
+def test_seed_makes_the_same_numbers_again():
     runtime.seed_everything(3)
     first = draw()
     runtime.seed_everything(3)

@@ -8,6 +8,7 @@ from dataset.labels import class_table, lookup_table
 from dataset.pairs import Sample
 from dataset.segmentation import EpochSampler, SegmentationDataset
 from dataset.transforms import train_transform
+from utils import runtime
 from utils.config import load_config
 from utils.data import build_dataset, build_transform, eval_loader, train_loader
 from utils.media import read_image
@@ -174,6 +175,13 @@ def test_sample_is_a_function_of_seed_epoch_and_index(folder_data):
     assert same(data[1], data[(0, 1)])
 
 
+def test_two_samples_of_one_picture_are_cut_differently(folder_data):
+    for folder in ("train", "train_mask"):
+        (folder_data.root / folder / "1.png").write_bytes((folder_data.root / folder / "0.png").read_bytes())
+    data = augmented(folder_data)
+    assert any(not torch.equal(data[(epoch, 0)]["image"], data[(epoch, 1)]["image"]) for epoch in (1, 2, 3))
+
+
 def test_number_of_workers_changes_nothing(folder_data):
     def epochs(workers: int) -> list[dict]:
         loader = train_loader(augmented(folder_data), batch_size=2, workers=workers, seed=0)
@@ -219,6 +227,24 @@ def test_processes_share_every_batch():
     assert [len(part) for part in parts] == [4, 4]
     whole, (a, b) = keys(alone, 3, skip=1), [keys(part, 3, skip=1) for part in parts]
     assert whole == a + b and len(a) == len(b) == 2
+
+
+def test_labelled_pixels_are_counted_over_all_masks(image_path, tmp_path):
+    Image.fromarray(MASK).save(tmp_path / "mask.png")
+    counts = SegmentationDataset(2 * [Sample(image_path, tmp_path / "mask.png")], CLASSES, TRAIN_IDS).count_pixels()
+    assert counts.tolist() == [2 * (label == MASK).sum() for label in range(3)]  # and what is ignored is none
+
+
+@pytest.mark.parametrize(("length", "batch_size", "processes"), [(7, 2, 2), (5, 1, 2), (5, 2, 4), (1, 1, 3), (6, 3, 2)])
+def test_processes_evaluate_each_image_just_once(monkeypatch, length, batch_size, processes):
+    monkeypatch.setattr(runtime, "processes", lambda: processes)
+    seen = []
+    for rank in range(processes):
+        monkeypatch.setattr(runtime, "rank", lambda rank=rank: rank)
+        batches = list(eval_loader(list(range(length)), batch_size=batch_size, workers=0))
+        assert all(len(batch) == batch_size for batch in batches[:-1])
+        seen += [index for batch in batches for index in batch]
+    assert sorted(seen) == list(range(length))
 
 
 def test_evaluation_goes_through_in_order_with_pictures_of_different_sizes(tmp_path):

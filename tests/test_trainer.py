@@ -14,13 +14,14 @@ from PIL import Image
 
 from dataset.transforms import Normalize
 from models import ICNet
+from train import build_trainer
 from utils.checkpoint import Checkpoint, read_checkpoint
 from utils.config import load_config
 from utils.data import build_dataset, build_transform, eval_loader, train_loader
 from utils.loss import CascadeLoss
 from utils.optim import build_optimizer, build_scheduler
 from utils.program import Interruption
-from utils.runtime import random_state, seed_everything, set_random_state
+from utils.runtime import seed_everything
 from utils.segmenter import Segmenter
 from utils.training import trainer as trainer_module
 from utils.training.records import Records
@@ -36,16 +37,16 @@ def build(folder_data):
     """Give a function that builds a trainer from nothing, as train.py does, with files in the given folder."""
     config = load_config(folder_data.config)
 
-    def make(folder: Path, **options) -> Trainer:
+    def make(folder: Path, *, dropout: float = 0.0, **options) -> Trainer:
         seed_everything(0)
         transform = build_transform(config.model, config.augment)
         train_set = build_dataset(config.dataset, "train", cityscapes_root="", transform=transform)
-        network = ICNet(3, "resnet18")
+        network = ICNet(3, "resnet18", dropout=dropout)
         optimizer = build_optimizer(network, config.optimizer)
         batches = train_loader(train_set, batch_size=2, workers=0, seed=0)
         return Trainer(
             network=network,
-            criterion=CascadeLoss(),
+            criterion=options.pop("criterion", CascadeLoss()),
             optimizer=optimizer,
             scheduler=build_scheduler(optimizer, config.optimizer, iterations=EPOCHS * len(batches)),
             normalize=Normalize(),
@@ -79,7 +80,12 @@ def stop_after(monkeypatch, trainer, iteration):
 
 @pytest.mark.parametrize(
     ("iteration", "options"),
-    [(1, {}), (2, {}), (3, {"ema": 0.9}), (5, {"precision": "bf16", "accumulate": 2, "clip": 1.0})],
+    [
+        (1, {"dropout": 0.5}),
+        (2, {"dropout": 0.5}),
+        (3, {"ema": 0.9}),
+        (5, {"precision": "bf16", "accumulate": 2, "clip": 1.0}),
+    ],
 )
 def test_stopped_and_resumed_equals_uninterrupted(build, tmp_path, monkeypatch, iteration, options):
     whole = build(tmp_path / "whole", **options)
@@ -104,6 +110,15 @@ def test_stopped_and_resumed_equals_uninterrupted(build, tmp_path, monkeypatch, 
     assert len(list((tmp_path / "parts").glob("*_best_model.pth"))) == 1
 
 
+def test_the_scale_of_fp16s_gradients_is_resumed(build, tmp_path):
+    trainer, resumed = (build(tmp_path / name, precision="fp16") for name in ("run", "resumed"))
+    trainer.state.scaler.scale(torch.ones(1))
+    trainer.state.scaler.update(8.0)
+    last = trainer.state.describe_run(trainer.description, epoch=0)
+    resumed.state.restore(last, device=resumed.device, folder=resumed.folder)
+    assert resumed.state.scaler.get_scale() == 8
+
+
 def test_save_iter_saves_within_an_epoch(build, tmp_path, monkeypatch):
     trainer = build(tmp_path, save_iter=1)
     saved = []
@@ -116,13 +131,6 @@ def test_weights_alone_are_not_resumed(build, tmp_path, checkpoint_path):
     trainer = build(tmp_path / "run")
     with pytest.raises(ValueError, match=r"weights only; training goes on from a last\.pth"):
         trainer.state.restore(read_checkpoint(checkpoint_path), device=trainer.device, folder=trainer.folder)
-
-
-def test_random_state_comes_back():
-    state = random_state()
-    first = torch.rand(3)
-    set_random_state(state)
-    assert torch.equal(torch.rand(3), first)
 
 
 def test_only_harmless_keys_may_change(folder_data):
@@ -153,6 +161,7 @@ def test_sigterm_finishes_the_iteration_and_resume_goes_on(folder_data):
 
 def test_what_is_validated_and_kept_is_the_running_mean(build, tmp_path, monkeypatch):
     trainer = build(tmp_path / "run", ema=0.5)
+    beginning = trainer.network.classifier.weight.clone()
     validated = []
 
     def segmenter(network, **options):
@@ -164,7 +173,61 @@ def test_what_is_validated_and_kept_is_the_running_mean(build, tmp_path, monkeyp
     assert validated == [trainer.state.mean.module]
     kept, mean = read_checkpoint(trainer.state.best_path).state_dict, trainer.state.mean.module.state_dict()
     assert all(torch.equal(kept[name], mean[name]) for name in mean)
-    assert not torch.equal(kept["classifier.weight"], trainer.network.classifier.weight)
+    for other in (trainer.network.classifier.weight, beginning):
+        assert not torch.equal(kept["classifier.weight"], other)
+
+
+# label 0 eight times, 1 and 2 once; by epoch, mIoU 0.27, 0.57, 0.5 and pixel accuracy 0.8, 0.6, 0.9
+LABELS = [0] * 8 + [1, 2]
+PREDICTED = [[0] * 10, [0] * 4 + [1] * 4 + [1, 2], [0] * 8 + [2, 2]]
+
+
+def test_the_best_is_chosen_by_miou_not_by_loss_accuracy_or_age(build, tmp_path, monkeypatch):
+    def validate(segment, batches, *, confusion, on_image):
+        orders.append(trainer.train_batches.sampler.epoch)
+        assert not trainer.network.training
+        pred = PREDICTED[trainer.epoch - 1]
+        confusion.update(torch.tensor([pred], dtype=torch.uint8), torch.tensor([LABELS], dtype=torch.uint8))
+
+    def falling(outputs, target):
+        return {"loss": 0 * outputs["out"].sum() + 10 - trainer.state.iteration}
+
+    orders = []
+    monkeypatch.setattr(trainer_module, "evaluate", validate)
+    trainer = build(tmp_path, criterion=falling)
+    trainer.fit(epochs=EPOCHS, val_epoch=1)
+    (best,) = tmp_path.glob("*_best_model.pth")
+    assert best == trainer.state.best_path and best.name == "icnet_resnet18_2_0.567_best_model.pth"
+    assert read_checkpoint(best).epoch == 2
+    figures = records(tmp_path)
+    assert orders == [1, 2, 3]  # each epoch has an order of its own
+    assert [record["loss"] for record in figures] == [9.5, 7.5, 5.5]
+    assert [record["pixel_accuracy"] for record in figures] == pytest.approx([0.8, 0.6, 0.9])
+
+
+def test_every_setting_of_the_run_reaches_its_part(folder_data, tmp_path):
+    overrides = ["train.epochs=3", "train.accumulate=2", "train.ema=0.8", "train.freeze_bn=true", "train.amp=bf16"]
+    overrides += ["train.log_iter=3", "train.save_iter=5", "optimizer.clip_norm=0.5", "optimizer.momentum=0.3"]
+    overrides += ["model.variant=psp", "model.ppm=none", "model.dropout=0.1", "loss.aux_weight=0.2", "test.split=train"]
+    overrides += ["train.valid_batch_size=3", "train.seed=4"]
+    config = load_config(folder_data.config, overrides)
+    trainer = build_trainer(config, torch.device("cpu"), Records(tmp_path))
+    assert (trainer.accumulate, trainer.ema, trainer.freeze_bn, trainer.precision) == (2, 0.8, True, "bf16")
+    assert (trainer.log_iter, trainer.save_iter, trainer.clip) == (3, 5, 0.5)
+    assert {group["momentum"] for group in trainer.optimizer.param_groups} == {0.3}
+    assert trainer.network.structure == {"variant": "psp", "ppm": "none", "sub4_input": "sub2", "dropout": 0.1}
+    assert trainer.criterion.aux_weight == 0.2 and trainer.criterion.align_corners is False
+    assert trainer.name == "icnet_psp_resnet18" and trainer.description.config == config.as_dict()
+    assert (trainer.train_batches.batch_size, trainer.train_batches.sampler.seed) == (2, 4)
+    assert trainer.train_batches.dataset.seed == 4 and trainer.train_batches.dataset.transform is not None
+    assert [len(batch) for batch in trainer.val_batches] == [3, 1]
+    factor = trainer.scheduler.lr_lambdas[0]  # of three epochs of two iterations each
+    assert factor(5) > 0 and factor(6) == 0
+
+
+def test_the_published_network_is_trained_with_aligned_corners(folder_data, tmp_path):
+    trainer = build_trainer(load_config(folder_data.config), torch.device("cpu"), Records(tmp_path))
+    assert trainer.network.align_corners and trainer.criterion.align_corners
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_its_images(build, tmp_path):

@@ -144,6 +144,59 @@ def test_photometric_distortion_stays_within_its_limits():
     assert -34 < turns.min() < -20 and 20 < turns.max() < 34  # 36 of 360 degrees are 25.6 of 256; pale hues are coarse
 
 
+class Chosen:
+    """A generator whose choices are given: which of the four changes, when contrast comes, and how much of each."""
+
+    def __init__(self, changes: str, *amounts: float, early: bool = False):
+        self.changes = [name in changes.split() for name in ("brightness", "contrast", "saturation", "hue")]
+        self.early, self.amounts, self.asked = early, list(amounts), []
+
+    def random(self, size: int | None = None) -> np.ndarray | float:
+        return np.where(self.changes, 0.4, 0.5) if size else (0.4 if self.early else 0.5)
+
+    def uniform(self, low: float, high: float) -> float:
+        self.asked.append((low, high))
+        return self.amounts.pop(0)
+
+
+def distorted(color: tuple[int, int, int], rng: Chosen) -> list[int]:
+    image = Image.new("RGB", (1, 1), color)
+    changed = PhotometricDistortion(0.5)(image, image, rng)[0].getpixel((0, 0))
+    assert not rng.amounts
+    return list(changed)
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_brightness_and_contrast_by_hand(early):
+    assert distorted((100, 50, 200), Chosen("", early=early)) == [100, 50, 200]
+    assert distorted((100, 50, 200), Chosen("brightness", 20.4, early=early)) == [120, 70, 220]
+    assert distorted((10, 0, 250), Chosen("brightness", -20, early=early)) == [0, 0, 230]
+    assert distorted((100, 51, 200), Chosen("contrast", 1.5, early=early)) == [150, 76, 255]  # 76.5 to the even
+    assert distorted((100, 50, 200), Chosen("brightness contrast", 20, 0.5, early=early)) == [60, 35, 110]
+
+
+def test_colours_by_hand():
+    assert distorted((200, 100, 100), Chosen("saturation", 0.5)) == pytest.approx([200, 150, 150], abs=2)
+    assert distorted((200, 100, 100), Chosen("saturation", 1.5)) == pytest.approx([200, 50, 50], abs=2)
+    assert distorted((255, 0, 0), Chosen("hue", 30)) == pytest.approx([255, 128, 0], abs=10)  # red to orange
+    turned = distorted((255, 0, 0), Chosen("hue", -30))
+    assert turned == pytest.approx([255, 0, 128], abs=10)  # below 0 it goes on at 360
+    assert distorted((200, 100, 100), Chosen("saturation hue", 0.5, 30)) == pytest.approx([200, 175, 150], abs=4)
+
+
+def test_contrast_comes_before_the_colours_or_after_them_but_once():
+    assert distorted((255, 0, 0), Chosen("contrast saturation", 1.5, 0.5, early=True)) == pytest.approx(
+        [255, 128, 128], abs=1
+    )
+    assert distorted((255, 0, 0), Chosen("contrast saturation", 0.5, 1.5)) == pytest.approx([255, 192, 192], abs=2)
+
+
+def test_amounts_of_distortion_are_drawn_from_their_ranges():
+    chosen = Chosen("brightness contrast saturation hue", 0, 1, 1, 0, early=True)
+    distorted((1, 2, 3), chosen)
+    assert chosen.asked == [(-32, 32), (0.5, 1.5), (0.5, 1.5), (-36, 36)]
+
+
 def test_both_are_parts_of_the_training_transform_and_off_by_default():
     image, target = pair()
     settings = {"base_size": 48, "crop_size": 32, "scale": (0.7, 1.5), "mirror": 0.5, "blur": 0.5}

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from models import ICNet
 from models.layers import resize
@@ -57,6 +58,33 @@ def test_views_are_the_mean_of_their_probabilities(network, image):
 def test_mirrored_image_gives_mirrored_labels(network, image):
     views = MultiView(network, scales=(1.0, 0.5), flip=True)
     torch.testing.assert_close(views.scores(image.flip(-1)), views.scores(image).flip(-1), atol=1e-4, rtol=1e-4)
+
+
+class Coarse(PerPixel):
+    """Scores of every fourth pixel, which a network would resize in the given way."""
+
+    def __init__(self, align_corners):
+        super().__init__()
+        self.align_corners = align_corners
+
+    def scores(self, image):
+        return super().scores(image[..., ::4, ::4])
+
+    def resized(self, x, size):
+        return F.interpolate(x.float(), size, mode="bilinear", align_corners=self.align_corners)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_views_and_windows_are_resized_as_the_network_resizes(image, align_corners):
+    segment = Coarse(align_corners)
+    small = segment.scores(segment.resized(image, (H // 2, W // 2)).round())
+    mean = (segment.scores(image).softmax(1) + segment.resized(small, (H // 4, W // 4)).softmax(1)) / 2
+    views = MultiView(segment, scales=(0.5, 1.0), flip=False)
+    torch.testing.assert_close(views.scores(image).exp(), mean)
+    labels = segment.resized(mean.log(), (H, W)).argmax(1)
+    assert (views(image) == labels).float().mean() > 0.999
+    window = SlidingWindow(segment, window=W, stride=W).scores(image)
+    torch.testing.assert_close(window.exp(), segment.resized(segment.scores(image), (H, W)).softmax(1))
 
 
 def test_scales_are_what_the_network_sees():

@@ -34,6 +34,14 @@ def test_video_round_trip(tmp_path, width, height, fps):
         assert np.abs(after.astype(int) - before).max() < 12  # in RGB order
 
 
+def test_written_colours_are_those_that_others_read(tmp_path):
+    write(tmp_path / "red.mp4", 10, [np.full((48, 64, 3), (220, 40, 60), np.uint8)])
+    capture = cv2.VideoCapture(str(tmp_path / "red.mp4"))
+    there, frame = capture.read()
+    capture.release()
+    assert there and np.abs(frame.mean((0, 1)) - (60, 40, 220)).max() < 12  # OpenCV gives blue first
+
+
 @pytest.mark.parametrize(("width", "height"), [(63, 47), (64, 47), (63, 48)])
 def test_video_of_odd_size_differs_by_no_more_than_a_row_and_a_column(tmp_path, width, height):
     """OpenCV writes even sizes only."""

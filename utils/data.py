@@ -159,6 +159,7 @@ def _worker_options(workers: int) -> dict:
         "num_workers": workers,
         "persistent_workers": workers > 0,
         "pin_memory": torch.cuda.is_available(),
+        "generator": torch.Generator(),  # else each pass draws from the global one, on which a resumed run depends
         "worker_init_fn": _leave_interrupts_to_the_main_process,
     }
 
