@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +10,8 @@ from PIL import Image
 from models import ICNet
 from tests.conftest import CLASSES
 from tests.test_fold import with_statistics
-from utils.checkpoint import Checkpoint, save_checkpoint
+from utils import config
+from utils.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from utils.predictor import Predictor
 from utils.segmenter import open_segmenter
 from utils.video import Span, writing_video
@@ -127,3 +129,15 @@ def test_times_are_kept(checkpoint_path):
     predictor = Predictor(checkpoint_path, "cpu")
     predictor.predict(FRAMES[0])
     assert set(predictor.watch.seconds) == {"network", "label map"}
+
+
+def test_sizes_are_those_of_the_checkpoints_own_configuration(tmp_path, checkpoint_path):
+    checkpoint = replace(read_checkpoint(checkpoint_path), config={"test": {"short_side": 96, "save": "none"}})
+    save_checkpoint(tmp_path / "a.pth", checkpoint)
+    own = Predictor(tmp_path / "a.pth", "cpu").predict(FRAMES[0])
+    assert np.array_equal(
+        own, Predictor(checkpoint_path, "cpu", test=config.TestConfig(short_side=96)).predict(FRAMES[0])
+    )
+    plain = Predictor(tmp_path / "a.pth", "cpu", test=config.TestConfig()).predict(FRAMES[0])
+    assert not np.array_equal(own, plain)
+    assert np.array_equal(plain, Predictor(checkpoint_path, "cpu").predict(FRAMES[0]))

@@ -147,3 +147,22 @@ def test_windows_and_views_together(network, image):
 def test_options_that_do_not_go_together(options, words):
     with pytest.raises(ValueError, match=words):
         with_options(PerPixel(), **options)
+
+
+@pytest.mark.parametrize("size", [(20, 30), (40, 60), (60, 40)])
+def test_the_short_side_is_what_the_network_sees(size):
+    segment = PerPixel()
+    image = torch.zeros(1, 3, *size, dtype=torch.uint8)
+    labels = with_options(segment, short_side=40, scales=(0.5, 1.0))(image)
+    upright = size[0] > size[1]
+    assert segment.seen == ([(60, 40), (30, 20)] if upright else [(40, 60), (20, 30)])
+    assert labels.shape == (1, *size)
+
+
+def test_images_of_that_short_side_stay_as_they_are(network, image):
+    assert torch.equal(with_options(network, short_side=H)(image), network(image))
+
+
+def test_windows_are_of_images_as_they_are(network):
+    with pytest.raises(ValueError, match=r"test\.window is for images as they are"):
+        with_options(network, window=32, short_side=40)

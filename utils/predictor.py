@@ -33,7 +33,8 @@ class Predictor:
     Args:
         path: a checkpoint, or an ONNX file that `tools/export.py` wrote.
         device: where the network runs; none: the first CUDA device, or the CPU.
-        test: precision, compilation, views and windows, as in a configuration.
+        test: precision, compilation, views and windows, as in a configuration; none: fp32, and images in the sizes
+            that the checkpoint's own configuration says (`test.short_side`, `test.tta`).
 
     Attributes:
         classes: names and colours of the classes.
@@ -45,7 +46,7 @@ class Predictor:
         self, path: str | Path, device: torch.device | str | None = None, *, test: TestConfig | None = None
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        checkpoint, self.segment = open_network(path, self.device, test or TestConfig())
+        checkpoint, self.segment = open_network(path, self.device, test)
         self.classes = checkpoint.classes
         self.about = checkpoint.describe()
         self.watch = Stopwatch()

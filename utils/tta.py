@@ -12,7 +12,7 @@ from torch import Tensor
 from models.layers import resize
 from utils import runtime
 from utils.checkpoint import Checkpoint
-from utils.config import TestConfig
+from utils.config import TestConfig, load_config, views_of
 from utils.labelmap import label_map
 from utils.segmenter import BRANCHES, Segments, open_segmenter
 
@@ -20,29 +20,41 @@ _LEAST = 1e-30  # probability, so that its logarithm is finite
 
 
 def open_network(
-    path: str | Path, device: torch.device, test: TestConfig, *, branches: int = BRANCHES
+    path: str | Path, device: torch.device, test: TestConfig | None, *, branches: int = BRANCHES
 ) -> tuple[Checkpoint, Segments]:
     """Open a checkpoint or an ONNX file to predict with, as the configuration says.
 
+    Without one, images are looked at in the sizes that its own configuration says.
+
     Returns and raises what `utils.segmenter.open_segmenter` and `with_options` do.
     """
-    precision = runtime.choose_precision(test.precision, device)
-    network, segment = open_segmenter(path, device, precision=precision, compiled=test.compile, branches=branches)
-    views, window, stride = test.tta, test.window, test.stride
-    segment = with_options(segment, scales=views.scales, flip=views.flip, window=window, stride=stride, device=device)
+    run = test or TestConfig()
+    precision = runtime.choose_precision(run.precision, device)
+    network, segment = open_segmenter(path, device, precision=precision, compiled=run.compile, branches=branches)
+    look = test or load_config(views_of(network.config), name=str(path)).test
+    segment = with_options(
+        segment,
+        short_side=look.short_side,
+        scales=look.tta.scales,
+        flip=look.tta.flip,
+        window=look.window,
+        stride=look.stride,
+        device=device,
+    )
     return network, segment
 
 
 def with_options(
     segment: Segments,
     *,
+    short_side: int | None = None,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     window: int | None = None,
     stride: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Segments:
-    """Wrap a segmenter as the configuration says (`test.tta`, `test.window`, `test.stride`), or return it as it is.
+    """Wrap a segmenter as a configuration's `test.short_side`, `tta`, `window` and `stride` say, or return it as it is.
 
     Raises:
         ValueError: options that do not go together, by their keys.
@@ -52,8 +64,12 @@ def with_options(
     if stride is not None and (window is None or stride > window):
         against = "is set without test.window" if window is None else f"({stride}) is above test.window ({window})"
         raise ValueError(f"test.stride {against}; it is the way from one window to the next, at most its side")
-    if tuple(scales) != (1.0,) or flip:
-        segment = MultiView(segment, scales=scales, flip=flip, device=device)
+    if window is not None and short_side is not None:
+        raise ValueError(
+            "test.window is for images as they are, test.short_side makes them another size; set one to null"
+        )
+    if tuple(scales) != (1.0,) or flip or short_side is not None:
+        segment = MultiView(segment, scales=scales, flip=flip, short_side=short_side, device=device)
     if window is not None:
         segment = SlidingWindow(segment, window=window, stride=stride or max(1, 2 * window // 3))
     return segment
@@ -63,20 +79,28 @@ class MultiView:
     """Average what a segmenter says of an image at several scales, and of its mirror images.
 
     Args:
-        scales: of the image's sides; 1 is the image itself.
+        scales: of the image's sides; 1 is the image itself, or as `short_side` has it.
         flip: look at each of them mirrored too.
+        short_side: of an image of scale 1, in pixels; None: that of the image itself.
         device: where images are resized.
     """
 
     gives_scores = True
 
     def __init__(
-        self, segment: Segments, *, scales: Sequence[float], flip: bool, device: torch.device | str = "cpu"
+        self,
+        segment: Segments,
+        *,
+        scales: Sequence[float],
+        flip: bool,
+        short_side: int | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.segment = segment
         self.align_corners = segment.align_corners
         self.scales = sorted(scales, reverse=True)
         self.flip = flip
+        self.short_side = short_side
         self.device = device
 
     def __call__(self, image: Tensor) -> Tensor:
@@ -103,6 +127,8 @@ class MultiView:
 
     def _scaled(self, image: Tensor, scale: float) -> Tensor:
         """Resize uint8 images, in the way that the network itself makes them smaller."""
+        if self.short_side is not None:
+            scale = scale * self.short_side / min(image.shape[-2:])
         if scale == 1:
             return image
         size = [max(1, round(side * scale)) for side in image.shape[-2:]]
