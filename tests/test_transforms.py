@@ -192,9 +192,20 @@ def test_contrast_comes_before_the_colours_or_after_them_but_once():
 
 
 def test_amounts_of_distortion_are_drawn_from_their_ranges():
-    chosen = Chosen("brightness contrast saturation hue", 0, 1, 1, 0, early=True)
-    distorted((1, 2, 3), chosen)
-    assert chosen.asked == [(-32, 32), (0.5, 1.5), (0.5, 1.5), (-36, 36)]
+    early = Chosen("brightness contrast saturation hue", 0, 1, 1, 0, early=True)
+    late = Chosen("brightness contrast saturation hue", 0, 1, 0, 1)
+    for chosen in (early, late):
+        distorted((1, 2, 3), chosen)
+    assert early.asked == [(-32, 32), (0.5, 1.5), (0.5, 1.5), (-36, 36)]
+    assert late.asked == [(-32, 32), (0.5, 1.5), (-36, 36), (0.5, 1.5)]
+
+
+def test_every_setting_reaches_its_transform():
+    settings = {"base_size": 50, "crop_size": 32, "scale": (0.5, 3), "mirror": 0.1, "blur": 0.2}
+    crop, mirror, blur = train_transform(**settings).transforms
+    assert (crop.short_sides, crop.crop_size, crop.max_class_share, mirror.p, blur.p) == ((25, 150), 32, None, 0.1, 0.2)
+    crop, *_, distortion = train_transform(**settings, max_class_share=0.7, photometric=0.4).transforms
+    assert (crop.max_class_share, distortion.p) == (0.7, 0.4)
 
 
 def test_both_are_parts_of_the_training_transform_and_off_by_default():
