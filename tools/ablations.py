@@ -6,7 +6,6 @@ table of docs/camvid.md and draws its plot.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository, of whic
 from tools.ablating.trials import BASELINE, TRIALS, Trial
 from utils import program
 from utils.files import replacing
+from utils.logger import read_json_lines
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -72,7 +72,7 @@ def run_trial(trial: Trial, seed: int, *, out: Path, overrides: list[str]) -> No
 def final_miou(folder: Path) -> float | None:
     """The mIoU (0 to 1) after the last epoch of a run; None if it has not come so far."""
     path = folder / "train.jsonl"
-    records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    records = read_json_lines(path) if path.exists() else []
     return records[-1].get("miou") if records else None
 
 
