@@ -13,7 +13,7 @@ import torch
 from dataset.segmentation import SegmentationDataset
 from utils import program, runtime
 from utils.checkpoint import Checkpoint
-from utils.config import Config, data_of, load_config
+from utils.config import Config, data_of, load_config, views_of
 from utils.data import build_dataset, check_classes
 from utils.evaluation.measuring import measure
 from utils.evaluation.results import Results, versions
@@ -33,9 +33,11 @@ def main() -> None:
     path = find_checkpoint(config.test.ckpt_path, config.train.ckpt_dir, name=run_name(config.model))
     device = runtime.select_device(config.train.specific_gpu_num)
     with runtime.process_group(device):
-        network, segment = open_network(path, device, config.test)
-        if args.config is None and network.config:
-            config = load_config(data_of(network.config), args.overrides, name=str(path))
+        own = args.config is None  # data and views of the checkpoint, in place of a file's
+        network, segment = open_network(path, device, None if own else config.test, overrides=args.overrides)
+        if own and network.config:
+            trained = data_of(network.config) | views_of(network.config)
+            config = load_config(trained, args.overrides, name=str(path))
         data = open_data(config, network)
         submission = None if config.test.submission is None else Path(config.test.submission)
         folder = Path(config.train.ckpt_dir) / "evaluate_output"
@@ -77,7 +79,7 @@ def measure_parts(
 
 def loading(config: Config, device: torch.device) -> dict[str, Any]:
     """How images are brought to the network."""
-    workers = runtime.loader_workers(config.train.num_workers, device)
+    workers = runtime.loader_workers(config.train.num_workers, device, training=False)
     return {"batch_size": config.train.valid_batch_size, "workers": workers, "device": device}
 
 

@@ -131,7 +131,7 @@ def build_loaders(config: Config, device: torch.device) -> tuple[TrainLoader, Lo
     transform = build_transform(config.model, config.augment)
     train_set = build_dataset(config.dataset, train.split, cityscapes_root=root, transform=transform, seed=train.seed)
     val_set = build_dataset(config.dataset, config.test.split, cityscapes_root=root)
-    workers = runtime.loader_workers(train.num_workers, device)
+    workers = runtime.loader_workers(train.num_workers, device, training=True)
     return (
         train_loader(train_set, batch_size=train.train_batch_size, workers=workers, seed=train.seed),
         eval_loader(val_set, batch_size=train.valid_batch_size, workers=workers),

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from PIL import Image
 from dataset.labels import cityscapes_classes
 from models import ICNet
 from tests.test_distributed import REPOSITORY, TORCHRUN
-from utils.checkpoint import Checkpoint, save_checkpoint
+from utils.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from utils.config import load_config
 from utils.evaluation.measuring import Meter, Timed, warm_up
+from utils.predictor import Predictor
 from utils.segmenter import open_segmenter
 
 
@@ -89,6 +92,37 @@ def test_views_windows_and_half_precision(evaluated):
     metrics, _ = evaluated("test.save=none", *options)
     assert metrics["precision"] == "bf16"
     assert metrics["config"]["test"]["tta"] == {"scales": [0.75, 1.0], "flip": True}
+
+
+@pytest.fixture
+def own_views(folder_data, checkpoint_path, tmp_path):
+    """Arguments that name a checkpoint whose own configuration has the folder data, and views."""
+    trained = load_config(folder_data.config, ["test.short_side=80", "test.tta.flip=true"])
+    save_checkpoint(tmp_path / "own.pth", replace(read_checkpoint(checkpoint_path), config=trained.as_dict()))
+    return [f"test.ckpt_path={tmp_path / 'own.pth'}", f"train.ckpt_dir={tmp_path}"]
+
+
+def test_without_a_configuration_data_and_views_are_the_checkpoints(own_views, evaluated, run_script, tmp_path):
+    def class_iou(*overrides):
+        assert run_script("evaluate", *own_views, *overrides).code == 0
+        return json.loads((tmp_path / "evaluate_output" / "metrics.json").read_text())["class_iou"]
+
+    plain, views = evaluated()[0], evaluated("test.short_side=80", "test.tta.flip=true")[0]
+    assert class_iou() == views["class_iou"] != plain["class_iou"]
+    assert class_iou("test.short_side=null", "test.tta.flip=false") == plain["class_iou"]
+
+
+def test_inference_without_a_configuration_takes_the_checkpoints_views(own_views, run_script, folder_data, tmp_path):
+    source = folder_data.root / "val" / "0.png"
+
+    def labels(*overrides):
+        given = [*own_views, *overrides, "--input", source, "--output", tmp_path / "seen", "--overwrite"]
+        assert run_script("inference", *given).code == 0
+        return np.asarray(Image.open(tmp_path / "seen" / "0_pred.png"))
+
+    views = labels()
+    assert np.array_equal(views, Predictor(tmp_path / "own.pth", "cpu").predict(source))
+    assert not np.array_equal(views, labels("test.short_side=null", "test.tta.flip=false"))
 
 
 def test_branches_of_an_onnx_file(tmp_path):

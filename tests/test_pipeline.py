@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from utils.pipeline import WriteBehind, prefetch
+from utils.pipeline import WriteBehind, in_rounds, prefetch
 
 
 def test_items_come_in_order():
@@ -49,6 +49,24 @@ def test_a_consumer_that_stops_ends_the_thread():
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() == before
+
+
+def test_rounds_load_side_by_side_in_order_and_never_while_the_consumer_works():
+    together, loaded = threading.Barrier(3, timeout=10), []
+
+    def load(key):
+        together.wait()  # breaks unless three load at a time
+        loaded.append(key)
+        return -key
+
+    for count, item in enumerate(in_rounds(load, range(9), threads=3)):
+        assert item == -count
+        assert sorted(loaded) == list(range(3 * (count // 3 + 1)))
+
+
+def test_an_error_in_a_round_is_the_consumers():
+    with pytest.raises(ZeroDivisionError):
+        list(in_rounds(lambda key: 1 // key, [2, 1, 0], threads=2))
 
 
 def test_all_jobs_are_done_when_the_context_ends():

@@ -141,3 +141,5 @@ def test_sizes_are_those_of_the_checkpoints_own_configuration(tmp_path, checkpoi
     plain = Predictor(tmp_path / "a.pth", "cpu", test=config.TestConfig()).predict(FRAMES[0])
     assert not np.array_equal(own, plain)
     assert np.array_equal(plain, Predictor(checkpoint_path, "cpu").predict(FRAMES[0]))
+    changed = Predictor(tmp_path / "a.pth", "cpu", overrides=["test.short_side=null"])
+    assert np.array_equal(plain, changed.predict(FRAMES[0]))

@@ -88,9 +88,11 @@ def test_seed_makes_the_same_numbers_again():
 )
 def test_loader_processes_by_the_machine(monkeypatch, cores, kind, workers):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
-    assert runtime.loader_workers(None, torch.device(kind)) == workers
+    assert runtime.loader_workers(None, torch.device(kind), training=True) == workers
+    assert runtime.loader_workers(None, torch.device(kind), training=False) == (workers if kind == "cuda" else 0)
 
 
-def test_loader_processes_by_the_setting():
-    assert runtime.loader_workers(0, torch.device("cuda")) == 0
-    assert runtime.loader_workers(5, torch.device("cpu")) == 5
+@pytest.mark.parametrize("training", [True, False])
+def test_loader_processes_by_the_setting(training):
+    assert runtime.loader_workers(0, torch.device("cuda"), training=training) == 0
+    assert runtime.loader_workers(5, torch.device("cpu"), training=training) == 5

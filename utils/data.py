@@ -37,6 +37,12 @@ class TrainLoader(Loader):
     sampler: EpochSampler
 
 
+class EvalLoader(Loader):
+    """Lists of samples; `batch_sampler` has their indices."""
+
+    batch_sampler: list[list[int]]  # what PyTorch was given, as it is
+
+
 def build_dataset(
     config: DatasetConfig,
     split: str,
@@ -142,7 +148,7 @@ def train_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int,
     )
 
 
-def eval_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int) -> Loader:
+def eval_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int) -> EvalLoader:
     """Lists of samples, in order; as lists, since images may differ in size. Of several processes each has its own.
 
     They share whole batches, which are those of one process: what a network makes of an image may differ in the last
@@ -151,7 +157,7 @@ def eval_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int) 
     indices = list(range(len(dataset)))
     batches = [indices[start : start + batch_size] for start in range(0, len(dataset), batch_size)]
     own = batches[runtime.rank() :: runtime.processes()]
-    return Loader(dataset, batch_sampler=own, collate_fn=list, **_worker_options(workers))
+    return EvalLoader(dataset, batch_sampler=own, collate_fn=list, **_worker_options(workers))
 
 
 def _worker_options(workers: int) -> dict:

@@ -94,9 +94,14 @@ def evaluate(
     for batch in batches:
         for _, group in groupby(batch, key=lambda sample: sample["image"].shape):
             samples = list(group)
-            preds = segment(torch.stack([sample["image"] for sample in samples]))
+            preds = segment(stacked([sample["image"] for sample in samples]))
             for sample, pred in zip(samples, preds, strict=True):
                 if "target" in sample:
                     target = sample["target"].to(pred.device, non_blocking=True)
                     confusion.update(pred, target, index=sample["index"])
                 on_image(sample["index"], pred)
+
+
+def stacked(images: list[Tensor]) -> Tensor:
+    """Make a batch (B, 3, H, W) of images (3, H, W); a single one is not copied."""
+    return torch.stack(images) if len(images) > 1 else images[0][None]

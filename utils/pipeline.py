@@ -1,13 +1,14 @@
-"""Work that overlaps: reading ahead of the network, and writing behind it, in threads."""
+"""Work in threads beside the network's: reading ahead of it or between its calls, and writing behind it."""
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+Key = TypeVar("Key")
 _POLL = 0.1  # seconds between looks at whether anyone still wants the items
 
 
@@ -50,6 +51,17 @@ def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, Non
     finally:
         stopped.set()
         thread.join()
+
+
+def in_rounds(load: Callable[[Key], Item], keys: Sequence[Key], *, threads: int) -> Generator[Item, None, None]:
+    """Yield `load(key)` for every key, in order; so many at a time are loaded, side by side, while the consumer waits.
+
+    For a consumer whose own threads use every core: they share their work in equal parts, so that one thread which
+    loses its core to a loader holds up all others. Nothing is loaded while the consumer works.
+    """
+    with ThreadPoolExecutor(threads, thread_name_prefix="load") as pool:
+        for start in range(0, len(keys), threads):
+            yield from list(pool.map(load, keys[start : start + threads]))
 
 
 class WriteBehind:

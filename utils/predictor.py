@@ -35,6 +35,7 @@ class Predictor:
         device: where the network runs; none: the first CUDA device, or the CPU.
         test: precision, compilation, views and windows, as in a configuration; none: fp32, and images in the sizes
             that the checkpoint's own configuration says (`test.short_side`, `test.tta`).
+        overrides: in place of `test`, what is to be otherwise than there, as in `["test.tta.flip=true"]`.
 
     Attributes:
         classes: names and colours of the classes.
@@ -43,10 +44,15 @@ class Predictor:
     """
 
     def __init__(
-        self, path: str | Path, device: torch.device | str | None = None, *, test: TestConfig | None = None
+        self,
+        path: str | Path,
+        device: torch.device | str | None = None,
+        *,
+        test: TestConfig | None = None,
+        overrides: Sequence[str] = (),
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        checkpoint, self.segment = open_network(path, self.device, test)
+        checkpoint, self.segment = open_network(path, self.device, test, overrides=overrides)
         self.classes = checkpoint.classes
         self.about = checkpoint.describe()
         self.watch = Stopwatch()

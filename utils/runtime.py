@@ -191,9 +191,14 @@ def set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
-def loader_workers(setting: int | None, device: torch.device) -> int:
-    """Choose the number of loader processes: the setting, else by the cores that this process may use."""
+def loader_workers(setting: int | None, device: torch.device, *, training: bool) -> int:
+    """Choose the number of loader processes: the setting, else by the cores that this process may use.
+
+    In evaluation on a CPU there are none: the network leaves them no core, see `utils.pipeline.in_rounds`.
+    """
     if setting is not None:
         return setting
+    if device.type != "cuda" and not training:
+        return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, 8) if device.type == "cuda" else min(cores // 2, 2)  # on a CPU the network needs the cores

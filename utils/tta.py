@@ -20,18 +20,23 @@ _LEAST = 1e-30  # probability, so that its logarithm is finite
 
 
 def open_network(
-    path: str | Path, device: torch.device, test: TestConfig | None, *, branches: int = BRANCHES
+    path: str | Path,
+    device: torch.device,
+    test: TestConfig | None,
+    *,
+    overrides: Sequence[str] = (),
+    branches: int = BRANCHES,
 ) -> tuple[Checkpoint, Segments]:
     """Open a checkpoint or an ONNX file to predict with, as the configuration says.
 
-    Without one, images are looked at in the sizes that its own configuration says.
+    Without one, images are looked at in the sizes that its own configuration says, unless `overrides` say otherwise.
 
     Returns and raises what `utils.segmenter.open_segmenter` and `with_options` do.
     """
-    run = test or TestConfig()
+    run = test or load_config({}, overrides).test
     precision = runtime.choose_precision(run.precision, device)
     network, segment = open_segmenter(path, device, precision=precision, compiled=run.compile, branches=branches)
-    look = test or load_config(views_of(network.config), name=str(path)).test
+    look = test or load_config(views_of(network.config), overrides, name=str(path)).test
     segment = with_options(
         segment,
         short_side=look.short_side,
