@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from tests import published
-from utils.checkpoint import load_model
+from utils.checkpoint import read_checkpoint
 
 TOOL = Path(__file__).parent.parent / "tools" / "convert.py"
 
@@ -19,7 +19,7 @@ def test_converted_weights_give_the_same_network(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "resnet50_v1s, 19 classes, 375 tensors" in done.stdout
     assert "pretrained.fc.weight, pretrained.fc.bias" in done.stdout
-    before, after = load_model(source).state_dict(), load_model(target).state_dict()
+    before, after = read_checkpoint(source).build().state_dict(), read_checkpoint(target).build().state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
     again = subprocess.run(command, capture_output=True, text=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests import published
-from utils.checkpoint import load_model, read_checkpoint, save_checkpoint
+from utils.checkpoint import read_checkpoint, save_checkpoint
 
 NAME = "icnet_r50-d8_in1k-pre_832x832_160k_cityscapes_20210926_042715-ce310aea.pth"
 
@@ -26,7 +26,7 @@ def checkpoint_file(weights, tmp_path_factory):
 
 def test_network_gives_mmsegmentations_numbers(checkpoint_file):
     golden, image = published.numbers("mmseg"), torch.from_numpy(published.numbers()["x"])
-    network = load_model(checkpoint_file)
+    network = read_checkpoint(checkpoint_file).build()
     assert not network.training
     with torch.inference_mode():
         published.assert_close(network(image)["out"][:, :, ::2, ::2], golden["full"])
@@ -73,7 +73,7 @@ def test_a_tensor_too_few_too_many_or_misshapen_is_named(weights, tmp_path, chan
     change(state)
     torch.save({"state_dict": state}, tmp_path / "odd.pth")
     with pytest.raises(ValueError, match=words):
-        load_model(tmp_path / "odd.pth")
+        read_checkpoint(tmp_path / "odd.pth").build()
 
 
 def test_another_dict_with_a_state_dict_is_no_icnet(tmp_path):

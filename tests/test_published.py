@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests import published
-from utils.checkpoint import load_model, read_checkpoint
+from utils.checkpoint import read_checkpoint
 from utils.metrics import ConfusionMatrix
 
 
@@ -23,7 +23,7 @@ def checkpoint_file(weights, tmp_path_factory):
 
 def test_network_gives_the_published_numbers(checkpoint_file):
     golden = published.numbers()
-    network = load_model(checkpoint_file)
+    network = read_checkpoint(checkpoint_file).build()
     assert not network.training
     image = torch.from_numpy(golden["x"])
     with torch.inference_mode():
@@ -72,14 +72,14 @@ def test_a_tensor_too_few_too_many_or_misshapen_is_named(weights, tmp_path, chan
     change(state)
     torch.save(state, tmp_path / "odd.pth")
     with pytest.raises(ValueError, match=words):
-        load_model(tmp_path / "odd.pth")
+        read_checkpoint(tmp_path / "odd.pth").build()
 
 
 def test_a_missing_classifier_is_named(weights, tmp_path):
     state = {name: tensor for name, tensor in weights.items() if name != "head.conv_cls.weight"}
     torch.save(state, tmp_path / "odd.pth")
     with pytest.raises(ValueError, match=r"missing: head\.conv_cls\.weight$"):
-        load_model(tmp_path / "odd.pth")
+        read_checkpoint(tmp_path / "odd.pth").build()
 
 
 def test_number_of_classes_is_read_off(weights, tmp_path):

@@ -122,11 +122,6 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     )
 
 
-def load_model(path: str | Path) -> ICNet:
-    """Read a checkpoint and return its network in evaluation mode, on the CPU."""
-    return read_checkpoint(path).build()
-
-
 def _from_own(content: Mapping[str, Any]) -> Checkpoint:
     if not content["state_dict"] or not plain_state(content["state_dict"]):
         raise ValueError("its state_dict holds no tensors")
