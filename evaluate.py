@@ -13,13 +13,14 @@ import torch
 from dataset.segmentation import SegmentationDataset
 from utils import program, runtime
 from utils.checkpoint import Checkpoint
-from utils.config import Config, data_of, load_config, views_of
+from utils.config import Config, load_config
 from utils.data import build_dataset, check_classes
 from utils.evaluation.measuring import measure
 from utils.evaluation.results import Results, versions
 from utils.logger import open_log
+from utils.metrics import ConfusionMatrix
+from utils.opening import config_with_own_data, open_network
 from utils.run_folder import find_checkpoint, run_name
-from utils.tta import open_network
 
 PARTS = {"sub4": 1, "sub4 + sub2": 2}  # of the cascade: how many of its branches
 WHOLE = "sub4 + sub2 + sub1"
@@ -33,11 +34,9 @@ def main() -> None:
     path = find_checkpoint(config.test.ckpt_path, config.train.ckpt_dir, name=run_name(config.model))
     device = runtime.select_device(config.train.specific_gpu_num)
     with runtime.process_group(device):
-        own = args.config is None  # data and views of the checkpoint, in place of a file's
-        network, segment = open_network(path, device, None if own else config.test, overrides=args.overrides)
-        if own and network.config:
-            trained = data_of(network.config) | views_of(network.config)
-            config = load_config(trained, args.overrides, name=str(path))
+        if args.config is None:
+            config = config_with_own_data(path, DEFAULT_CONFIG, args.overrides)
+        network, segment = open_network(path, device, config.test)
         data = open_data(config, network)
         submission = None if config.test.submission is None else Path(config.test.submission)
         folder = Path(config.train.ckpt_dir) / "evaluate_output"
@@ -52,7 +51,7 @@ def main() -> None:
         if runtime.rank() == 0:
             figures = results.figures(confusion) | {"speed": speed}
             if parts:
-                figures["branches"] = parts | {WHOLE: confusion.summary(data.classes.names) | {"speed": speed}}
+                figures["branches"] = parts | {WHOLE: quality(confusion, data) | {"speed": speed}}
             results.write(confusion, figures | circumstances(path, config, device), segment, log)
 
 
@@ -73,8 +72,13 @@ def measure_parts(
     for name, branches in PARTS.items():
         _, segment = open_network(path, device, config.test, branches=branches)
         confusion, speed = measure(segment, data, **loading(config, device), title=name)
-        figures[name] = confusion.summary(data.classes.names) | {"speed": speed}
+        figures[name] = quality(confusion, data) | {"speed": speed}
     return figures
+
+
+def quality(confusion: ConfusionMatrix, data: SegmentationDataset) -> dict[str, Any]:
+    """Return the figures of what was counted, none of a split without labels."""
+    return confusion.summary(data.classes.names) if confusion.images else {}
 
 
 def loading(config: Config, device: torch.device) -> dict[str, Any]:

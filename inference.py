@@ -33,8 +33,7 @@ def main() -> int:
     sources = find_sources(args.input, recursive=args.recursive)
     path = find_checkpoint(config.test.ckpt_path, config.train.ckpt_dir, name=run_name(config.model))
     device = runtime.select_device(config.train.specific_gpu_num)
-    own_views = args.config is None  # of the checkpoint
-    predictor = Predictor(path, device, test=None if own_views else config.test, overrides=args.overrides)
+    predictor = Predictor(path, device, test=config.test)
     folder = Path(args.output or Path(config.train.ckpt_dir) / "inference_output")
     check_folder(folder, "--output" if args.output else "train.ckpt_dir")
     outputs = build_outputs(args, folder, predictor)

@@ -15,7 +15,7 @@ from models import ICNet
 from utils import program, runtime
 from utils.checkpoint import Checkpoint, read_checkpoint
 from utils.config import Config, load_config
-from utils.data import Loader, TrainLoader, build_dataset, build_transform, eval_loader, train_loader
+from utils.data import EvalLoader, TrainLoader, build_dataset, build_transform, eval_loader, train_loader
 from utils.files import check_folder
 from utils.loss import build_loss
 from utils.optim import build_optimizer, build_scheduler
@@ -94,6 +94,7 @@ def build_trainer(config: Config, device: torch.device, records: Records) -> Tra
         clip=config.optimizer.clip_norm,
         ema=train.ema,
         freeze_bn=train.freeze_bn,
+        short_side=config.test.short_side,
     )
 
 
@@ -125,16 +126,16 @@ def build_network(config: Config, *, num_classes: int, log: Logger) -> ICNet:
     return network
 
 
-def build_loaders(config: Config, device: torch.device) -> tuple[TrainLoader, Loader]:
+def build_loaders(config: Config, device: torch.device) -> tuple[TrainLoader, EvalLoader]:
     """Build the batches to train on, and those to validate on."""
     train, root = config.train, config.train.cityscapes_root
     transform = build_transform(config.model, config.augment)
     train_set = build_dataset(config.dataset, train.split, cityscapes_root=root, transform=transform, seed=train.seed)
     val_set = build_dataset(config.dataset, config.test.split, cityscapes_root=root)
-    workers = runtime.loader_workers(train.num_workers, device, training=True)
+    workers, val_workers = (runtime.loader_workers(train.num_workers, device, training=mode) for mode in (True, False))
     return (
         train_loader(train_set, batch_size=train.train_batch_size, workers=workers, seed=train.seed),
-        eval_loader(val_set, batch_size=train.valid_batch_size, workers=workers),
+        eval_loader(val_set, batch_size=train.valid_batch_size, workers=val_workers),
     )
 
 

@@ -69,7 +69,6 @@ class ICNet(nn.Module):
         _check("ppm", ppm, POOLINGS)
         _check("sub4_input", sub4_input, SUB4_INPUTS)
         self.structure = {"variant": variant, "ppm": ppm, "sub4_input": sub4_input, "dropout": dropout}
-        self.num_classes = num_classes
         psp = variant == "psp"
         self.align_corners = not psp
         self.backbone = DilatedResNet(backbone)

@@ -95,34 +95,44 @@ def test_views_windows_and_half_precision(evaluated):
 
 
 @pytest.fixture
-def own_views(folder_data, checkpoint_path, tmp_path):
-    """Arguments that name a checkpoint whose own configuration has the folder data, and views."""
-    trained = load_config(folder_data.config, ["test.short_side=80", "test.tta.flip=true"])
+def own(folder_data, checkpoint_path, tmp_path):
+    """Arguments that name a checkpoint whose own configuration has the folder data and a size."""
+    trained = load_config(folder_data.config, ["test.short_side=80"])
     save_checkpoint(tmp_path / "own.pth", replace(read_checkpoint(checkpoint_path), config=trained.as_dict()))
     return [f"test.ckpt_path={tmp_path / 'own.pth'}", f"train.ckpt_dir={tmp_path}"]
 
 
-def test_without_a_configuration_data_and_views_are_the_checkpoints(own_views, evaluated, run_script, tmp_path):
-    def class_iou(*overrides):
-        assert run_script("evaluate", *own_views, *overrides).code == 0
-        return json.loads((tmp_path / "evaluate_output" / "metrics.json").read_text())["class_iou"]
+def test_without_a_configuration_the_data_are_the_checkpoints_and_the_size_always(own, evaluated, run_script, tmp_path):
+    def metrics(*overrides):
+        assert run_script("evaluate", *own, *overrides).code == 0
+        return json.loads((tmp_path / "evaluate_output" / "metrics.json").read_text())
 
-    plain, views = evaluated()[0], evaluated("test.short_side=80", "test.tta.flip=true")[0]
-    assert class_iou() == views["class_iou"] != plain["class_iou"]
-    assert class_iou("test.short_side=null", "test.tta.flip=false") == plain["class_iou"]
+    plain, larger = evaluated()[0], evaluated("test.short_side=80")[0]
+    assert metrics()["class_iou"] == larger["class_iou"] != plain["class_iou"]
+    assert evaluated(own[0])[0]["class_iou"] == larger["class_iou"]
+    assert metrics("test.short_side=0")["class_iou"] == plain["class_iou"]
+    assert metrics("test.precision=bf16")["precision"] == "bf16"
 
 
-def test_inference_without_a_configuration_takes_the_checkpoints_views(own_views, run_script, folder_data, tmp_path):
+def test_inference_takes_the_size_of_the_checkpoint(own, run_script, folder_data, tmp_path):
     source = folder_data.root / "val" / "0.png"
 
     def labels(*overrides):
-        given = [*own_views, *overrides, "--input", source, "--output", tmp_path / "seen", "--overwrite"]
+        given = [*own, *overrides, "--input", source, "--output", tmp_path / "seen", "--overwrite"]
         assert run_script("inference", *given).code == 0
         return np.asarray(Image.open(tmp_path / "seen" / "0_pred.png"))
 
-    views = labels()
-    assert np.array_equal(views, Predictor(tmp_path / "own.pth", "cpu").predict(source))
-    assert not np.array_equal(views, labels("test.short_side=null", "test.tta.flip=false"))
+    larger = labels()
+    assert np.array_equal(larger, Predictor(tmp_path / "own.pth", "cpu").predict(source))
+    assert not np.array_equal(larger, labels("test.short_side=0"))
+
+
+def test_branches_on_a_split_without_labels_have_no_figures(cityscapes, run_script, tmp_path):
+    given = [*cityscapes, "test.split=test", f"test.submission={tmp_path / 'submission'}", "test.branches=true"]
+    result = run_script("evaluate", *given)
+    assert result.code == 0, result.err
+    metrics = json.loads((tmp_path / "ckpt" / "evaluate_output" / "metrics.json").read_text())
+    assert all("miou" not in part and part["speed"] for part in metrics["branches"].values())
 
 
 def test_branches_of_an_onnx_file(tmp_path):

@@ -7,12 +7,14 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 from tests.conftest import CLASSES
-from utils import program
+from utils import config, program
 from utils.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from utils.onnx_export import compare, export_onnx
 from utils.onnx_segmenter import METADATA
+from utils.predictor import Predictor
 from utils.segmenter import build_segmenter, open_segmenter
 
 
@@ -135,3 +137,16 @@ def test_evaluation_and_inference_take_the_file(trained, logits_file, folder_dat
     result = run_script("inference", "--input", picture, "--output", tmp_path / "out", f"test.ckpt_path={logits_file}")
     assert result.code == 0, result.err
     assert (tmp_path / "out" / "0_pred.png").exists() and (tmp_path / "out" / "0_overlay.png").exists()
+
+
+def test_inference_takes_a_file_of_label_maps_and_brings_images_to_its_size(
+    trained, labels_file, folder_data, tmp_path, run_script
+):
+    picture, given = folder_data.root / "val" / "0.png", [f"test.ckpt_path={labels_file}", "test.short_side=96"]
+    result = run_script("inference", "--input", picture, "--output", tmp_path / "out", *given)
+    assert result.code == 0, result.err
+    save_checkpoint(tmp_path / "trained.pth", trained)
+    expected = Predictor(tmp_path / "trained.pth", "cpu", test=config.TestConfig(short_side=96)).predict(picture)
+    assert (np.asarray(Image.open(tmp_path / "out" / "0_pred.png")) == expected).mean() > 0.8  # nearest, not bilinear
+    result = run_script("inference", "--input", picture, "--output", tmp_path / "out", *given, "test.tta.flip=true")
+    assert result.code == 2 and "--output logits" in result.err

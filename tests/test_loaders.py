@@ -1,5 +1,10 @@
 """Samples in epochs and batches: random choices, order, processes."""
 
+import multiprocessing
+import os
+import signal
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -118,6 +123,26 @@ def test_evaluation_goes_through_in_order_with_pictures_of_different_sizes(tmp_p
         batches = list(eval_loader(data, batch_size=2, workers=workers))
         assert [[sample["index"] for sample in batch] for batch in batches] == [[0, 1], [2]]
         assert batches[0][1]["image"].shape == (3, 48, 64)
+
+
+def test_a_signal_to_all_processes_ends_no_loader(folder_data):
+    """The main process finishes its iteration and saves; it must not find its loaders gone."""
+    batches = train_loader(augmented(folder_data), batch_size=2, workers=1, seed=0)
+    iterator = iter(batches)
+    next(iterator)
+    for process in multiprocessing.active_children():
+        os.kill(process.pid, signal.SIGTERM)
+    time.sleep(0.3)
+    assert next(iterator)["image"].shape[0] == 2
+    assert all(process.is_alive() for process in multiprocessing.active_children())
+
+
+def test_only_the_first_process_generates_streets(tmp_path, monkeypatch):
+    config = load_config({"dataset": {"name": "streets", "root": str(tmp_path / "streets")}}).dataset
+    monkeypatch.setattr(runtime, "rank", lambda: 1)
+    with pytest.raises((FileNotFoundError, ValueError)):  # nobody has
+        build_dataset(config, "train", cityscapes_root="")
+    assert not (tmp_path / "streets").exists()
 
 
 def test_training_leaves_a_smaller_last_batch_out(folder_data):

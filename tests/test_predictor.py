@@ -138,8 +138,6 @@ def test_sizes_are_those_of_the_checkpoints_own_configuration(tmp_path, checkpoi
     assert np.array_equal(
         own, Predictor(checkpoint_path, "cpu", test=config.TestConfig(short_side=96)).predict(FRAMES[0])
     )
-    plain = Predictor(tmp_path / "a.pth", "cpu", test=config.TestConfig()).predict(FRAMES[0])
+    plain = Predictor(tmp_path / "a.pth", "cpu", test=config.TestConfig(short_side=0)).predict(FRAMES[0])
     assert not np.array_equal(own, plain)
     assert np.array_equal(plain, Predictor(checkpoint_path, "cpu").predict(FRAMES[0]))
-    changed = Predictor(tmp_path / "a.pth", "cpu", overrides=["test.short_side=null"])
-    assert np.array_equal(plain, changed.predict(FRAMES[0]))

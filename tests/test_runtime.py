@@ -50,6 +50,19 @@ def test_what_is_no_gpu_number(gpus, count, number):
         runtime.select_device(number)
 
 
+@pytest.mark.parametrize(
+    ("visible", "started"), [("", "0,2"), ("4,5,7", "4,7"), ("GPU-a,GPU-b,GPU-c", "GPU-a,GPU-c")]
+)
+def test_gpu_numbers_count_within_the_visible_ones(gpus, monkeypatch, visible, started):
+    gpus(3)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    commands = []
+    monkeypatch.setattr(os, "execv", lambda program, command: commands.append(command))
+    runtime.start_process_per_gpu("0, 2")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == started
+    assert "--nproc_per_node=2" in commands[0]
+
+
 def test_several_gpus_are_refused_where_there_are_some(gpus):
     gpus(2)
     with pytest.raises(ValueError, match="names 2 GPUs"):
@@ -90,6 +103,27 @@ def test_loader_processes_by_the_machine(monkeypatch, cores, kind, workers):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
     assert runtime.loader_workers(None, torch.device(kind), training=True) == workers
     assert runtime.loader_workers(None, torch.device(kind), training=False) == (workers if kind == "cuda" else 0)
+
+
+def test_processes_of_a_machine_share_its_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert runtime.loader_workers(None, torch.device("cuda"), training=True) == 4
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "32")
+    assert runtime.loader_workers(None, torch.device("cuda"), training=True) == 1
+
+
+def test_only_the_first_process_goes_on_with_the_random_state_itself(monkeypatch):
+    runtime.seed_everything(0)
+    state, drawn = runtime.random_state(), []
+    for number in (0, 1, 2, 1):
+        monkeypatch.setattr(runtime, "rank", lambda number=number: number)
+        runtime.set_random_state(state)
+        drawn.append(torch.rand(()).item())
+    assert len(set(drawn)) == 3 and drawn[1] == drawn[3]
+    monkeypatch.undo()
+    runtime.seed_everything(0)
+    assert drawn[0] == torch.rand(()).item()
 
 
 @pytest.mark.parametrize("training", [True, False])

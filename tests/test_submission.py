@@ -41,6 +41,12 @@ def test_label_ids_at_the_original_size_in_a_zip(written, tmp_path):
         assert content.read(NAME) == (tmp_path / "out" / NAME).read_bytes()
 
 
+def test_what_a_killed_process_left_is_not_in_the_way(data, written, tmp_path):
+    (tmp_path / "out" / f".{NAME[:-4]}.4711.part.png").write_bytes(b"half")
+    with zipfile.ZipFile(Submission(tmp_path / "out", data).finish()) as content:
+        assert content.namelist() == [NAME]
+
+
 def test_a_second_submission_replaces_the_first(written, data, tmp_path):
     written.finish()
     again = Submission(tmp_path / "out", data)

@@ -177,6 +177,39 @@ def test_what_is_validated_and_kept_is_the_running_mean(build, tmp_path, monkeyp
         assert not torch.equal(kept["classifier.weight"], other)
 
 
+def test_a_validation_that_failed_is_made_up_for(build, tmp_path, folder_data):
+    mask = folder_data.root / "val_mask" / "0.png"
+    content = mask.read_bytes()
+    trainer = build(tmp_path)
+    mask.write_bytes(b"broken")
+    with pytest.raises(ValueError, match="cannot be read"):
+        trainer.fit(epochs=1, val_epoch=1)
+    assert not (tmp_path / "train.jsonl").exists()
+
+    mask.write_bytes(content)
+    resumed = build(tmp_path)
+    resumed.state.restore(read_checkpoint(tmp_path / "last.pth"), device=torch.device("cpu"), folder=tmp_path)
+    resumed.fit(epochs=1, val_epoch=1)
+    (record,) = records(tmp_path)
+    assert record["epoch"] == 1 and record["loss"] > 0 and record["miou"] == resumed.state.best_miou
+    assert resumed.state.best_path.exists()
+    assert read_checkpoint(tmp_path / "last.pth").training["losses"] == {}
+
+
+def test_validation_looks_at_images_in_the_configured_size(build, tmp_path, monkeypatch):
+    sizes = []
+
+    def segmenter(network, **options):
+        segment = Segmenter(network, **options)
+        scores = segment.scores
+        segment.scores = lambda image: sizes.append(image.shape[-2:]) or scores(image)
+        return segment
+
+    monkeypatch.setattr(trainer_module, "Segmenter", segmenter)
+    build(tmp_path, short_side=96).fit(epochs=1, val_epoch=1)
+    assert set(sizes) == {(96, 128)}  # the images are 48x64
+
+
 # label 0 eight times, 1 and 2 once; by epoch, mIoU 0.27, 0.57, 0.5 and pixel accuracy 0.8, 0.6, 0.9
 LABELS = [0] * 8 + [1, 2]
 PREDICTED = [[0] * 10, [0] * 4 + [1] * 4 + [1, 2], [0] * 8 + [2, 2]]

@@ -26,7 +26,7 @@ def image():
 class PerPixel:
     """Scores at full size that depend on each pixel alone, and on nothing around it; notes the sizes it is given."""
 
-    align_corners = True
+    gives_scores, align_corners = True, True
 
     def __init__(self):
         self.seen = []
@@ -157,6 +157,36 @@ def test_the_short_side_is_what_the_network_sees(size):
     upright = size[0] > size[1]
     assert segment.seen == ([(60, 40), (30, 20)] if upright else [(40, 60), (20, 30)])
     assert labels.shape == (1, *size)
+
+
+class LabelsOnly:
+    """A segmenter that gives label maps only, as some ONNX files; the labels are the red of its images."""
+
+    gives_scores, align_corners = False, True
+
+    def __call__(self, image):
+        self.size = image.shape[-2:]
+        return image[:, 0]
+
+    def scores(self, image):
+        raise ValueError("label maps only")
+
+
+def test_label_maps_alone_are_brought_back_by_the_nearest():
+    segment = LabelsOnly()
+    image = torch.zeros(1, 3, 40, 60, dtype=torch.uint8)
+    image[..., :30] = 5
+    resized = with_options(segment, short_side=80)
+    labels = resized(image)
+    assert segment.size == (80, 120) and not resized.gives_scores
+    assert labels.shape == (1, 40, 60) and labels.dtype == torch.uint8
+    assert (labels[..., :29] == 5).all() and (labels[..., 31:] == 0).all()
+
+
+@pytest.mark.parametrize("options", [{"flip": True}, {"scales": (1.0, 2.0)}, {"window": 32}])
+def test_label_maps_alone_cannot_be_averaged(options):
+    with pytest.raises(ValueError, match="--output logits"):
+        with_options(LabelsOnly(), **options)
 
 
 def test_images_of_that_short_side_stay_as_they_are(network, image):

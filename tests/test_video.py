@@ -100,6 +100,8 @@ def counting(tmp_path_factory):
         ({"start": 1.45, "every": 2}, [15, 17, 19]),
         ({"end": 0.25}, [0, 1, 2]),
         ({"start": 1.9, "end": 99}, [19]),
+        ({"end": 1, "every": 9}, [0, 9]),
+        ({"every": 7}, [0, 7, 14]),
     ],
 )
 def test_span(counting, span, numbers):

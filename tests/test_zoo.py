@@ -49,6 +49,18 @@ def test_a_path_stays_a_path(tmp_path, monkeypatch):
     assert find_weights(NAME, "ckpt").as_posix() == NAME
 
 
+def test_the_best_of_the_configured_network_comes_before_a_better_one_of_another(tmp_path):
+    for name in (
+        "icnet_resnet50_3_0.600",
+        "icnet_resnet50_7_0.590",
+        "icnet_resnet50_v1s_3_0.700",
+        "icnet_psp_resnet50_3_0.8",
+    ):
+        (tmp_path / f"{name}_best_model.pth").touch()
+    assert find_checkpoint(None, tmp_path, name="icnet_resnet50").name == "icnet_resnet50_3_0.600_best_model.pth"
+    assert find_checkpoint(None, tmp_path, name="icnet_resnet18").name == "icnet_psp_resnet50_3_0.8_best_model.pth"
+
+
 @pytest.mark.parametrize("error", [URLError("no network"), RuntimeError("invalid hash value")])
 def test_without_network_one_line_says_where_to_get_it_and_where_to_put_it(
     run_script, tmp_path, monkeypatch, folder_data, error

@@ -14,7 +14,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository, of whic
 
 from dataset.labels import IGNORE_INDEX
 from dataset.segmentation import EpochSampler, SegmentationDataset
-from models.icnet import MIN_SIZE
 from tools.checking.inspection import Inspection, inspect
 from utils import program
 from utils.cli import DEFAULT_CONFIG, parse_arguments
@@ -34,10 +33,7 @@ def main() -> int:
     folder = Path(config.train.ckpt_dir)
     check_folder(folder, "train.ckpt_dir")
     train, val = config.train.split, config.test.split
-    splits = {
-        split: inspect_split(config, split, min_size=MIN_SIZE if split == val else 1)
-        for split in dict.fromkeys((train, val))
-    }
+    splits = {split: inspect_split(config, split) for split in dict.fromkeys((train, val))}
     dataset, found = splits[train]
     report({split: one for split, (_, one) in splits.items()}, dataset.classes.names, counts=found.pixels)
     if found.sound:
@@ -48,14 +44,14 @@ def main() -> int:
     return 2 if faults else 0
 
 
-def inspect_split(config: Config, split: str, *, min_size: int) -> tuple[SegmentationDataset, Inspection]:
+def inspect_split(config: Config, split: str) -> tuple[SegmentationDataset, Inspection]:
     """Find the files of a split and read them all."""
     pairs, classes, train_ids = find_pairs(config.dataset, split, cityscapes_root=config.train.cityscapes_root)
     if any(sample.mask is None for sample in pairs.samples):
         raise ValueError(f"the split {split!r} has no labels; choose another train.split or test.split")
     transform = build_transform(config.model, config.augment)
     dataset = SegmentationDataset(pairs.samples, classes, train_ids, transform=transform, seed=config.train.seed)
-    return dataset, inspect(dataset, pairs, name=split, min_size=min_size)
+    return dataset, inspect(dataset, pairs, name=split)
 
 
 def report(found: dict[str, Inspection], names: tuple[str, ...], *, counts: np.ndarray) -> None:

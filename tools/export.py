@@ -20,7 +20,7 @@ def main() -> None:
     )
     parser.add_argument("--format", default="onnx", choices=("onnx",))
     parser.add_argument("--target", metavar="FILE", help="the file to write (default: the checkpoint's name, *.onnx)")
-    parser.add_argument("--output", default="logits", choices=OUTPUTS, help="logits at 1/4 size, or the label map")
+    parser.add_argument("--output", default="logits", choices=OUTPUTS, help="logits (default), or the label map")
     parser.add_argument("--precision", default="fp32", choices=PRECISIONS)
     parser.add_argument(
         "--normalize", action="store_true", help="take uint8 RGB images and normalise them inside the file"

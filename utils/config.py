@@ -146,7 +146,7 @@ class TestConfig:
     split: str = "val"
     precision: str = option("fp32", choices=("auto", "fp32", "bf16", "fp16"))  # auto: what the GPU is fastest in
     compile: str = option("none", choices=("none", "default", "cuda_graphs"))  # through torch.compile
-    short_side: int | None = option(None, low=32)  # that images are resized to for the network; none: as they are
+    short_side: int | None = option(None, low=0)  # that images are resized to; none: the checkpoint's; 0: as they are
     tta: TtaConfig = TtaConfig()
     window: int | None = option(None, low=32)  # side of the squares that larger images are cut into
     stride: int | None = option(None, low=1)  # from one square to the next; none: two thirds of window
@@ -204,14 +204,3 @@ def load_config(source: str | Path | Mapping, overrides: Sequence[str] = (), *, 
             f"optimizer.min_lr ({config.optimizer.min_lr}) is above optimizer.init_lr ({config.optimizer.init_lr})"
         )
     return config
-
-
-def views_of(trained: Mapping) -> dict[str, Any]:
-    """Return, of the configuration that a checkpoint carries, what says at which sizes it looks at images."""
-    return {"test": {key: value for key, value in trained.get("test", {}).items() if key in ("short_side", "tta")}}
-
-
-def data_of(trained: Mapping) -> dict[str, Any]:
-    """Return, of the configuration that a checkpoint carries, what says where its data are."""
-    root = {key: value for key, value in trained.get("train", {}).items() if key == "cityscapes_root"}
-    return {"dataset": trained.get("dataset"), "train": root}

@@ -1,6 +1,7 @@
 """Datasets and loaders, as the configuration describes them."""
 
 import signal
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from dataset.transforms import Compose, train_transform
 from utils import runtime
 from utils.checkpoint import Checkpoint
 from utils.config import AugmentConfig, DatasetConfig, ModelConfig
+from utils.pipeline import in_rounds, prefetch
+
+MOST_THREADS = 8  # that read side by side; what each has read is in memory
 
 
 class Loader(DataLoader):
@@ -78,10 +82,12 @@ def find_pairs(config: DatasetConfig, split: str, *, cityscapes_root: str) -> tu
 
 
 def _generated(config: DatasetConfig) -> str:
-    """Generate the streets if they are not there yet; return their folder."""
+    """Generate the streets if they are not there yet, in one process while the others wait; return their folder."""
     root, streets = _root(config), config.streets
     size = {"height": streets.height, "width": streets.width}
-    generate(root, train=streets.train, val=streets.val, **size, seed=streets.seed)
+    if runtime.rank() == 0:
+        generate(root, train=streets.train, val=streets.val, **size, seed=streets.seed)
+    runtime.gather(None)
     return root
 
 
@@ -160,18 +166,33 @@ def eval_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int) 
     return EvalLoader(dataset, batch_sampler=own, collate_fn=list, **_worker_options(workers))
 
 
+def read_batches(batches: EvalLoader, device: torch.device) -> Iterator[list[dict]]:
+    """Read the batches in the way that costs the network least.
+
+    That is ahead of it, by loader processes or a thread; on a CPU without such processes by threads between its calls.
+    """
+    if batches.num_workers or device.type != "cpu":
+        return prefetch(batches)
+
+    def read(indices: list[int]) -> list[dict]:
+        return [batches.dataset[index] for index in indices]
+
+    return in_rounds(read, batches.batch_sampler, threads=min(torch.get_num_threads(), MOST_THREADS))
+
+
 def _worker_options(workers: int) -> dict:
     return {
         "num_workers": workers,
         "persistent_workers": workers > 0,
         "pin_memory": torch.cuda.is_available(),
         "generator": torch.Generator(),  # else each pass draws from the global one, on which a resumed run depends
-        "worker_init_fn": _leave_interrupts_to_the_main_process,
+        "worker_init_fn": _leave_signals_to_the_main_process,
     }
 
 
-def _leave_interrupts_to_the_main_process(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal
+def _leave_signals_to_the_main_process(worker: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, and some who end a job, reach every process of it
+        signal.signal(number, signal.SIG_IGN)
 
 
 def check_classes(dataset: SegmentationDataset, checkpoint: Checkpoint) -> None:

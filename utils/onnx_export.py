@@ -50,8 +50,9 @@ def export_onnx(
 ) -> dict[str, float]:
     """Write a checkpoint's network as an ONNX file for images of any number and size, and compare it with PyTorch.
 
-    The file's input "image" is (B, 3, H, W), its output "logits" (B, num_classes, H/4, W/4) or "labels" (B, H, W)
-    uint8. Its metadata, as JSON under "icnet", hold classes, colours, normalisation and the training's configuration.
+    The file's input "image" is (B, 3, H, W), its output "logits" (B, num_classes, h, w), see `models.ICNet.forward`, or
+    "labels" (B, H, W) uint8. Its metadata, as JSON under "icnet", hold classes, colours, normalisation and the
+    training's configuration.
 
     Args:
         output: of `OUTPUTS`.

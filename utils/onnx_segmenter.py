@@ -68,7 +68,7 @@ class OnnxSegmenter:
         return labels if labels.shape[-2:] == size else resize_target(labels, size)
 
     def scores(self, image: Tensor) -> Tensor:
-        """Return the logits (B, C, h, w) at 1/4 of the image's size.
+        """Return the logits (B, C, h, w) at the size the network has them in, see `models.ICNet.forward`.
 
         Raises:
             ValueError: the file was exported to give label maps.

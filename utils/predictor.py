@@ -16,15 +16,15 @@ from dataset.images import to_rgb
 from utils.config import TestConfig
 from utils.labelmap import label_map
 from utils.media import read_image
+from utils.opening import open_network
 from utils.pipeline import prefetch
 from utils.smoothing import Smoother
 from utils.stopwatch import Stopwatch
-from utils.tta import open_network
 from utils.video import Span, VideoReader
 from utils.visualize import class_shares, colorize, overlay
 
 Key = TypeVar("Key")
-FRAMES_AT_ONCE = 8  # on a GPU, which single frames leave half idle; a CPU is no faster with several
+FRAMES_AT_ONCE = 8  # on a GPU, of which one frame may not use all; a CPU is no faster with several
 
 
 class Predictor:
@@ -33,9 +33,7 @@ class Predictor:
     Args:
         path: a checkpoint, or an ONNX file that `tools/export.py` wrote.
         device: where the network runs; none: the first CUDA device, or the CPU.
-        test: precision, compilation, views and windows, as in a configuration; none: fp32, and images in the sizes
-            that the checkpoint's own configuration says (`test.short_side`, `test.tta`).
-        overrides: in place of `test`, what is to be otherwise than there, as in `["test.tta.flip=true"]`.
+        test: precision, compilation, sizes, views and windows, as in a configuration.
 
     Attributes:
         classes: names and colours of the classes.
@@ -44,15 +42,10 @@ class Predictor:
     """
 
     def __init__(
-        self,
-        path: str | Path,
-        device: torch.device | str | None = None,
-        *,
-        test: TestConfig | None = None,
-        overrides: Sequence[str] = (),
+        self, path: str | Path, device: torch.device | str | None = None, *, test: TestConfig | None = None
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        checkpoint, self.segment = open_network(path, self.device, test, overrides=overrides)
+        checkpoint, self.segment = open_network(path, self.device, test or TestConfig())
         self.classes = checkpoint.classes
         self.about = checkpoint.describe()
         self.watch = Stopwatch()

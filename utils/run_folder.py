@@ -33,9 +33,9 @@ def find_checkpoint(ckpt_path: str | None, ckpt_dir: str, *, name: str) -> Path:
     if ckpt_path is not None:
         return find_weights(ckpt_path, ckpt_dir)
     found = [
-        (path.name.startswith(name), float(match[1]), path)
+        (match[1] == name, float(match[2]), path)
         for path in Path(ckpt_dir).glob("*.pth")
-        if (match := re.search(r"_(\d\.\d+)_best_model\.pth$", path.name))
+        if (match := re.fullmatch(r"(.*)_\d+_(\d\.\d+)_best_model\.pth", path.name))
     ]
     if not found:
         raise FileNotFoundError(

@@ -63,7 +63,9 @@ def start_process_per_gpu(gpu: str) -> None:
         raise ValueError(
             f"train.specific_gpu_num is {gpu}, but this machine has {torch.cuda.device_count()} GPU(s), numbered from 0"
         )
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, numbers))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")  # numbers count within these
+    names = visible.split(",") if visible else [str(number) for number in range(max(numbers) + 1)]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[number] for number in numbers)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={len(numbers)}"]
     os.execv(sys.executable, [*torchrun, *sys.argv])
 
@@ -101,8 +103,8 @@ def sum_over_processes(value: Tensor) -> Tensor:
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
-    """Average a tensor over all processes, in place."""
-    return sum_over_processes(value) / processes()
+    """Return the average of a tensor over all processes."""
+    return sum_over_processes(value.clone()) / processes()
 
 
 def gather(value: Any) -> list[Any]:
@@ -181,7 +183,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Set the generators to what `random_state` returned."""
+    """Set the generators to what `random_state` returned in process 0; the others seed anew, each differently."""
     version, values, gauss = state["python"]
     random.setstate((version, tuple(values), gauss))
     kind, keys, *rest = state["numpy"]
@@ -189,16 +191,19 @@ def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
+    if rank() > 0:
+        seed_everything(int(torch.randint(2**31, ())))
 
 
 def loader_workers(setting: int | None, device: torch.device, *, training: bool) -> int:
-    """Choose the number of loader processes: the setting, else by the cores that this process may use.
+    """Choose the number of loader processes: the setting, else by this process's part of the cores it may use.
 
-    In evaluation on a CPU there are none: the network leaves them no core, see `utils.pipeline.in_rounds`.
+    For evaluation on a CPU there are none: the network leaves them no core, see `utils.pipeline.in_rounds`.
     """
     if setting is not None:
         return setting
     if device.type != "cuda" and not training:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # torchrun's, of this machine's processes
     return min(cores, 8) if device.type == "cuda" else min(cores // 2, 2)  # on a CPU the network needs the cores

@@ -35,7 +35,7 @@ class Segments(Protocol):
         """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8, of any size."""
 
     def scores(self, image: Tensor) -> Tensor:
-        """Return the logits (B, C, h, w) at the size the network has them in, for an ICNet 1/4 of the image's."""
+        """Return the logits (B, C, h, w) at the size the network has them in, see `models.ICNet.forward`."""
 
 
 class Segmenter:
@@ -87,7 +87,7 @@ class Segmenter:
 
     @torch.inference_mode()
     def scores(self, image: Tensor) -> Tensor:
-        """Return the logits (B, C, h, w) float32 at the size the network has them in, an ICNet at 1/4."""
+        """Return the logits (B, C, h, w) float32 at the size the network has them in, see `models.ICNet.forward`."""
         x = self.normalize(image.to(self.device, non_blocking=True))
         enough = [max(side, MIN_SIZE) for side in x.shape[-2:]]
         if list(x.shape[-2:]) != enough:
@@ -117,6 +117,11 @@ def build_segmenter(
     )
 
 
+def read_description(path: str | Path) -> Checkpoint:
+    """Read what a checkpoint or an ONNX file says of itself; raises as `open_segmenter` does."""
+    return OnnxSegmenter(path).description if _is_onnx(path) else read_checkpoint(path)
+
+
 def open_segmenter(
     path: str | Path,
     device: torch.device | str,
@@ -134,10 +139,14 @@ def open_segmenter(
         FileNotFoundError: no such file.
         ValueError: a file that is something else, branches of an ONNX file, or ONNX Runtime is not installed.
     """
-    if Path(path).suffix.lower() == ".onnx":
+    if _is_onnx(path):
         if branches < BRANCHES:
             raise ValueError(f"{path} is one piece, its branches cannot be run alone; name a checkpoint, *.pth")
         segmenter = OnnxSegmenter(path, device)
         return segmenter.description, segmenter
     checkpoint = read_checkpoint(path)
     return checkpoint, build_segmenter(checkpoint, device, precision=precision, compiled=compiled, branches=branches)
+
+
+def _is_onnx(path: str | Path) -> bool:
+    return Path(path).suffix.lower() == ".onnx"

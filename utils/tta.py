@@ -4,49 +4,15 @@ Both average probabilities and give their logarithms as scores, so that one view
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from models.layers import resize
-from utils import runtime
-from utils.checkpoint import Checkpoint
-from utils.config import TestConfig, load_config, views_of
-from utils.labelmap import label_map
-from utils.segmenter import BRANCHES, Segments, open_segmenter
+from utils.labelmap import label_map, resize_target
+from utils.segmenter import Segments
 
 _LEAST = 1e-30  # probability, so that its logarithm is finite
-
-
-def open_network(
-    path: str | Path,
-    device: torch.device,
-    test: TestConfig | None,
-    *,
-    overrides: Sequence[str] = (),
-    branches: int = BRANCHES,
-) -> tuple[Checkpoint, Segments]:
-    """Open a checkpoint or an ONNX file to predict with, as the configuration says.
-
-    Without one, images are looked at in the sizes that its own configuration says, unless `overrides` say otherwise.
-
-    Returns and raises what `utils.segmenter.open_segmenter` and `with_options` do.
-    """
-    run = test or load_config({}, overrides).test
-    precision = runtime.choose_precision(run.precision, device)
-    network, segment = open_segmenter(path, device, precision=precision, compiled=run.compile, branches=branches)
-    look = test or load_config(views_of(network.config), overrides, name=str(path)).test
-    segment = with_options(
-        segment,
-        short_side=look.short_side,
-        scales=look.tta.scales,
-        flip=look.tta.flip,
-        window=look.window,
-        stride=look.stride,
-        device=device,
-    )
-    return network, segment
 
 
 def with_options(
@@ -61,6 +27,9 @@ def with_options(
 ) -> Segments:
     """Wrap a segmenter as a configuration's `test.short_side`, `tta`, `window` and `stride` say, or return it as it is.
 
+    Args:
+        short_side: None or 0: images as they are.
+
     Raises:
         ValueError: options that do not go together, by their keys.
     """
@@ -69,12 +38,17 @@ def with_options(
     if stride is not None and (window is None or stride > window):
         against = "is set without test.window" if window is None else f"({stride}) is above test.window ({window})"
         raise ValueError(f"test.stride {against}; it is the way from one window to the next, at most its side")
-    if window is not None and short_side is not None:
+    if window is not None and short_side:
         raise ValueError(
-            "test.window is for images as they are, test.short_side makes them another size; set one to null"
+            f"test.window is for images as they are, which test.short_side ({short_side}, maybe the checkpoint's own) "
+            "resizes; set test.short_side=0 or leave out test.window"
         )
-    if tuple(scales) != (1.0,) or flip or short_side is not None:
-        segment = MultiView(segment, scales=scales, flip=flip, short_side=short_side, device=device)
+    if not segment.gives_scores and (len(scales) > 1 or flip or window is not None):
+        raise ValueError(
+            "test.tta and test.window average scores, but this file gives label maps; export it with --output logits"
+        )
+    if tuple(scales) != (1.0,) or flip or short_side:
+        segment = MultiView(segment, scales=scales, flip=flip, short_side=short_side or None, device=device)
     if window is not None:
         segment = SlidingWindow(segment, window=window, stride=stride or max(1, 2 * window // 3))
     return segment
@@ -90,8 +64,6 @@ class MultiView:
         device: where images are resized.
     """
 
-    gives_scores = True
-
     def __init__(
         self,
         segment: Segments,
@@ -102,6 +74,7 @@ class MultiView:
         device: torch.device | str = "cpu",
     ) -> None:
         self.segment = segment
+        self.gives_scores = segment.gives_scores
         self.align_corners = segment.align_corners
         self.scales = sorted(scales, reverse=True)
         self.flip = flip
@@ -110,7 +83,10 @@ class MultiView:
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8."""
-        return label_map(self.scores(image), image.shape[-2:], align_corners=self.align_corners)
+        size = image.shape[-2:]
+        if not self.gives_scores:  # one view, whose labels are brought back by the nearest
+            return resize_target(self.segment(self._scaled(image, self.scales[0])), size)
+        return label_map(self.scores(image), size, align_corners=self.align_corners)
 
     @torch.inference_mode()
     def scores(self, image: Tensor) -> Tensor:

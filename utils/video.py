@@ -81,7 +81,7 @@ class VideoReader:
             number += self.span.every
             if number < self._last:
                 self._skip_to(number)
-        self.short = self._next is None and self._frames_read < 0.95 * min(self._declared, self._last)
+        self.short = number < self._last and number < 0.95 * self._declared  # a frame that was meant is missing
         self._capture.release()
 
     def _skip_to(self, number: int) -> bool:

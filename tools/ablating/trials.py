@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-BASELINE = ("model.crop_size=240", "train.epochs=6", "train.val_epoch=6", "test.short_side=360")
+BASELINE = ("model.crop_size=240", "train.epochs=6", "train.val_epoch=6")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ def time_in_turns(
     """Return the seconds that each job took, `repeats` times each.
 
     They take turns, so that a machine whose speed drifts is as slow for one as for the other. The device is waited for
-    before and after each; CUDA is timed by its events, so without what it takes to give it the work.
+    before and after each; CUDA is timed by its events.
     """
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for turn in range(-warm_up, repeats):
@@ -38,9 +38,10 @@ def _time(job: Job, device: torch.device) -> float:
         job()
         return time.perf_counter() - before
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    start.record()
-    job()
-    end.record()
+    with torch.cuda.device(device):  # on whose stream events are recorded
+        start.record()
+        job()
+        end.record()
     runtime.synchronize(device)
     return start.elapsed_time(end) / 1000
 

@@ -54,19 +54,18 @@ class Inspection:
         return counts / max(1, counts.sum())
 
 
-def inspect(dataset: SegmentationDataset, pairs: Pairs, *, name: str, min_size: int = 1) -> Inspection:
+def inspect(dataset: SegmentationDataset, pairs: Pairs, *, name: str) -> Inspection:
     """Read every file of a split.
 
     Args:
         dataset: of the pairs' samples.
         name: of the split, for the progress bar.
-        min_size: shortest side that an image may have.
     """
     found = Inspection()
     found.faults += [f"{path}: this image has no mask" for path in pairs.images]
     found.faults += [f"{path}: this mask has no image" for path in pairs.masks]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding leaves the interpreter to other threads
-        results = pool.map(partial(_inspect_sample, dataset, min_size=min_size), range(len(dataset)))
+        results = pool.map(partial(_inspect_sample, dataset), range(len(dataset)))
         for result in progress(results, name, total=len(dataset)):
             found.add(result)
     if not found.pixels[: len(dataset.classes)].any():
@@ -74,7 +73,7 @@ def inspect(dataset: SegmentationDataset, pairs: Pairs, *, name: str, min_size: 
     return found
 
 
-def _inspect_sample(dataset: SegmentationDataset, index: int, *, min_size: int) -> Inspection:
+def _inspect_sample(dataset: SegmentationDataset, index: int) -> Inspection:
     sample, found = dataset.samples[index], Inspection()
     assert sample.mask is not None, sample
     sizes = []
@@ -85,8 +84,6 @@ def _inspect_sample(dataset: SegmentationDataset, index: int, *, min_size: int) 
         values = read_mask(sample.mask)
         sizes.append(values.shape[::-1])
         _count(values, dataset.train_ids, found)
-    if found.sizes and min(sizes[0]) < min_size:
-        found.faults.append(f"{sample.image}: smaller than {min_size}x{min_size} pixels")
     if found.unknown:
         words = ", ".join(f"{value} ({count} pixels)" for value, count in sorted(found.unknown.items()))
         found.faults.append(f"{sample.mask}: values that are no label: {words}")

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,15 +11,14 @@ from torch import Tensor
 
 from dataset.segmentation import SegmentationDataset
 from utils import runtime
-from utils.data import EvalLoader, eval_loader
+from utils.data import eval_loader, read_batches
 from utils.engine import evaluate
 from utils.logger import progress
 from utils.metrics import ConfusionMatrix
-from utils.pipeline import WriteBehind, in_rounds, prefetch
+from utils.pipeline import WriteBehind
 from utils.segmenter import Segments
 
 Output = Callable[[int, np.ndarray], None]  # takes an image's index and its class indices (H, W) uint8
-MOST_THREADS = 8  # that read side by side; what each has read is in memory
 WARM_UP = 5  # calls left out: they choose algorithms, compile and fill caches
 
 
@@ -35,9 +34,8 @@ def measure(
 ) -> tuple[ConfusionMatrix, dict[str, Any]]:
     """Predict every image of a split once; of several processes each takes its part, and all get the same counts.
 
-    Images are read by loader processes or a thread ahead of the network, on a CPU without such processes by threads
-    between its calls; the outputs work behind it. What is in memory does not depend on how many images there are, but
-    for the counts of each.
+    Images are read as `utils.data.read_batches` says, and the outputs work behind the network. What is in memory does
+    not depend on how many images there are, but for the counts of each.
 
     Args:
         batch_size: images that the network is given at a time, where they are of one size.
@@ -57,22 +55,11 @@ def measure(
             for output in outputs:
                 behind.submit(output, index, labels)
 
-        with progress(reading(batches, device), title, total=len(batches)) as bar:
+        with progress(read_batches(batches, device), title, total=len(batches)) as bar:
             evaluate(timed, bar, confusion=confusion, on_image=hand_on)
     speed = meter.summary(timed.seconds, images=len(data), batch_size=batch_size)
     confusion.merge()
     return confusion, speed
-
-
-def reading(batches: EvalLoader, device: torch.device) -> Iterator[list[dict]]:
-    """Read the batches in the way that costs the network least."""
-    if batches.num_workers or device.type != "cpu":
-        return prefetch(batches)
-
-    def read(indices: list[int]) -> list[dict]:
-        return [batches.dataset[index] for index in indices]
-
-    return in_rounds(read, batches.batch_sampler, threads=min(torch.get_num_threads(), MOST_THREADS))
 
 
 class Timed:

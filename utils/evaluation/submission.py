@@ -33,7 +33,7 @@ class Submission:
         self.samples = data.samples
         self.label_ids = cityscapes_label_ids()
         self.names = [_name(sample.image) for sample in data.samples]
-        foreign = sorted({path.name for path in folder.glob("*.png")} - set(self.names))
+        foreign = sorted(_pictures(folder) - set(self.names))
         if foreign:
             raise ValueError(f"test.submission: {folder} holds {foreign[0]}, which is of other images; name another")
 
@@ -56,7 +56,7 @@ class Submission:
 
     def check(self) -> None:
         """Check number, names, sizes, kind and ids of the files; see `finish`."""
-        there = {path.name for path in self.folder.glob("*.png")}
+        there = _pictures(self.folder)
         odd = sorted(there ^ set(self.names))
         if odd:
             raise ValueError(f"{self.folder}: {odd[0]} is {'not wanted' if odd[0] in there else 'missing'}")
@@ -69,6 +69,11 @@ class Submission:
             ids = np.bincount(np.asarray(image).ravel(), minlength=256) > 0
             if (ids & ~allowed).any():
                 raise ValueError(f"{self.folder / name} holds the id {np.flatnonzero(ids & ~allowed)[0]}, of no class")
+
+
+def _pictures(folder: Path) -> set[str]:
+    """Names of the PNGs in a folder, without those that are being written or that a killed process left."""
+    return {path.name for path in folder.glob("*.png") if not path.name.startswith(".")}
 
 
 def _name(image: Path) -> str:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from utils import runtime
 from utils.checkpoint import Checkpoint, save_checkpoint
-from utils.data import Loader, TrainLoader
+from utils.data import EvalLoader, TrainLoader, read_batches
 from utils.engine import evaluate, train_one_epoch
 from utils.logger import progress
 from utils.metrics import ConfusionMatrix
@@ -26,6 +26,7 @@ from utils.training.divergence import explain_divergence
 from utils.training.meter import LossMeter
 from utils.training.records import Records, epoch_line
 from utils.training.run_state import RunState
+from utils.tta import with_options
 
 
 @dataclass(kw_only=True)
@@ -45,6 +46,7 @@ class Trainer:
         save_iter: iterations between saves within an epoch; None: none.
         precision, accumulate, clip, freeze_bn: see `utils.engine.train_one_epoch`.
         ema: decay of the running mean of the weights, which then is what is validated and kept; None: none.
+        short_side: that images are resized to for validation; None: as they are.
         state: what changes as it trains, and is saved and resumed.
     """
 
@@ -54,7 +56,7 @@ class Trainer:
     scheduler: LRScheduler
     normalize: Callable[[Tensor], Tensor]
     train_batches: TrainLoader
-    val_batches: Loader
+    val_batches: EvalLoader
     device: torch.device
     description: Checkpoint
     records: Records
@@ -66,6 +68,7 @@ class Trainer:
     clip: float | None = None
     ema: float | None = None
     freeze_bn: bool = False
+    short_side: int | None = None
 
     def __post_init__(self) -> None:
         self.folder, self.log = self.records.folder, self.records.log
@@ -90,6 +93,8 @@ class Trainer:
             Interruption: a signal came; the iteration under way was finished, and everything saved.
         """
         with catching_signals() as stopping:
+            if self.state.losses.names and self.state.iteration % len(self.train_batches) == 0:
+                self._finish_epoch(epochs, val_epoch, time.perf_counter())  # its validation failed
             while self.epoch < epochs:
                 self._fit_epoch(epochs, val_epoch, stopping)
                 if runtime.any_process(stopping(), self.device) and self.epoch < epochs:
@@ -100,20 +105,26 @@ class Trainer:
         start, number = time.perf_counter(), self.epoch + 1
         if self.state.iteration % len(self.train_batches) == 0:
             self.state.rates = {f"lr_{group['name']}": group["lr"] for group in self.optimizer.param_groups}
-        losses = self._train_epoch(f"epoch {number}/{epochs}", stopping)
-        record = {"epoch": number, "iteration": self.state.iteration, **self.state.rates, **losses}
+        self._train_epoch(f"epoch {number}/{epochs}", stopping)
+        self._finish_epoch(epochs, val_epoch, start)
+
+    def _finish_epoch(self, epochs: int, val_epoch: int, start: float) -> None:
+        """Validate if it is time, save, and tell; `start` is when the epoch began."""
+        losses = self.state.losses.means()
+        record: dict[str, Any] = {"epoch": self.epoch, "iteration": self.state.iteration, **self.state.rates, **losses}
         try:
-            if number % val_epoch == 0 or number == epochs:
+            if self.epoch % val_epoch == 0 or self.epoch == epochs:
                 self._validate()
                 record |= {key: self.state.metrics[key] for key in ("miou", "pixel_accuracy", "class_iou")}
-        finally:  # an epoch's training is not lost to a fault in validation
+            self.state.losses = LossMeter()  # until then the epoch is not finished
+        finally:  # its training is not lost to a fault in validation
             self._save_last()
         record["seconds"] = round(time.perf_counter() - start, 2)
         self.records.epoch(record)
         self.log.info(epoch_line(record, epochs=epochs, best=self.state.best_miou))
 
-    def _train_epoch(self, title: str, stopping: Callable[[], bool]) -> dict[str, float]:
-        """Train the rest of the current epoch; return the mean losses of all of its iterations, by name."""
+    def _train_epoch(self, title: str, stopping: Callable[[], bool]) -> None:
+        """Train the rest of the current epoch."""
         sampler, length = self.train_batches.sampler, len(self.train_batches)
         sampler.epoch, sampler.skip = self.epoch + 1, self.state.iteration % length
         with progress(self.train_batches, title, total=length, initial=sampler.skip) as bar:
@@ -133,8 +144,6 @@ class Trainer:
                 on_step=lambda losses: self._after_step(losses, bar, stopping),
             )
         self._check_losses()
-        losses, self.state.losses = self.state.losses, LossMeter()
-        return losses.means()
 
     def _after_step(self, losses: dict[str, Tensor], bar: tqdm, stopping: Callable[[], bool]) -> None:
         self.state.iteration += 1
@@ -176,8 +185,10 @@ class Trainer:
         names = self.description.classes.names
         confusion = ConfusionMatrix(len(names), self.device)
         self.state.trained.eval()
-        segment = Segmenter(self.state.trained, device=self.device)
-        with progress(self.val_batches, "validation") as bar:
+        segment = with_options(
+            Segmenter(self.state.trained, device=self.device), short_side=self.short_side, device=self.device
+        )
+        with progress(read_batches(self.val_batches, self.device), "validation", total=len(self.val_batches)) as bar:
             evaluate(segment, bar, confusion=confusion, on_image=self._show_prediction)
         confusion.merge()
         self.state.metrics = confusion.summary(names)

@@ -1,0 +1,55 @@
+"""Open a trained network as a configuration says."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from utils import runtime
+from utils.checkpoint import Checkpoint
+from utils.config import Config, TestConfig, load_config
+from utils.segmenter import BRANCHES, Segments, open_segmenter, read_description
+from utils.settings import read_yaml
+from utils.tta import with_options
+
+
+def open_network(
+    path: str | Path, device: torch.device, test: TestConfig, *, branches: int = BRANCHES
+) -> tuple[Checkpoint, Segments]:
+    """Open a checkpoint or an ONNX file to predict with, as the configuration says.
+
+    Where that does not say to which size images are brought, the file's own configuration does.
+
+    Returns and raises what `utils.segmenter.open_segmenter` and `utils.tta.with_options` do.
+    """
+    precision = runtime.choose_precision(test.precision, device)
+    network, segment = open_segmenter(path, device, precision=precision, compiled=test.compile, branches=branches)
+    own = network.config.get("test", {}).get("short_side")
+    segment = with_options(
+        segment,
+        short_side=own if test.short_side is None else test.short_side,
+        scales=test.tta.scales,
+        flip=test.tta.flip,
+        window=test.window,
+        stride=test.stride,
+        device=device,
+    )
+    return network, segment
+
+
+def config_with_own_data(path: str | Path, default: Path, overrides: Sequence[str] = ()) -> Config:
+    """Build the configuration where the user names none: a default file's, but with the data of a checkpoint.
+
+    Args:
+        path: a checkpoint or an ONNX file, whose own configuration says what data it was trained on.
+        default: a YAML file for all else.
+        overrides: see `utils.config.load_config`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `utils.segmenter.open_segmenter` and `utils.config.load_config` do.
+    """
+    values, trained = read_yaml(default), read_description(path).config
+    if "dataset" in trained:
+        root = {key: value for key, value in trained["train"].items() if key == "cityscapes_root"}
+        values |= {"dataset": trained["dataset"], "train": (values.get("train") or {}) | root}
+    return load_config(values, overrides, name=str(path))
