@@ -50,9 +50,7 @@ def test_what_is_no_gpu_number(gpus, count, number):
         runtime.select_device(number)
 
 
-@pytest.mark.parametrize(
-    ("visible", "started"), [("", "0,2"), ("4,5,7", "4,7"), ("GPU-a,GPU-b,GPU-c", "GPU-a,GPU-c")]
-)
+@pytest.mark.parametrize(("visible", "started"), [("", "0,2"), ("4,5,7", "4,7"), ("GPU-a,GPU-b,GPU-c", "GPU-a,GPU-c")])
 def test_gpu_numbers_count_within_the_visible_ones(gpus, monkeypatch, visible, started):
     gpus(3)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
