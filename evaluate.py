@@ -19,7 +19,7 @@ from utils.evaluation.measuring import measure
 from utils.evaluation.results import Results, versions
 from utils.logger import open_log
 from utils.metrics import ConfusionMatrix
-from utils.opening import config_with_own_data, open_network
+from utils.opening import config_with_own_data, describe, open_network, short_side
 from utils.run_folder import find_checkpoint, run_name
 
 PARTS = {"sub4": 1, "sub4 + sub2": 2}  # of the cascade: how many of its branches
@@ -42,7 +42,7 @@ def main() -> None:
         folder = Path(config.train.ckpt_dir) / "evaluate_output"
         results = Results(folder, data, save=config.test.save, submission=submission)
         log = open_log(quiet=runtime.rank() > 0)
-        log.info(f"checkpoint: {network.describe()}")
+        log.info(f"checkpoint: {describe(network, config.test)}")
         log.info(f"data: {len(data)} images of the split {config.test.split!r}; device: {runtime.describe(device)}")
 
         parts = measure_parts(path, data, config, device) if config.test.branches else {}
@@ -52,7 +52,7 @@ def main() -> None:
             figures = results.figures(confusion) | {"speed": speed}
             if parts:
                 figures["branches"] = parts | {WHOLE: quality(confusion, data) | {"speed": speed}}
-            results.write(confusion, figures | circumstances(path, config, device), segment, log)
+            results.write(confusion, figures | circumstances(network, config, device), segment, log)
 
 
 def open_data(config: Config, network: Checkpoint) -> SegmentationDataset:
@@ -87,10 +87,11 @@ def loading(config: Config, device: torch.device) -> dict[str, Any]:
     return {"batch_size": config.train.valid_batch_size, "workers": workers, "device": device}
 
 
-def circumstances(path: Path, config: Config, device: torch.device) -> dict[str, Any]:
+def circumstances(network: Checkpoint, config: Config, device: torch.device) -> dict[str, Any]:
     """What the figures are figures of."""
     return {
-        "checkpoint": str(path),
+        "checkpoint": str(network.source),
+        "short_side": short_side(network, config.test),
         "split": config.test.split,
         "device": runtime.describe(device),
         "processes": runtime.processes(),

@@ -109,6 +109,7 @@ def test_without_a_configuration_the_data_are_the_checkpoints_and_the_size_alway
 
     plain, larger = evaluated()[0], evaluated("test.short_side=80")[0]
     assert metrics()["class_iou"] == larger["class_iou"] != plain["class_iou"]
+    assert (metrics()["short_side"], plain["short_side"]) == (80, None)
     assert evaluated(own[0])[0]["class_iou"] == larger["class_iou"]
     assert metrics("test.short_side=0")["class_iou"] == plain["class_iou"]
     assert metrics("test.precision=bf16")["precision"] == "bf16"

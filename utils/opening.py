@@ -24,10 +24,9 @@ def open_network(
     """
     precision = runtime.choose_precision(test.precision, device)
     network, segment = open_segmenter(path, device, precision=precision, compiled=test.compile, branches=branches)
-    own = network.config.get("test", {}).get("short_side")
     segment = with_options(
         segment,
-        short_side=own if test.short_side is None else test.short_side,
+        short_side=short_side(network, test),
         scales=test.tta.scales,
         flip=test.tta.flip,
         window=test.window,
@@ -35,6 +34,18 @@ def open_network(
         device=device,
     )
     return network, segment
+
+
+def short_side(network: Checkpoint, test: TestConfig) -> int | None:
+    """Return to how many pixels the short side of images is brought; None: they stay as they are."""
+    own = network.config.get("test", {}).get("short_side")
+    return (own if test.short_side is None else test.short_side) or None
+
+
+def describe(network: Checkpoint, test: TestConfig) -> str:
+    """Say in a line what was opened, and to which size it brings images."""
+    side = short_side(network, test)
+    return network.describe() + (f"; images are brought to a short side of {side}" if side else "")
 
 
 def config_with_own_data(path: str | Path, default: Path, overrides: Sequence[str] = ()) -> Config:

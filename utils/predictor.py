@@ -16,7 +16,7 @@ from dataset.images import to_rgb
 from utils.config import TestConfig
 from utils.labelmap import label_map
 from utils.media import read_image
-from utils.opening import open_network
+from utils.opening import describe, open_network
 from utils.pipeline import prefetch
 from utils.smoothing import Smoother
 from utils.stopwatch import Stopwatch
@@ -47,7 +47,7 @@ class Predictor:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         checkpoint, self.segment = open_network(path, self.device, test or TestConfig())
         self.classes = checkpoint.classes
-        self.about = checkpoint.describe()
+        self.about = describe(checkpoint, test or TestConfig())
         self.watch = Stopwatch()
 
     def predict(self, image: np.ndarray | Image.Image | str | Path) -> np.ndarray:
