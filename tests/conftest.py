@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import json
 import multiprocessing
 import sys
 from collections.abc import Callable
@@ -15,11 +16,20 @@ import yaml
 from PIL import Image
 
 from dataset.labels import ClassTable
+from dataset.transforms import Normalize
 from models import ICNet
 from utils import program
 from utils.checkpoint import Checkpoint, save_checkpoint
+from utils.config import load_config
+from utils.data import build_dataset, build_transform, eval_loader, train_loader
+from utils.loss import CascadeLoss
+from utils.optim import build_optimizer, build_scheduler
+from utils.runtime import seed_everything
+from utils.training.records import Records
+from utils.training.trainer import Trainer
 from utils.video import writing_video
 
+EPOCHS = 3  # of two iterations, as the fixture `build` has them
 CLASSES = ClassTable(("road", "sky", "car"), ((128, 64, 128), (70, 130, 180), (0, 0, 142)))
 
 
@@ -115,6 +125,42 @@ def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("checkpoint") / "icnet_resnet18_1_0.123_best_model.pth"
     save_checkpoint(path, Checkpoint(state_dict=network.state_dict(), backbone="resnet18", classes=CLASSES))
     return path
+
+
+@pytest.fixture
+def build(folder_data):
+    """Give a function that builds a trainer from nothing, as train.py does, with files in the given folder."""
+    config = load_config(folder_data.config)
+
+    def make(folder: Path, *, dropout: float = 0.0, **options) -> Trainer:
+        seed_everything(0)
+        transform = build_transform(config.model, config.augment)
+        train_set = build_dataset(config.dataset, "train", cityscapes_root="", transform=transform)
+        network = ICNet(3, "resnet18", dropout=dropout)
+        optimizer = build_optimizer(network, config.optimizer)
+        batches = train_loader(train_set, batch_size=2, workers=0, seed=0)
+        return Trainer(
+            network=network,
+            criterion=options.pop("criterion", CascadeLoss()),
+            optimizer=optimizer,
+            scheduler=build_scheduler(optimizer, config.optimizer, iterations=EPOCHS * len(batches)),
+            normalize=Normalize(),
+            train_batches=batches,
+            val_batches=eval_loader(build_dataset(config.dataset, "val", cityscapes_root=""), batch_size=1, workers=0),
+            device=torch.device("cpu"),
+            description=Checkpoint(state_dict={}, backbone="resnet18", classes=train_set.classes),
+            records=Records(folder),
+            name="icnet_resnet18",
+            **options,
+        )
+
+    return make
+
+
+def records(folder):
+    """The figures of each epoch, without the times."""
+    lines = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in ("run", "seconds")} for line in lines]
 
 
 @pytest.fixture

@@ -330,7 +330,15 @@ def test_damaged_checkpoint(refused, folder_data, checkpoint_path, tmp_path, cha
 
 
 @pytest.mark.parametrize(
-    ("change", "word"), [({"config": 5}, "config"), ({"config": {"dataset": {"roots": 1}}}, "dataset.roots")], ids=str
+    ("change", "word"),
+    [
+        ({"config": 5}, "config"),
+        ({"config": {"dataset": {"roots": 1}}}, "dataset.roots"),
+        ({"config": {"dataset": {}, "train": 5}}, "train"),
+        ({"config": {"test": 5}}, "test"),
+        ({"config": {"test": {"short_side": "wide"}}}, "test.short_side"),
+    ],
+    ids=str,
 )
 def test_checkpoint_with_a_configuration_of_another_kind(refused, checkpoint_path, tmp_path, change, word):
     """Evaluation without --config reads the checkpoint's own."""

@@ -1,6 +1,6 @@
 """Open a trained network as a configuration says."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -38,8 +38,9 @@ def open_network(
 
 def short_side(network: Checkpoint, test: TestConfig) -> int | None:
     """Return to how many pixels the short side of images is brought; None: they stay as they are."""
-    own = network.config.get("test", {}).get("short_side")
-    return (own if test.short_side is None else test.short_side) or None
+    own = {"test": {"short_side": _own_section(network, "test").get("short_side")}}
+    chosen = load_config(own, name=str(network.source)).test if test.short_side is None else test
+    return chosen.short_side or None
 
 
 def describe(network: Checkpoint, test: TestConfig) -> str:
@@ -59,8 +60,16 @@ def config_with_own_data(path: str | Path, default: Path, overrides: Sequence[st
     Raises:
         FileNotFoundError, ValueError: as `utils.segmenter.open_segmenter` and `utils.config.load_config` do.
     """
-    values, trained = read_yaml(default), read_description(path).config
-    if "dataset" in trained:
-        root = {key: value for key, value in trained["train"].items() if key == "cityscapes_root"}
-        values |= {"dataset": trained["dataset"], "train": (values.get("train") or {}) | root}
+    values, network = read_yaml(default), read_description(path)
+    if "dataset" in network.config:
+        root = {key: value for key, value in _own_section(network, "train").items() if key == "cityscapes_root"}
+        values |= {"dataset": network.config["dataset"], "train": (values.get("train") or {}) | root}
     return load_config(values, overrides, name=str(path))
+
+
+def _own_section(network: Checkpoint, name: str) -> Mapping:
+    """Return a section of a checkpoint's own configuration, empty where it has none."""
+    section = network.config.get(name) or {}
+    if not isinstance(section, Mapping):
+        raise ValueError(f"{network.source}: {name} in its own configuration is {section!r:.40}, which is no section")
+    return section

@@ -90,7 +90,7 @@ class Predictor:
         smoother = Smoother(smooth)  # here, so that a wrong weight is an error before the first frame
         if smooth and not self.segment.gives_scores:
             raise ValueError(
-                f"{self.about} gives label maps only, which cannot be smoothed; leave out test.window, or export logits"
+                "the network gives label maps only, which cannot be smoothed; leave out test.window, or export logits"
             )
         labelled = self._in_batches(prefetch(items, 2 * batch), smoother, batch)
         return prefetch(labelled, 2 * batch)
