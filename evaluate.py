@@ -11,16 +11,16 @@ if __name__ == "__main__":  # --help, and a mistake in the command line, need no
 import torch
 
 from dataset.segmentation import SegmentationDataset
-from utils import program, runtime
-from utils.checkpoint import Checkpoint
+from utils import cli, runtime
+from utils.cli import open_log
 from utils.config import Config, load_config
 from utils.data import build_dataset, check_classes
-from utils.evaluation.measuring import measure
+from utils.evaluation.measure import measure
 from utils.evaluation.results import Results, versions
-from utils.logger import open_log
+from utils.inference.opening import config_with_own_data, describe, open_network, short_side
 from utils.metrics import ConfusionMatrix
-from utils.opening import config_with_own_data, describe, open_network, short_side
-from utils.run_folder import find_checkpoint, run_name
+from utils.weights.checkpoint import Checkpoint
+from utils.weights.run_folder import find_checkpoint, run_name
 
 PARTS = {"sub4": 1, "sub4 + sub2": 2}  # of the cascade: how many of its branches
 WHOLE = "sub4 + sub2 + sub1"
@@ -102,4 +102,4 @@ def circumstances(network: Checkpoint, config: Config, device: torch.device) -> 
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)

@@ -9,19 +9,18 @@ from utils.inference.options import add_arguments
 if __name__ == "__main__":  # --help, and a mistake in the command line, need not wait seconds for torch's import
     parse_arguments(__doc__, add_arguments)
 
-from utils import program, runtime
+from utils import cli, runtime
+from utils.cli import open_log
 from utils.config import load_config
-from utils.files import check_folder
-from utils.inference.inputs import find_sources
-from utils.inference.outputs import Outputs
-from utils.inference.painter import Painter
+from utils.inference.predictor import Predictor, Smoother
 from utils.inference.run import Inference
-from utils.inference.window import Window
-from utils.logger import open_log
-from utils.predictor import Predictor
-from utils.run_folder import find_checkpoint, run_name
-from utils.smoothing import Smoother
-from utils.video import Span
+from utils.io.drawing import Painter
+from utils.io.files import check_folder
+from utils.io.outputs import Outputs
+from utils.io.sources import find_sources
+from utils.io.video import Span
+from utils.io.window import Window
+from utils.weights.run_folder import find_checkpoint, run_name
 
 
 def main() -> int:
@@ -42,7 +41,7 @@ def main() -> int:
     log = open_log(quiet=args.quiet)
     log.info(f"checkpoint: {predictor.about}")
     log.info(f"device: {runtime.describe(device)}")
-    with program.catching_signals() as stopping:
+    with cli.catching_signals() as stopping:
         inference = Inference(
             predictor=predictor,
             outputs=outputs,
@@ -70,4 +69,4 @@ def build_outputs(args: argparse.Namespace, folder: Path, predictor: Predictor) 
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)

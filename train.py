@@ -12,20 +12,19 @@ import torch
 
 from dataset.transforms import Normalize
 from models import ICNet
-from utils import program, runtime
-from utils.checkpoint import Checkpoint, read_checkpoint
+from utils import cli, runtime
 from utils.config import Config, load_config
 from utils.data import EvalLoader, TrainLoader, build_dataset, build_transform, eval_loader, train_loader
-from utils.files import check_folder
+from utils.io.files import check_folder
 from utils.loss import build_loss
 from utils.optim import build_optimizer, build_scheduler
-from utils.run_folder import find_last, run_name
-from utils.training.finetune import freeze, load_pretrained
 from utils.training.records import Records
-from utils.training.run_state import check_resumable
+from utils.training.state import check_resumable
 from utils.training.trainer import Trainer
-from utils.weights import load_backbone
-from utils.zoo import find_weights
+from utils.weights.checkpoint import Checkpoint, read_checkpoint
+from utils.weights.pretrained import freeze, load_backbone, load_pretrained
+from utils.weights.run_folder import find_last, run_name
+from utils.weights.zoo import find_weights
 
 
 def main() -> None:
@@ -140,4 +139,4 @@ def build_loaders(config: Config, device: torch.device) -> tuple[TrainLoader, Ev
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)

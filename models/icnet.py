@@ -36,7 +36,7 @@ class Sub1(nn.Sequential):
 class ICNet(nn.Module):
     """The image cascade network (figure 2).
 
-    Built without touching disk or network; for ImageNet weights see `utils.weights.load_backbone`.
+    Built without touching disk or network; for ImageNet weights see `utils.weights.checkpoint.load_backbone`.
 
     Args:
         num_classes: number of classes to tell apart.

@@ -18,16 +18,16 @@ from PIL import Image
 from dataset.labels import ClassTable
 from dataset.transforms import Normalize
 from models import ICNet
-from utils import program
-from utils.checkpoint import Checkpoint, save_checkpoint
+from utils import cli
 from utils.config import load_config
 from utils.data import build_dataset, build_transform, eval_loader, train_loader
+from utils.io.video import writing_video
 from utils.loss import CascadeLoss
 from utils.optim import build_optimizer, build_scheduler
 from utils.runtime import seed_everything
 from utils.training.records import Records
 from utils.training.trainer import Trainer
-from utils.video import writing_video
+from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
 EPOCHS = 3  # of two iterations, as the fixture `build` has them
 CLASSES = ClassTable(("road", "sky", "car"), ((128, 64, 128), (70, 130, 180), (0, 0, 142)))
@@ -178,7 +178,7 @@ def run_script(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) ->
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as stopped:
-            program.run(main)
+            cli.run(main)
         code = stopped.value.code
         del stopped
         end_loader_processes(monkeypatch)

@@ -12,9 +12,9 @@ REPOSITORY = Path(__file__).parent.parent
 SCRIPTS = ("train", "evaluate", "inference")
 # From the ground up, what lies on one line being unknown to each other; utils has a floor of its own for each script.
 FLOORS = (
-    ("models", "dataset"),
+    ("models", "dataset", "demo.streets"),
     ("utils",),
-    ("utils.training", "utils.evaluation", "utils.inference"),
+    ("utils.training", "utils.evaluation"),
     SCRIPTS,
     ("tools",),  # one of them trains as train.py does
 )
@@ -25,7 +25,9 @@ def module_of(path: Path) -> str:
 
 
 def source_files() -> dict[str, Path]:
-    folders = [path for name in ("models", "dataset", "utils", "tools") for path in (REPOSITORY / name).rglob("*.py")]
+    folders = [
+        path for name in ("models", "dataset", "demo", "utils", "tools") for path in (REPOSITORY / name).rglob("*.py")
+    ]
     return {module_of(path): path for path in [*folders, *(REPOSITORY / f"{name}.py" for name in SCRIPTS)]}
 
 
@@ -76,7 +78,9 @@ def test_no_import_goes_up_or_to_a_neighbour(imports):
 
 def test_every_package_is_installed():
     packages = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8").partition("packages = ")[2].splitlines()[0]
-    found = {module_of(path) for name in ("models", "dataset", "utils") for path in (REPOSITORY / name).rglob("*.py")}
+    found = {
+        module_of(path) for name in ("models", "dataset", "demo", "utils") for path in (REPOSITORY / name).rglob("*.py")
+    }
     assert {name for name in found if source_files()[name].name == "__init__.py"} == set(ast.literal_eval(packages))
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from dataset.labels import cityscapes_classes, class_table
 from models import ICNet
-from utils.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
-from utils.inference.inputs import Source
+from utils.io.sources import Source
+from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
 SCRIPTS = ("train", "evaluate", "inference")
 FIGURES = ("metrics.json", "confusion.csv", "confusion.png")

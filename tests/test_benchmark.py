@@ -9,7 +9,7 @@ from tools import benchmark
 from tools.benchmarking.contenders import CONTENDERS, Setting
 from tools.benchmarking.timing import count_flops, memory_of, time_in_turns
 from tools.benchmarking.yardsticks import PublishedWay
-from utils import program
+from utils import cli
 
 TINY = Setting(backbone="resnet18", size=(64, 96), batch=2)
 
@@ -68,7 +68,7 @@ def test_script_prints_tables_and_writes_figures(tmp_path, monkeypatch, capsys):
     size = ["--size", "96x64", "--crop", "64", "--backbone", "resnet18", "--repeats", "1"]
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *what, *size, "--json", str(tmp_path / "speed.json")])
     with pytest.raises(SystemExit) as stopped:
-        program.run(benchmark.main)
+        cli.run(benchmark.main)
     assert stopped.value.code == 0
     figures = json.loads((tmp_path / "speed.json").read_text())
     assert set(figures) == {"machine", "arguments", "predict", "stages", "train"}

@@ -153,7 +153,7 @@ def test_shipped_configurations_are_there():
 def test_every_key_is_read_somewhere():
     """A key that no code reads would be a promise that nobody keeps."""
     sources = [REPO / f"{name}.py" for name in ("train", "evaluate", "inference")]
-    sources += [path for path in (REPO / "utils").glob("*.py") if path.name != "config.py"]
+    sources += [path for path in (REPO / "utils").rglob("*.py") if path.name != "config.py"]
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sources]
     read = {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     keys = set(leaves(Config, ""))

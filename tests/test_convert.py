@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from tests import published
-from utils.checkpoint import read_checkpoint
+from utils.weights.checkpoint import read_checkpoint
 
 TOOL = Path(__file__).parent.parent / "tools" / "convert.py"
 

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from utils.training.board import Board
-from utils.training.curves import draw_curves
+from utils.training.records import Board, draw_curves
 
 
 @pytest.mark.filterwarnings("error")

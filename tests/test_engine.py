@@ -14,7 +14,7 @@ from utils.config import OptimizerConfig
 from utils.engine import train_one_epoch
 from utils.loss import CascadeLoss
 from utils.optim import build_optimizer, build_scheduler, running_mean
-from utils.training.finetune import freeze
+from utils.weights.pretrained import freeze
 
 CPU = torch.device("cpu")
 PLAIN = OptimizerConfig(weight_decay=0)

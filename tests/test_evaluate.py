@@ -13,11 +13,11 @@ from PIL import Image
 from dataset.labels import cityscapes_classes
 from models import ICNet
 from tests.test_distributed import REPOSITORY, TORCHRUN
-from utils.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from utils.config import load_config
-from utils.evaluation.measuring import Meter, Timed, warm_up
-from utils.predictor import Predictor
-from utils.segmenter import open_segmenter
+from utils.evaluation.measure import Meter, Timed, warm_up
+from utils.inference.predictor import Predictor
+from utils.inference.segmenter import open_segmenter
+from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
 
 def save(path, values):

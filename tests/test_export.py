@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from tests.conftest import CLASSES
-from utils import config, program
-from utils.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
-from utils.onnx_export import compare, export_onnx
-from utils.onnx_segmenter import METADATA
-from utils.predictor import Predictor
-from utils.segmenter import build_segmenter, open_segmenter
+from utils import cli, config
+from utils.inference.onnx import METADATA
+from utils.inference.onnx_export import compare, export_onnx
+from utils.inference.predictor import Predictor
+from utils.inference.segmenter import build_segmenter, open_segmenter
+from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_script(checkpoint_path, tmp_path, monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["export.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:
-            program.run(export.main)
+            cli.run(export.main)
         return stopped.value.code, capsys.readouterr()
 
     target = tmp_path / "net.onnx"

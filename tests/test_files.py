@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.files import remove_leftovers, replacing, write_json
+from utils.io.files import remove_leftovers, replacing, write_json
 
 
 def test_new_content_is_in_place_and_nothing_else(tmp_path):
@@ -62,7 +62,7 @@ def test_json_that_cannot_be_written_leaves_the_old(tmp_path):
 
 @pytest.mark.parametrize("name", ["last.pth", "icnet_3_0.512_best_model.pth", "curves.png", "no_suffix"])
 def test_what_a_kill_leaves_is_removed(tmp_path, name):
-    code = f"from utils.files import replacing\nwith replacing({str(tmp_path / name)!r}) as t: t.write_text('ha'); "
+    code = f"from utils.io.files import replacing\nwith replacing({str(tmp_path / name)!r}) as t: t.write_text('ha'); "
     command = [sys.executable, "-c", code + "import os; os.kill(os.getpid(), 9)"]
     done = subprocess.run(command, cwd=Path(__file__).parent.parent)
     assert done.returncode == -9 and len(os.listdir(tmp_path)) == 1

@@ -6,8 +6,8 @@ import torch
 from models import ICNet
 from tests import published
 from tests.conftest import CLASSES
-from utils.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
-from utils.training.finetune import load_pretrained
+from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from utils.weights.pretrained import load_pretrained
 
 HEADS = ["cff_24.aux_classifier.weight", "cff_12.aux_classifier.weight", "classifier.weight"]
 

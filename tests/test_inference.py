@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from dataset.labels import cityscapes_classes
-from utils.inference.outputs import Outputs
-from utils.inference.painter import Painter
-from utils.predictor import Predictor
+from utils.inference.predictor import Predictor
+from utils.io.drawing import Painter
+from utils.io.outputs import Outputs
 
 RNG = np.random.default_rng(0)
 

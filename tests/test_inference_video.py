@@ -5,9 +5,9 @@ import json
 import pytest
 
 from tests.test_inference import interrupt, names, put
-from utils.inference.inputs import Source
-from utils.inference.painter import Painter
-from utils.video import VideoReader
+from utils.io.drawing import Painter
+from utils.io.sources import Source
+from utils.io.video import VideoReader
 
 
 def test_video_with_its_frame_rate_shares_and_codec(infer, video, tmp_path):
@@ -69,7 +69,7 @@ def test_index_pictures_of_a_video_need_frames(infer, video):
 
 
 def test_disk_that_fills_up_during_a_video(infer, video, tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.video.SPARE", 1 << 62)
+    monkeypatch.setattr("utils.io.video.SPARE", 1 << 62)
     result = infer(video)
     assert result.code == 2 and "the disk is full" in result.err
     assert names(tmp_path / "out") == []

@@ -2,8 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.inference.inputs import find_inputs, find_sources, is_video
-from utils.media import output_names
+from utils.io.sources import find_inputs, find_sources, is_video, output_names
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from utils import labelmap
-from utils.labelmap import label_map, resize_target
+from models.layers import resize_target
+from utils.inference import label_map as labelmap
+from utils.inference.label_map import label_map
 
 
 def plain(logits, size, align_corners=True):

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from models.layers import resize_target
 from utils import runtime
 from utils.config import LossConfig
-from utils.labelmap import resize_target
 from utils.loss import CascadeLoss, balanced_weights, build_loss
 
 DATASET = SimpleNamespace(classes=("road", "car"), count_pixels=lambda: np.array([90, 10]))

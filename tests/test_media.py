@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.media import read_image
+from utils.io.sources import read_image
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.uint8)
 GREY = PICTURE[..., 0]

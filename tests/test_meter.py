@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from utils.training.meter import LossMeter
+from utils.training.losses import LossMeter
 
 CPU = torch.device("cpu")
 

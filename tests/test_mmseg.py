@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests import published
-from utils.checkpoint import read_checkpoint, save_checkpoint
+from utils.weights.checkpoint import read_checkpoint, save_checkpoint
 
 NAME = "icnet_r50-d8_in1k-pre_832x832_160k_cityscapes_20210926_042715-ce310aea.pth"
 

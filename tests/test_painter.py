@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from dataset.labels import ClassTable
-from utils.inference.painter import Painter
+from utils.io.drawing import Painter
 
 CLASSES = ClassTable(("road", "sky", "car"), ((200, 0, 0), (0, 200, 0), (0, 0, 100)))
 LABELS = np.array([[0, 1], [1, 2]], np.uint8)

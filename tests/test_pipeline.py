@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from utils.pipeline import WriteBehind, in_rounds, prefetch
+from utils.io.pipeline import WriteBehind, in_rounds, prefetch
 
 
 def test_items_come_in_order():

@@ -11,10 +11,10 @@ from models import ICNet
 from tests.conftest import CLASSES
 from tests.test_fold import with_statistics
 from utils import config
-from utils.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
-from utils.predictor import Predictor
-from utils.segmenter import open_segmenter
-from utils.video import Span, writing_video
+from utils.inference.predictor import Predictor
+from utils.inference.segmenter import open_segmenter
+from utils.io.video import Span, writing_video
+from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
 RNG = np.random.default_rng(0)
 FRAMES = [RNG.integers(0, 256, (48, 64, 3)).astype(np.uint8) for _ in range(5)]

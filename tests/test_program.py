@@ -4,13 +4,13 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from tests.conftest import end_loader_processes
-from utils import program
+from utils import cli
 
 
 @pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (1, 1), (3, 3)])
 def test_exit_code_of_main(capsys, returned, code):
     with pytest.raises(SystemExit) as stopped:
-        program.run(lambda: returned)
+        cli.run(lambda: returned)
     assert stopped.value.code == code
     assert capsys.readouterr() == ("", "")
 
@@ -30,7 +30,7 @@ def test_error_that_the_user_can_mend_is_one_line(capsys, error, line):
         raise error
 
     with pytest.raises(SystemExit) as stopped:
-        program.run(main)
+        cli.run(main)
     assert stopped.value.code == 2
     assert capsys.readouterr() == ("", line + "\n")
 
@@ -40,7 +40,7 @@ def test_interrupt(capsys):
         raise KeyboardInterrupt
 
     with pytest.raises(SystemExit) as stopped:
-        program.run(main)
+        cli.run(main)
     assert stopped.value.code == 130
     assert capsys.readouterr().err == "stopped\n"
 
@@ -51,7 +51,7 @@ def test_error_of_the_program_keeps_its_traceback(error):
         raise error
 
     with pytest.raises(type(error)):
-        program.run(main)
+        cli.run(main)
 
 
 class Failing(Dataset):
@@ -79,7 +79,7 @@ class Failing(Dataset):
 def test_error_out_of_a_loader_process_reads_the_same(monkeypatch, workers, error, line):
     with pytest.raises(type(error)) as caught:
         list(DataLoader(Failing(error), num_workers=workers))
-    said = program.one_line(caught.value)
+    said = cli.one_line(caught.value)
     del caught
     end_loader_processes(monkeypatch)
     assert said == line

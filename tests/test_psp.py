@@ -11,10 +11,10 @@ from models.layers import conv_of_resized_bins, dilated_conv_of_resized, pool, r
 from models.pyramid import LearnedPyramidPooling
 from tests.conftest import CLASSES
 from tests.test_fold import with_statistics
-from utils.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from utils.inference.onnx_export import export_onnx
+from utils.inference.segmenter import Segmenter, build_segmenter, open_segmenter
 from utils.loss import CascadeLoss
-from utils.onnx_export import export_onnx
-from utils.segmenter import Segmenter, build_segmenter, open_segmenter
+from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
 
 def test_training_gives_the_cascade_and_evaluation_the_size_of_the_image():

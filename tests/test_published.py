@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from tests import published
-from utils.checkpoint import read_checkpoint
 from utils.metrics import ConfusionMatrix
+from utils.weights.checkpoint import read_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,7 @@ from dataset.labels import cityscapes_classes
 from dataset.segmentation import Sample, SegmentationDataset
 from tests.conftest import CLASSES
 from utils.evaluation.report import WRONG, errors, write_confusion, write_worst
-from utils.metrics import ConfusionMatrix, category_summary
-from utils.tables import branch_table, format_table
+from utils.metrics import ConfusionMatrix, branch_table, category_summary, format_table
 
 NAMES = ("road", "car", "sky")
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from tests.conftest import EPOCHS, records
-from utils.checkpoint import read_checkpoint
+from utils.cli import Interruption
 from utils.config import load_config
-from utils.program import Interruption
 from utils.training import trainer as trainer_module
-from utils.training.run_state import check_resumable
+from utils.training.state import check_resumable
+from utils.weights.checkpoint import read_checkpoint
 
 REPOSITORY = Path(__file__).parent.parent
 

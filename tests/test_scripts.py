@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from tests.official import assert_same, official_scores
-from utils.checkpoint import read_checkpoint
-from utils.predictor import Predictor
+from utils.inference.predictor import Predictor
+from utils.weights.checkpoint import read_checkpoint
 
 REPOSITORY = Path(__file__).parent.parent
 CONFIG = """

@@ -9,7 +9,7 @@ from dataset.labels import class_table, lookup_table
 from dataset.pairs import Sample
 from dataset.segmentation import SegmentationDataset
 from dataset.transforms import train_transform
-from utils.media import read_image
+from utils.io.sources import read_image
 
 CLASSES = class_table(["road", "sky", "car"], ())
 TRAIN_IDS = lookup_table({0: 0, 1: 1, 2: 2, 255: 255})

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from utils.checkpoint import read_checkpoint
 from utils.config import load_config
+from utils.weights.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from utils.smoothing import Smoother
+from utils.inference.predictor import Smoother
 
 
 def test_mean_of_the_frames_by_hand():

@@ -1,7 +1,7 @@
 import pytest
 
-from utils import stopwatch
-from utils.stopwatch import Stopwatch
+from utils.inference import stopwatch
+from utils.inference.stopwatch import Stopwatch
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import Cityscapes
 
-from dataset.streets import files, generate, render
+from demo.streets import files, generate, render
 
 SMALL = {"train": 2, "val": 1, "height": 64, "width": 128, "seed": 0}
 

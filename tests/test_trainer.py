@@ -8,11 +8,11 @@ from PIL import Image
 
 from tests.conftest import EPOCHS, records
 from train import build_trainer
-from utils.checkpoint import read_checkpoint
 from utils.config import load_config
-from utils.segmenter import Segmenter
+from utils.inference.segmenter import Segmenter
 from utils.training import trainer as trainer_module
 from utils.training.records import Records
+from utils.weights.checkpoint import read_checkpoint
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -6,8 +6,8 @@ from torch.nn import functional as F
 
 from models import ICNet
 from models.layers import resize
-from utils.segmenter import Segmenter
-from utils.tta import MultiView, SlidingWindow, with_options
+from utils.inference.segmenter import Segmenter
+from utils.inference.views import MultiView, SlidingWindow, with_options
 
 H, W = 64, 96
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.video import Span, VideoReader, writing_video
+from utils.io.video import Span, VideoReader, writing_video
 
 
 def frames(count: int, width: int, height: int) -> list[np.ndarray]:
@@ -188,7 +188,7 @@ def test_disk_that_fills_up_leaves_the_frames_so_far(tmp_path, monkeypatch):
     ):
         for frame in frames(3, 64, 48):
             writer.write(frame)
-        monkeypatch.setattr("utils.video.SPARE", 1 << 62)
+        monkeypatch.setattr("utils.io.video.SPARE", 1 << 62)
         writer.write(frame)
     assert len(list(VideoReader(tmp_path / "a.part.mp4"))) == 3
 

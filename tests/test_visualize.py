@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 
 from dataset.labels import ClassTable, cityscapes_classes
-from utils.media import read_image
-from utils.visualize import colorize, grid, overlay, palette, save_image, save_labels
+from utils.io.drawing import colorize, grid, overlay, palette, save_image, save_labels
+from utils.io.sources import read_image
 
 CLASSES = ClassTable(("a", "b", "c"), ((255, 0, 0), (0, 200, 0), (1, 2, 3)))
 LABELS = np.array([[0, 1, 2], [2, 255, 0]], dtype=np.uint8)

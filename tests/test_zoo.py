@@ -6,10 +6,10 @@ from torchvision.models import get_model_weights
 
 from models import ICNet
 from models.resnet import DilatedResNet
-from utils import zoo
-from utils.run_folder import find_checkpoint
-from utils.weights import load_backbone
-from utils.zoo import WEIGHTS, find_weights
+from utils.weights import zoo
+from utils.weights.pretrained import load_backbone
+from utils.weights.run_folder import find_checkpoint
+from utils.weights.zoo import WEIGHTS, find_weights
 
 NAME = "icnet_psp_resnet50_cityscapes"
 

@@ -14,9 +14,9 @@ from statistics import mean
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository, of which this is a script
 
 from tools.ablating.trials import BASELINE, TRIALS, Trial
-from utils import program
-from utils.files import replacing
-from utils.logger import read_json_lines
+from utils import cli
+from utils.io.files import replacing
+from utils.training.records import read_json_lines
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -114,4 +114,4 @@ def draw_results(results: dict[Trial, list[float]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)

@@ -20,9 +20,9 @@ from tools.benchmarking.contenders import CONTENDERS, Setting
 from tools.benchmarking.stages import time_stages
 from tools.benchmarking.steps import time_steps
 from tools.benchmarking.timing import count_flops, matmul_peak, memory_of, time_in_turns
-from utils import program, runtime
-from utils.files import write_json
-from utils.onnx_export import export_onnx
+from utils import cli, runtime
+from utils.inference.onnx_export import export_onnx
+from utils.io.files import write_json
 
 COLUMNS = ("median ms", "p95 ms", "images/s", "ratio", "GFLOP", "of the peak", "MB beyond the model", "same labels")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -157,4 +157,4 @@ def _size(text: str) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)

@@ -15,13 +15,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository, of whic
 from dataset.labels import IGNORE_INDEX
 from dataset.segmentation import EpochSampler, SegmentationDataset
 from tools.checking.inspection import Inspection, inspect
-from utils import program
+from utils import cli
 from utils.cli import DEFAULT_CONFIG, parse_arguments
 from utils.config import Config, load_config
 from utils.data import build_transform, find_pairs
-from utils.files import check_folder
+from utils.io.drawing import colorize, grid, save_image
+from utils.io.files import check_folder
 from utils.loss import balanced_weights
-from utils.visualize import colorize, grid, save_image
 
 SHEET_SAMPLES = 12
 
@@ -98,4 +98,4 @@ def largest(label: np.ndarray, names: tuple[str, ...], *, most: int = 3) -> str:
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)

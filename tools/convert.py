@@ -7,8 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository, of which this is a script
 
-from utils import program
-from utils.checkpoint import read_checkpoint, save_checkpoint
+from utils import cli
+from utils.weights.checkpoint import read_checkpoint, save_checkpoint
 
 
 def main() -> None:
@@ -28,4 +28,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository, of which this is a script
 
-from utils import program
-from utils.checkpoint import read_checkpoint
-from utils.files import check_folder
-from utils.onnx_export import OUTPUTS, PRECISIONS, export_onnx
+from utils import cli
+from utils.inference.onnx_export import OUTPUTS, PRECISIONS, export_onnx
+from utils.io.files import check_folder
+from utils.weights.checkpoint import read_checkpoint
 
 
 def main() -> None:
@@ -46,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)

@@ -19,8 +19,12 @@ class ModelConfig:
 
     name: str = option("icnet", choices=("icnet",))
     backbone: str = option("resnet50", choices=BACKBONES)
-    backbone_weights: str | None = None  # torchvision's name (IMAGENET1K_V1, …), one of utils/zoo.py, a file, or none
-    weights: str | None = None  # a checkpoint to start from, also of another's layout, or a name of utils/zoo.py
+    backbone_weights: str | None = (
+        None  # torchvision's name (IMAGENET1K_V1, …), one of utils/weights/zoo.py, a file, or none
+    )
+    weights: str | None = (
+        None  # a checkpoint to start from, also of another's layout, or a name of utils/weights/zoo.py
+    )
     variant: str = option("published", choices=tuple(VARIANTS))  # psp: the structure of the best known results
     ppm: str | None = option(None, choices=POOLINGS)  # pyramid pooling; none of these: the variant's own
     sub4_input: str | None = option(None, choices=SUB4_INPUTS)  # what sub4 goes on from; likewise

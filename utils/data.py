@@ -19,12 +19,12 @@ from dataset.labels import (
 )
 from dataset.pairs import Pairs
 from dataset.segmentation import EpochSampler, SegmentationDataset
-from dataset.streets import generate
 from dataset.transforms import Compose, train_transform
+from demo.streets import generate
 from utils import runtime
-from utils.checkpoint import Checkpoint
 from utils.config import AugmentConfig, DatasetConfig, ModelConfig
-from utils.pipeline import in_rounds, prefetch
+from utils.io.pipeline import in_rounds, prefetch
+from utils.weights.checkpoint import Checkpoint
 
 MOST_THREADS = 8  # that read side by side; what each has read is in memory
 

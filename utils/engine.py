@@ -86,7 +86,7 @@ def evaluate(
     """Compare the predictions for whole images with their labels.
 
     Args:
-        segment: from images (B, 3, H, W) uint8 to label maps (B, H, W) uint8, see `utils.segmenter.Segmenter`.
+        segment: from images (B, 3, H, W) uint8 to label maps (B, H, W) uint8, see `inference.segmenter`.
         batches: lists of samples (`index`, `image`, `target`); images of different sizes may be in one list.
         confusion: where they are counted, unless they come without a `target`.
         on_image: called with the index and the prediction (H, W) of each image.

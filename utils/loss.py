@@ -10,10 +10,9 @@ from torch.nn import functional as F
 
 from dataset.labels import IGNORE_INDEX
 from dataset.segmentation import SegmentationDataset
-from models.layers import resize
+from models.layers import resize, resize_target
 from utils import runtime
 from utils.config import LossConfig
-from utils.labelmap import resize_target
 
 
 class CascadeLoss(nn.Module):

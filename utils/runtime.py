@@ -198,7 +198,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 def loader_workers(setting: int | None, device: torch.device, *, training: bool) -> int:
     """Choose the number of loader processes: the setting, else by this process's part of the cores it may use.
 
-    For evaluation on a CPU there are none: the network leaves them no core, see `utils.pipeline.in_rounds`.
+    For evaluation on a CPU there are none: the network leaves them no core, see `utils.io.pipeline.in_rounds`.
     """
     if setting is not None:
         return setting

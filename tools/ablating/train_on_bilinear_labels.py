@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import train
 from dataset.labels import IGNORE_INDEX
-from utils import loss, program
+from utils import cli, loss
 
 
 def resize_bilinearly(target: Tensor, size: Sequence[int], *, align_corners: bool = True) -> Tensor:
@@ -27,4 +27,4 @@ def resize_bilinearly(target: Tensor, size: Sequence[int], *, align_corners: boo
 
 if __name__ == "__main__":
     loss.resize_target = resize_bilinearly
-    program.run(train.main)
+    cli.run(train.main)

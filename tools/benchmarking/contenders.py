@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from dataset.labels import cityscapes_classes
-from dataset.streets import render
 from dataset.transforms import Normalize
+from demo.streets import render
 from models import ICNet
 from tools.benchmarking.yardsticks import PublishedWay, deeplab
 from utils import runtime
-from utils.checkpoint import Checkpoint, read_checkpoint
-from utils.onnx_segmenter import OnnxSegmenter
-from utils.segmenter import build_segmenter
+from utils.inference.onnx import OnnxSegmenter
+from utils.inference.segmenter import build_segmenter
+from utils.weights.checkpoint import Checkpoint, read_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)

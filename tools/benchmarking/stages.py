@@ -10,15 +10,15 @@ from PIL import Image
 
 from dataset.labels import cityscapes_classes, cityscapes_train_ids
 from dataset.segmentation import Sample, SegmentationDataset
-from dataset.streets import render
+from demo.streets import render
 from tools.benchmarking.contenders import Setting
 from tools.benchmarking.timing import time_in_turns
 from utils.config import AugmentConfig, ModelConfig
 from utils.data import build_transform
-from utils.labelmap import label_map
-from utils.media import read_image
-from utils.segmenter import build_segmenter
-from utils.visualize import colorize, overlay, save_image
+from utils.inference.label_map import label_map
+from utils.inference.segmenter import build_segmenter
+from utils.io.drawing import colorize, overlay, save_image
+from utils.io.sources import read_image
 
 
 def time_stages(setting: Setting, *, repeats: int) -> dict[str, list[float]]:

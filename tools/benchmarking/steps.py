@@ -10,12 +10,12 @@ from torch.nn import functional as F
 from dataset.labels import cityscapes_classes
 from dataset.transforms import Normalize
 from models import ICNet
+from models.layers import resize_target
 from tools.benchmarking.contenders import Setting
 from tools.benchmarking.timing import time_in_turns
 from utils import runtime
 from utils.config import OptimizerConfig
 from utils.engine import train_one_epoch
-from utils.labelmap import resize_target
 from utils.loss import CascadeLoss
 from utils.optim import build_optimizer, build_scheduler
 

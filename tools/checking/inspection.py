@@ -14,7 +14,7 @@ from dataset.images import open_rgb, read_mask
 from dataset.labels import IGNORE_INDEX, UNKNOWN
 from dataset.pairs import Pairs, check_sizes
 from dataset.segmentation import SegmentationDataset
-from utils.logger import progress
+from utils.cli import progress
 
 
 @dataclass

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from dataset.labels import IGNORE_INDEX
 from dataset.segmentation import SegmentationDataset
-from utils.files import replacing
-from utils.segmenter import Segments
-from utils.visualize import colorize, grid, save_image
+from utils.inference.segmenter import Segments
+from utils.io.drawing import colorize, grid, save_image
+from utils.io.files import replacing
 
 WORST = 10  # images that are shown
 WRONG = (230, 40, 40)

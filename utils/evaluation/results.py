@@ -13,15 +13,14 @@ import torchvision
 from dataset.images import open_rgb
 from dataset.segmentation import SegmentationDataset
 from utils.evaluation.instances import InstanceScores, has_instances
-from utils.evaluation.measuring import Output, speed_lines
+from utils.evaluation.measure import Output, speed_lines
 from utils.evaluation.report import write_confusion, write_worst
 from utils.evaluation.submission import ARCHIVE, Submission
-from utils.files import check_folder, write_json
-from utils.media import output_names
-from utils.metrics import ConfusionMatrix, category_summary
-from utils.segmenter import Segments
-from utils.tables import branch_table, format_table
-from utils.visualize import overlay, save_image, save_labels
+from utils.inference.segmenter import Segments
+from utils.io.drawing import overlay, save_image, save_labels
+from utils.io.files import check_folder, write_json
+from utils.io.sources import output_names
+from utils.metrics import ConfusionMatrix, branch_table, category_summary, format_table
 
 
 class Results:

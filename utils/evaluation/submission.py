@@ -10,7 +10,7 @@ from PIL import Image
 from dataset.images import open_image, read_header
 from dataset.labels import cityscapes_label_ids
 from dataset.segmentation import SegmentationDataset
-from utils.files import replacing
+from utils.io.files import replacing
 
 ARCHIVE = "submission.zip"
 

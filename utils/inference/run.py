@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from utils.inference.inputs import Source
-from utils.inference.outputs import Outputs, check_apart
-from utils.inference.window import Window
-from utils.logger import progress
-from utils.media import read_image
-from utils.predictor import Predictor
-from utils.program import Interruption
-from utils.video import Span, VideoReader
+from utils.cli import Interruption, progress
+from utils.inference.predictor import Predictor
+from utils.io.outputs import Outputs, check_apart
+from utils.io.sources import Source, read_image
+from utils.io.video import Span, VideoReader
+from utils.io.window import Window
 
 
 @dataclass(kw_only=True)
@@ -32,7 +30,7 @@ class Inference:
         log: where lines go, one for each input.
         stopping: tells whether the user asked for an end.
         span: the frames of videos that are meant.
-        smooth: see `utils.smoothing.Smoother`.
+        smooth: see `utils.inference.predictor.Smoother`.
         quiet: show no progress bar.
         window: shows overlays, if there is one.
         done, kept, skipped: inputs that were segmented; whose outputs were there; that are broken.

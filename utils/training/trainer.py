@@ -12,21 +12,18 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from utils import runtime
-from utils.checkpoint import Checkpoint, save_checkpoint
+from utils.cli import Interruption, catching_signals, progress
 from utils.data import EvalLoader, TrainLoader, read_batches
 from utils.engine import evaluate, train_one_epoch
-from utils.logger import progress
-from utils.metrics import ConfusionMatrix
+from utils.inference.segmenter import Segmenter
+from utils.inference.views import with_options
+from utils.metrics import ConfusionMatrix, format_table
 from utils.optim import running_mean
-from utils.program import Interruption, catching_signals
-from utils.run_folder import LAST, best_name
-from utils.segmenter import Segmenter
-from utils.tables import format_table
-from utils.training.divergence import explain_divergence
-from utils.training.meter import LossMeter
+from utils.training.losses import LossMeter, explain_divergence
 from utils.training.records import Records, epoch_line
-from utils.training.run_state import RunState
-from utils.tta import with_options
+from utils.training.state import RunState
+from utils.weights.checkpoint import Checkpoint, save_checkpoint
+from utils.weights.run_folder import LAST, best_name
 
 
 @dataclass(kw_only=True)

@@ -1,0 +1,142 @@
+"""Networks as ONNX files that say what they are, checked on the spot."""
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dataset.transforms import Normalize
+from models import ICNet
+from models.fold import fold_batch_norms
+from models.layers import resize
+from utils.inference.onnx import METADATA, OnnxSegmenter
+from utils.inference.segmenter import Segmenter
+from utils.io.files import replacing
+from utils.weights.checkpoint import Checkpoint
+
+OUTPUTS = ("logits", "labels")
+PRECISIONS = ("fp32", "fp16")
+TRIED = ((1, 128, 192), (2, 97, 161))  # batch, height, width: two, since a file may have taken one size to be fixed
+
+
+class _Graph(nn.Module):
+    """What an ONNX file computes: an inference form of the network, and what is asked for around it."""
+
+    def __init__(self, network: ICNet, *, normalize: Normalize | None, labels: bool) -> None:
+        super().__init__()
+        self.network, self.normalize, self.labels = network, normalize, labels
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = image
+        if self.normalize is not None:
+            x = self.normalize(image).to(next(self.network.parameters()).dtype)
+        logits = self.network.cascade(x)["out"]
+        if not self.labels:
+            return logits
+        full = resize(logits, image.shape[-2:], align_corners=self.network.align_corners)
+        return full.argmax(1).to(torch.uint8)
+
+
+def export_onnx(
+    checkpoint: Checkpoint,
+    path: str | Path,
+    *,
+    output: str = "logits",
+    precision: str = "fp32",
+    normalized_inside: bool = False,
+) -> dict[str, float]:
+    """Write a checkpoint's network as an ONNX file for images of any number and size, and compare it with PyTorch.
+
+    The file's input "image" is (B, 3, H, W), its output "logits" (B, num_classes, h, w), see `models.ICNet.forward`, or
+    "labels" (B, H, W) uint8. Its metadata, as JSON under "icnet", hold classes, colours, normalisation and the
+    training's configuration.
+
+    Args:
+        output: of `OUTPUTS`.
+        precision: of `PRECISIONS`; of the weights, the arithmetic and the logits.
+        normalized_inside: the input is uint8 RGB and the normalisation part of the file; else the input is normalised.
+
+    Returns:
+        for "logits" the largest "difference" from PyTorch's float32, as a share of the largest logit; for "labels" the
+        share of pixels that are "different".
+
+    Raises:
+        ValueError: the packages are missing, or the file gives something else than PyTorch; then none is left.
+    """
+    _check_packages()
+    network = fold_batch_norms(checkpoint.build())
+    facts = {
+        "backbone": checkpoint.backbone,
+        "structure": network.structure,
+        "align_corners": network.align_corners,
+        "classes": checkpoint.classes.names,
+        "colors": checkpoint.classes.colors,
+        "mean": checkpoint.mean,
+        "std": checkpoint.std,
+        "config": checkpoint.config,
+        "output": output,
+        "normalized_inside": normalized_inside,
+    }
+    dtype = torch.float16 if precision == "fp16" else torch.float32
+    normalize = Normalize(checkpoint.mean, checkpoint.std) if normalized_inside else None
+    program = _traced(_Graph(network.to(dtype), normalize=normalize, labels=output == "labels"), output)
+    program.model.metadata_props[METADATA] = json.dumps(facts)
+    with replacing(path) as temporary:
+        program.save(temporary, external_data=False)
+        return compare(OnnxSegmenter(temporary), checkpoint, output, tolerance=2e-2 if precision == "fp16" else 1e-4)
+
+
+def _traced(graph: _Graph, output: str) -> torch.onnx.ONNXProgram:
+    """Turn a graph into ONNX, for images of any number and size."""
+    dtype = torch.uint8 if graph.normalize is not None else next(graph.parameters()).dtype
+    sizes = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    with torch.inference_mode():
+        program = torch.onnx.export(
+            graph.eval(),
+            (torch.zeros(2, 3, 128, 192, dtype=dtype),),
+            dynamo=True,
+            verbose=False,
+            input_names=["image"],
+            output_names=[output],
+            dynamic_shapes={"image": sizes},
+        )
+    assert program is not None, "dynamo=True returns it"
+    return program
+
+
+def compare(exported: OnnxSegmenter, checkpoint: Checkpoint, output: str, *, tolerance: float) -> dict[str, float]:
+    """Give the largest difference from PyTorch's float32, as `export_onnx` returns it, over images of several sizes.
+
+    Raises:
+        ValueError: it is above the tolerance.
+    """
+    network = Segmenter(checkpoint.build(), mean=checkpoint.mean, std=checkpoint.std)
+    generator = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for shape in TRIED:
+        image = _picture(shape, generator)
+        if output == "labels":
+            found = (exported(image) != network(image)).float().mean()
+        else:
+            expected = network.scores(image)
+            found = (exported.scores(image) - expected).abs().max() / expected.abs().max()
+        worst = max(worst, found.item())
+    if not worst <= tolerance:
+        raise ValueError(f"the exported network gives something else than PyTorch: {output} differ by {worst:.2g}")
+    return {"different" if output == "labels" else "difference": worst}
+
+
+def _picture(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Return soft random pictures (B, 3, H, W) uint8, more like photographs than noise is."""
+    batch, height, width = shape
+    coarse = 255 * torch.rand(batch, 3, height // 16, width // 16, generator=generator)
+    return resize(coarse, (height, width)).to(torch.uint8)
+
+
+def _check_packages() -> None:
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(f"export needs {', '.join(missing)}: pip install -r requirements-onnx.txt")

@@ -1,0 +1,177 @@
+"""Segmenters made of a segmenter: several views of an image averaged, and large images in windows.
+
+Both average probabilities and give their logarithms as scores, so that one view alone gives the labels it gave before.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from models.layers import resize, resize_target
+from utils.inference.label_map import label_map
+from utils.inference.segmenter import Segments
+
+_LEAST = 1e-30  # probability, so that its logarithm is finite
+
+
+def with_options(
+    segment: Segments,
+    *,
+    short_side: int | None = None,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    window: int | None = None,
+    stride: int | None = None,
+    device: torch.device | str = "cpu",
+) -> Segments:
+    """Wrap a segmenter as a configuration's `test.short_side`, `tta`, `window` and `stride` say, or return it as it is.
+
+    Args:
+        short_side: None or 0: images as they are.
+
+    Raises:
+        ValueError: options that do not go together, by their keys.
+    """
+    if not scales or min(scales) <= 0:
+        raise ValueError(f"test.tta.scales must be a list of numbers above 0, got {list(scales)}")
+    if stride is not None and (window is None or stride > window):
+        against = "is set without test.window" if window is None else f"({stride}) is above test.window ({window})"
+        raise ValueError(f"test.stride {against}; it is the way from one window to the next, at most its side")
+    if window is not None and short_side:
+        raise ValueError(
+            f"test.window is for images as they are, which test.short_side ({short_side}, maybe the checkpoint's own) "
+            "resizes; set test.short_side=0 or leave out test.window"
+        )
+    if not segment.gives_scores and (len(scales) > 1 or flip or window is not None):
+        raise ValueError(
+            "test.tta and test.window average scores, but this file gives label maps; export it with --output logits"
+        )
+    if tuple(scales) != (1.0,) or flip or short_side:
+        segment = MultiView(segment, scales=scales, flip=flip, short_side=short_side or None, device=device)
+    if window is not None:
+        segment = SlidingWindow(segment, window=window, stride=stride or max(1, 2 * window // 3))
+    return segment
+
+
+class MultiView:
+    """Average what a segmenter says of an image at several scales, and of its mirror images.
+
+    Args:
+        scales: of the image's sides; 1 is the image itself, or as `short_side` has it.
+        flip: look at each of them mirrored too.
+        short_side: of an image of scale 1, in pixels; None: that of the image itself.
+        device: where images are resized.
+    """
+
+    def __init__(
+        self,
+        segment: Segments,
+        *,
+        scales: Sequence[float],
+        flip: bool,
+        short_side: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.segment = segment
+        self.gives_scores = segment.gives_scores
+        self.align_corners = segment.align_corners
+        self.scales = sorted(scales, reverse=True)
+        self.flip = flip
+        self.short_side = short_side
+        self.device = device
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8."""
+        size = image.shape[-2:]
+        if not self.gives_scores:  # one view, whose labels are brought back by the nearest
+            return resize_target(self.segment(self._scaled(image, self.scales[0])), size)
+        return label_map(self.scores(image), size, align_corners=self.align_corners)
+
+    @torch.inference_mode()
+    def scores(self, image: Tensor) -> Tensor:
+        """Return the logarithms of the mean probabilities (B, C, h, w), at the largest view's size of logits."""
+        image = image.to(self.device, non_blocking=True)
+        views = self._views(image)
+        total = next(views).softmax(1)
+        for logits in views:
+            total = total + resize(logits, total.shape[-2:], align_corners=self.align_corners).softmax(1)
+        return (total / (len(self.scales) * (1 + self.flip))).clamp_min(_LEAST).log()
+
+    def _views(self, image: Tensor) -> Iterator[Tensor]:
+        """Yield the logits (B, C, h, w) of each view, the largest first, mirrored back where it was mirrored."""
+        for scale in self.scales:
+            view = self._scaled(image, scale)
+            yield self.segment.scores(view)
+            if self.flip:
+                yield self.segment.scores(view.flip(-1)).flip(-1)
+
+    def _scaled(self, image: Tensor, scale: float) -> Tensor:
+        """Resize uint8 images, in the way that the network itself makes them smaller."""
+        if self.short_side is not None:
+            scale = scale * self.short_side / min(image.shape[-2:])
+        if scale == 1:
+            return image
+        size = [max(1, round(side * scale)) for side in image.shape[-2:]]
+        return resize(image.float(), size, align_corners=self.align_corners).round().to(torch.uint8)
+
+
+class SlidingWindow:
+    """Segment images window by window, and average where windows overlap.
+
+    What is in memory at a time is the probabilities of one row of windows, at full size, however high the image is.
+
+    Args:
+        window: side of the square windows; an image's shorter side cuts them short.
+        stride: from one window to the next; the last ones lie at the image's borders.
+    """
+
+    gives_scores = False  # those of a large image would not fit into memory
+
+    def __init__(self, segment: Segments, *, window: int, stride: int) -> None:
+        self.segment = segment
+        self.align_corners = segment.align_corners
+        self.window = window
+        self.stride = stride
+
+    @torch.inference_mode()
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8."""
+        return torch.cat([band.argmax(1).to(torch.uint8) for band in self._bands(image)], 1)
+
+    @torch.inference_mode()
+    def scores(self, image: Tensor) -> Tensor:
+        """Return the logarithms of the mean probabilities (B, C, H, W)."""
+        bands = [(band / band.sum(1, keepdim=True)).clamp_min(_LEAST).log() for band in self._bands(image)]
+        return torch.cat(bands, 2)
+
+    def _bands(self, image: Tensor) -> Iterator[Tensor]:
+        """Yield the summed probabilities (B, C, rows, W) of rows that no further window reaches, from the top on."""
+        height = image.shape[-2]
+        tops = _places(height, self.window, self.stride)
+        rest: Tensor | None = None
+        for top, following in zip(tops, [*tops[1:], height], strict=True):
+            row = self._row(image[..., top : top + self.window, :])
+            if rest is not None:
+                row[:, :, : rest.shape[2]] += rest
+            yield row[:, :, : following - top]
+            rest = row[:, :, following - top :]
+
+    def _row(self, image: Tensor) -> Tensor:
+        """Return the summed probabilities (B, C, h, W) of one row of windows."""
+        total: Tensor | None = None
+        for left in _places(image.shape[-1], self.window, self.stride):
+            part = image[..., left : left + self.window]
+            logits = resize(self.segment.scores(part), part.shape[-2:], align_corners=self.align_corners)
+            probabilities = logits.softmax(1)
+            if total is None:
+                total = probabilities.new_zeros(*probabilities.shape[:3], image.shape[-1])
+            total[..., left : left + self.window] += probabilities
+        assert total is not None, image.shape
+        return total
+
+
+def _places(side: int, window: int, stride: int) -> list[int]:
+    """Return where windows begin along a side, so that they cover it and none leaves it."""
+    last = max(0, side - window)
+    return [*range(0, last, stride), last]
