@@ -1,102 +1,89 @@
-"""Measure a checkpoint or an ONNX file on a split: python evaluate.py test.ckpt_path=ckpt/last.pth"""
+"""Evaluate a checkpoint or an ONNX file on a dataset split: python evaluate.py test.ckpt_path=ckpt/last.pth"""
 
+import platform
 from pathlib import Path
 from typing import Any
 
 from utils.cli import DEFAULT_CONFIG, parse_arguments
 
-if __name__ == "__main__":  # --help, and a mistake in the command line, need not wait seconds for torch's import
+if __name__ == "__main__":  # --help and command-line errors need not wait for the import of torch
     parse_arguments(__doc__)
 
+import numpy as np
 import torch
+import torchvision
 
 from dataset.segmentation import SegmentationDataset
 from utils import cli, runtime
-from utils.cli import open_log
 from utils.config import Config, load_config
 from utils.data import build_dataset, check_classes
 from utils.evaluation.measure import measure
-from utils.evaluation.results import Results, versions
-from utils.inference.opening import config_with_own_data, describe, open_network, short_side
-from utils.metrics import ConfusionMatrix
+from utils.evaluation.results import Results
+from utils.inference.opening import describe, open_network, short_side, with_own_data
 from utils.weights.checkpoint import Checkpoint
 from utils.weights.run_folder import find_checkpoint, run_name
 
-PARTS = {"sub4": 1, "sub4 + sub2": 2}  # of the cascade: how many of its branches
-WHOLE = "sub4 + sub2 + sub1"
-
 
 def main() -> None:
-    """Open network and data, predict every image, compare with the labels, write figures and pictures."""
+    """Run the network on every image of the split; write metrics, tables and images."""
     args = parse_arguments(__doc__)
     config = load_config(args.config or DEFAULT_CONFIG, args.overrides)
     runtime.start_process_per_gpu(config.train.specific_gpu_num)
     path = find_checkpoint(config.test.ckpt_path, config.train.ckpt_dir, name=run_name(config.model))
     device = runtime.select_device(config.train.specific_gpu_num)
     with runtime.process_group(device):
+        checkpoint, segmenter = open_network(path, device, config.test)
         if args.config is None:
-            config = config_with_own_data(path, DEFAULT_CONFIG, args.overrides)
-        network, segment = open_network(path, device, config.test)
-        data = open_data(config, network)
-        submission = None if config.test.submission is None else Path(config.test.submission)
-        folder = Path(config.train.ckpt_dir) / "evaluate_output"
-        results = Results(folder, data, save=config.test.save, submission=submission)
-        log = open_log(quiet=runtime.rank() > 0)
-        log.info(f"checkpoint: {describe(network, config.test)}")
+            config = with_own_data(checkpoint, DEFAULT_CONFIG, args.overrides)
+        data = open_data(config, checkpoint)
+        results = Results(Path(config.train.ckpt_dir) / "evaluate_output", data, config.test)
+        log = cli.open_log(quiet=runtime.rank() > 0)
+        log.info(f"checkpoint: {describe(checkpoint, config.test)}")
         log.info(f"data: {len(data)} images of the split {config.test.split!r}; device: {runtime.describe(device)}")
 
-        parts = measure_parts(path, data, config, device) if config.test.branches else {}
-        confusion, speed = measure(segment, data, **loading(config, device), outputs=results.outputs)
-        results.merge()
-        if runtime.rank() == 0:
-            figures = results.figures(confusion) | {"speed": speed}
-            if parts:
-                figures["branches"] = parts | {WHOLE: quality(confusion, data) | {"speed": speed}}
-            results.write(confusion, figures | circumstances(network, config, device), segment, log)
+        branches = measure_branches(path, data, config, device) if config.test.branches else {}
+        confusion, metrics = measure(segmenter, data, config.train, device, on_prediction=results.add)
+        if branches:
+            metrics |= {"branches": branches | {"sub4 + sub2 + sub1": metrics.copy()}}
+        results.write(confusion, metrics | run_details(checkpoint, config, device), segmenter, log)
 
 
-def open_data(config: Config, network: Checkpoint) -> SegmentationDataset:
-    """Find the split, and look at its files before the run begins; only a submission does without labels."""
+def open_data(config: Config, checkpoint: Checkpoint) -> SegmentationDataset:
+    """Find the split and check its files up front; only a submission can do without labels."""
     root, labelled = config.train.cityscapes_root, config.test.submission is None
     data = build_dataset(config.dataset, config.test.split, cityscapes_root=root, labelled=labelled)
-    check_classes(data, network)
+    check_classes(data, checkpoint)
     data.check_headers()
     return data
 
 
-def measure_parts(
+def measure_branches(
     path: Path, data: SegmentationDataset, config: Config, device: torch.device
 ) -> dict[str, dict[str, Any]]:
-    """Measure the lower branches of the cascade by themselves; return the figures of each, by name."""
-    figures = {}
-    for name, branches in PARTS.items():
-        _, segment = open_network(path, device, config.test, branches=branches)
-        confusion, speed = measure(segment, data, **loading(config, device), title=name)
-        figures[name] = quality(confusion, data) | {"speed": speed}
-    return figures
+    """Return the metrics of the network cut off after its first and after its second branch."""
+    metrics = {}
+    for name, branches in {"sub4": 1, "sub4 + sub2": 2}.items():
+        _, segmenter = open_network(path, device, config.test, branches=branches)
+        _, metrics[name] = measure(segmenter, data, config.train, device, title=name)
+    return metrics
 
 
-def quality(confusion: ConfusionMatrix, data: SegmentationDataset) -> dict[str, Any]:
-    """Return the figures of what was counted, none of a split without labels."""
-    return confusion.summary(data.classes.names) if confusion.images else {}
-
-
-def loading(config: Config, device: torch.device) -> dict[str, Any]:
-    """How images are brought to the network."""
-    workers = runtime.loader_workers(config.train.num_workers, device, training=False)
-    return {"batch_size": config.train.valid_batch_size, "workers": workers, "device": device}
-
-
-def circumstances(network: Checkpoint, config: Config, device: torch.device) -> dict[str, Any]:
-    """What the figures are figures of."""
+def run_details(checkpoint: Checkpoint, config: Config, device: torch.device) -> dict[str, Any]:
+    """Return the settings and the environment that the metrics depend on."""
     return {
-        "checkpoint": str(network.source),
-        "short_side": short_side(network, config.test),
+        "checkpoint": str(checkpoint.source),
+        "short_side": short_side(checkpoint, config.test),
         "split": config.test.split,
         "device": runtime.describe(device),
         "processes": runtime.processes(),
         "precision": runtime.choose_precision(config.test.precision, device),
-        "versions": versions(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "numpy": np.__version__,
+            "cuda": torch.version.cuda or "none",
+        },
         "config": config.as_dict(),
     }
 

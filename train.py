@@ -1,23 +1,21 @@
-"""Train ICNet as a YAML file says: python train.py --config configs/quickstart.yaml"""
+"""Train ICNet as configured by a YAML file: python train.py --config configs/quickstart.yaml"""
 
 from logging import Logger
 from pathlib import Path
 
 from utils.cli import DEFAULT_CONFIG, parse_arguments
 
-if __name__ == "__main__":  # --help, and a mistake in the command line, need not wait seconds for torch's import
+if __name__ == "__main__":  # before torch's slow import, so that --help and wrong options answer at once
     parse_arguments(__doc__)
 
 import torch
 
-from dataset.transforms import Normalize
 from models import ICNet
 from utils import cli, runtime
 from utils.config import Config, load_config
 from utils.data import EvalLoader, TrainLoader, build_dataset, build_transform, eval_loader, train_loader
 from utils.io.files import check_folder
 from utils.loss import build_loss
-from utils.optim import build_optimizer, build_scheduler
 from utils.training.records import Records
 from utils.training.state import check_resumable
 from utils.training.trainer import Trainer
@@ -28,7 +26,7 @@ from utils.weights.zoo import find_weights
 
 
 def main() -> None:
-    """Build all parts from the configuration, train, and say where the results are."""
+    """Build everything from the configuration, train, and print where the results are."""
     args = parse_arguments(__doc__)
     config_file = args.config or DEFAULT_CONFIG
     config = load_config(config_file, args.overrides)
@@ -44,62 +42,60 @@ def main() -> None:
         log = records.log
         log.info(f"configuration {' '.join([str(config_file), *args.overrides])}")
         trainer = build_trainer(config, device, records)
-        log.info(f"device: {runtime.describe(device)}, {trainer.train_batches.num_workers} loader processes")
-        images, classes = len(trainer.train_batches.dataset), len(trainer.description.classes)
-        log.info(
-            f"data: {images} images to train on, {len(trainer.val_batches.dataset)} to validate, {classes} classes"
-        )
+        state = trainer.state
         if last is not None:
-            trainer.state.restore(last, device=device, folder=records.folder)
-            log.info(f"resumed from {last.source}, after {trainer.epoch} epochs, iteration {trainer.state.iteration}")
-        records.begin(iteration=trainer.state.iteration, config=config.as_yaml())
-        trainer.fit(epochs=config.train.epochs, val_epoch=config.train.val_epoch)
+            state.restore(last, device)
+            log.info(f"resumed from {last.source}, after epoch {state.epoch}, iteration {state.iteration}")
+        records.begin(iteration=state.iteration, config=config.as_yaml())
+        trainer.fit()
         records.finish()
-        log.info(f"best checkpoint: {trainer.state.best_path}")
-        log.info(f"in {records.folder}: train.log, train.jsonl (figures of each epoch), curves.png")
-        log.info(f"next: python inference.py --input IMAGE_OR_VIDEO test.ckpt_path={trainer.state.best_path}")
+        log.info(f"best checkpoint: {state.best_path}")
+        log.info(f"in {records.folder}: train.log, train.jsonl (metrics of each epoch), curves.png")
+        log.info(f"next: python inference.py --input IMAGE_OR_VIDEO test.ckpt_path={state.best_path}")
 
 
 def build_trainer(config: Config, device: torch.device, records: Records) -> Trainer:
-    """Build data, network, loss, optimiser and schedule."""
-    model, train = config.model, config.train
+    """Build loaders, network and loss, and the trainer from them."""
     train_batches, val_batches = build_loaders(config, device)
-    classes = train_batches.dataset.classes
-    network = build_network(config, num_classes=len(classes), log=records.log)
+    model, log, train_set, classes = config.model, records.log, train_batches.dataset, train_batches.dataset.classes
+    log.info(f"device: {runtime.describe(device)}, {train_batches.num_workers} loader workers")
+    log.info(f"data: {len(train_set)} training, {len(val_batches.dataset)} validation images, {len(classes)} classes")
+    network = build_network(config, num_classes=len(classes), log=log)
     network.to(device).to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(network, config.optimizer)
+    description = Checkpoint(
+        state_dict={}, backbone=model.backbone, structure=network.structure, classes=classes, config=config.as_dict()
+    )
     return Trainer(
+        config=config.train,
+        optimizer_config=config.optimizer,
         network=network,
-        criterion=build_loss(config.loss, train_batches.dataset, align_corners=network.align_corners).to(device),
-        optimizer=optimizer,
-        scheduler=build_scheduler(optimizer, config.optimizer, iterations=train.epochs * len(train_batches)),
-        normalize=Normalize(),
-        train_batches=train_batches,
-        val_batches=val_batches,
+        criterion=build_loss(config.loss, train_set, align_corners=network.align_corners).to(device),
+        train_loader=train_batches,
+        val_loader=val_batches,
         device=device,
-        description=Checkpoint(
-            state_dict={},
-            backbone=model.backbone,
-            structure=network.structure,
-            classes=classes,
-            config=config.as_dict(),
-        ),
+        description=description,
         records=records,
         name=run_name(model),
-        log_iter=train.log_iter,
-        save_iter=train.save_iter,
-        precision=runtime.choose_precision(train.amp, device),
-        accumulate=train.accumulate,
-        clip=config.optimizer.clip_norm,
-        ema=train.ema,
-        freeze_bn=train.freeze_bn,
         short_side=config.test.short_side,
     )
 
 
+def build_loaders(config: Config, device: torch.device) -> tuple[TrainLoader, EvalLoader]:
+    """Build the training and validation loaders."""
+    train, root = config.train, config.train.cityscapes_root
+    transform = build_transform(config.model, config.augment)
+    train_set = build_dataset(config.dataset, train.split, cityscapes_root=root, transform=transform, seed=train.seed)
+    val_set = build_dataset(config.dataset, config.test.split, cityscapes_root=root)
+    workers, val_workers = (runtime.loader_workers(train.num_workers, device, training=mode) for mode in (True, False))
+    return (
+        train_loader(train_set, batch_size=train.train_batch_size, workers=workers, seed=train.seed),
+        eval_loader(val_set, batch_size=train.valid_batch_size, workers=val_workers),
+    )
+
+
 def build_network(config: Config, *, num_classes: int, log: Logger) -> ICNet:
-    """Build the network with the weights that training starts from, and freeze what is to stay as it is."""
-    model = config.model
+    """Build the network with its initial weights, and freeze the configured parts."""
+    model, freezing = config.model, config.train.freeze
     network = ICNet(
         num_classes=num_classes,
         backbone=model.backbone,
@@ -113,29 +109,16 @@ def build_network(config: Config, *, num_classes: int, log: Logger) -> ICNet:
         left_out = load_pretrained(network, checkpoint)
         log.info(f"network: weights of {checkpoint.describe()}")
         if left_out:
-            log.info(f"left out, since {num_classes} classes are to be learnt: {', '.join(left_out)}")
+            log.info(f"not loaded, as the data has {num_classes} classes: {', '.join(left_out)}")
     elif model.backbone_weights is not None:
-        weights = find_weights(model.backbone_weights, config.train.ckpt_dir)
-        load_backbone(network.backbone, model.backbone, str(weights))
+        weights = find_weights(model.backbone_weights, config.train.ckpt_dir, backbone=model.backbone)
+        load_backbone(network.backbone, weights)
         log.info(f"network: {model.backbone}, {model.backbone_weights} weights in the backbone")
     else:
         log.info(f"network: {model.backbone}, random weights")
-    if config.train.freeze:
-        log.info(f"frozen: {', '.join(config.train.freeze)}, {freeze(network, config.train.freeze)} parameters")
+    if freezing:
+        log.info(f"frozen: {', '.join(freezing)}, {freeze(network, freezing)} parameters")
     return network
-
-
-def build_loaders(config: Config, device: torch.device) -> tuple[TrainLoader, EvalLoader]:
-    """Build the batches to train on, and those to validate on."""
-    train, root = config.train, config.train.cityscapes_root
-    transform = build_transform(config.model, config.augment)
-    train_set = build_dataset(config.dataset, train.split, cityscapes_root=root, transform=transform, seed=train.seed)
-    val_set = build_dataset(config.dataset, config.test.split, cityscapes_root=root)
-    workers, val_workers = (runtime.loader_workers(train.num_workers, device, training=mode) for mode in (True, False))
-    return (
-        train_loader(train_set, batch_size=train.train_batch_size, workers=workers, seed=train.seed),
-        eval_loader(val_set, batch_size=train.valid_batch_size, workers=val_workers),
-    )
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Datasets, labels and augmentations; nothing here knows of networks, devices or configuration files."""
+"""Datasets, labels and augmentation; independent of networks, devices and configuration files."""

@@ -1,65 +1,83 @@
-"""Any images with index masks: someone's own data, described by two glob patterns per split."""
+"""Custom data: images and masks of class indices, located by glob patterns."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from dataset.pairs import Pairs, Sample
+import numpy as np
+
+from dataset.labels import IGNORE_INDEX, ClassTable, class_table, lookup_table
+from dataset.pairs import Pairs, Sample, match
 
 
 def find_folder(root: str | Path, *, images: str, masks: str | None) -> Pairs:
-    """Pair the files that match `images` with the masks of the same name, sorted by name.
+    """Pair the files that match two glob patterns, sorted by name.
 
-    An image and a mask belong together when the wildcards of the two patterns stand for the same text:
-    `frames/*.jpg` and `labels/*_mask.png` pair `frames/7.jpg` with `labels/7_mask.png`; `**` stands for any folders.
+    An image and a mask form a pair if the wildcards of both patterns match the same text: `frames/*.jpg` and
+    `labels/*_mask.png` pair `frames/7.jpg` with `labels/7_mask.png`. `**` matches any number of folders.
 
     Args:
         root: folder that the patterns are relative to.
-        images, masks: glob patterns; without masks the samples have none.
+        images, masks: glob patterns; without `masks` the samples are unlabelled.
 
     Raises:
-        ValueError: no image matches.
+        ValueError: no image matches, or an invalid pattern.
         FileNotFoundError: no folder at `root`.
     """
     root = Path(root)
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}; set dataset.root to the folder that holds the data")
-    found = _match(root, images)
+        raise FileNotFoundError(f"no folder {root}; set dataset.root to the folder of the data")
+    found = _glob(root, images)
     if not found:
-        raise ValueError(f"no file in {root} matches the images' pattern {images!r}")
+        raise ValueError(f"no file in {root} matches the image pattern {images!r}")
     if masks is None:
         return Pairs([Sample(path, None) for path in found.values()])
-    mask_of = _match(root, masks)
-    return Pairs(
-        samples=[Sample(path, mask_of[name]) for name, path in found.items() if name in mask_of],
-        images=[path for name, path in found.items() if name not in mask_of],
-        masks=[path for name, path in mask_of.items() if name not in found],
-        fault=f"in {root} have no mask that matches {masks!r}",
-    )
+    return match(found, _glob(root, masks), expected=f"mask matching {masks!r} in {root}")
 
 
-def _match(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
-    """Find the files of a glob pattern, keyed by what its wildcards stand for."""
+def _glob(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
+    """Find the files that match a glob pattern, keyed by the text that its wildcards match."""
     pattern = PurePosixPath(pattern).as_posix()  # without ./ and //
     try:
-        expression = _expression(pattern)
+        expression = _regex(pattern)
         files = {path.relative_to(root).as_posix(): path for path in sorted(root.glob(pattern)) if path.is_file()}
     except (NotImplementedError, ValueError, re.error) as error:
-        raise ValueError(f"{pattern!r} is no glob pattern relative to dataset.root: {error}") from None
+        raise ValueError(f"{pattern!r} is not a glob pattern relative to dataset.root: {error}") from None
     matches = {name: match for name in files if (match := expression.fullmatch(name))}
     return {match.groups(default=""): files[name] for name, match in matches.items()}
 
 
-def _expression(pattern: str) -> re.Pattern:
-    """Turn a glob pattern into a regular expression with a group for each wildcard."""
+def _regex(pattern: str) -> re.Pattern:
+    """Translate a glob pattern into a regular expression with a group for each wildcard."""
     wildcards = {"**/": r"(?:(.*)/)?", "**": "(.*)", "*": "([^/]*)", "?": "([^/])"}
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+])", pattern)
     return re.compile("".join(wildcards.get(part) or _literal(part) for part in parts))
 
 
 def _literal(part: str) -> str:
-    """Translate a plain piece of a pattern, or a set of characters such as [a-c] or [!0]."""
+    """Translate literal text, or a character set such as [a-c] or [!0]."""
     if not part.startswith("["):
         return re.escape(part)
     negation = "^" if part[1] == "!" else ""
     characters = part[1:-1].removeprefix("!").replace("\\", r"\\").replace("^", r"\^").replace("[", r"\[")
     return f"([{negation}{characters}])"
+
+
+def folder_classes(
+    names: Sequence[str], colors: Sequence[Sequence[int]], *, ignore_index: int
+) -> tuple[ClassTable, np.ndarray]:
+    """Build the class table, and the lookup table (256,) from mask values to class indices.
+
+    Args:
+        names, colors: in the order of the mask values 0, 1, …; without colours, distinct ones are chosen.
+        ignore_index: mask value of unlabelled pixels.
+    """
+    if not names:
+        raise ValueError("dataset.classes is empty: list the class names in the order of the mask values")
+    classes = class_table(names, colors)
+    if ignore_index < len(classes):
+        raise ValueError(
+            f"dataset.ignore_index is {ignore_index}, the index of class {classes.names[ignore_index]!r}; "
+            "use another value for unlabelled pixels"
+        )
+    return classes, lookup_table({**{index: index for index in range(len(classes))}, ignore_index: IGNORE_INDEX})

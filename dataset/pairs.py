@@ -1,45 +1,36 @@
-"""The files of a split: images with their masks."""
+"""Image and mask files of a dataset split."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The files of one sample; `mask` is None where a split has no labels."""
+    """The files of one sample; `mask` is None in an unlabelled split."""
 
     image: Path
     mask: Path | None
 
 
-def check_sizes(sample: Sample, image: tuple[int, int], mask: tuple[int, int]) -> None:
-    """Make sure that image and mask have one size (width, height).
-
-    Raises:
-        ValueError: they do not.
-    """
-    if image != mask:
-        raise ValueError(
-            f"image and mask differ in size: {sample.image} is {image[0]}x{image[1]}, "
-            f"{sample.mask} is {mask[0]}x{mask[1]}"
-        )
-
-
 @dataclass(frozen=True)
 class Pairs:
-    """The samples of a split, and the files that were left without a partner.
+    """The samples of a split, and the files without a counterpart.
 
     Attributes:
-        samples: images with their masks, or without where the split has none.
-        images: images whose mask is missing.
-        masks: masks whose image is missing; nothing needs them.
-        fault: what is the matter with `images`, to follow "images in FOLDER".
+        samples: images with their masks (None in an unlabelled split).
+        images: images without a mask.
+        masks: masks without an image; harmless, but worth reporting.
+        expected: the mask that each image needs, for the error message.
     """
 
     samples: list[Sample]
     images: list[Path] = field(default_factory=list)
     masks: list[Path] = field(default_factory=list)
-    fault: str = ""
+    expected: str = "mask"
 
     def complete(self) -> list[Sample]:
         """Return the samples.
@@ -50,5 +41,24 @@ class Pairs:
         if self.images:
             total = len(self.samples) + len(self.images)
             first = ", ".join(map(str, self.images[:3]))
-            raise ValueError(f"{len(self.images)} of {total} images {self.fault}; the first: {first}")
+            raise ValueError(f"{len(self.images)} of {total} images have no {self.expected}; the first: {first}")
         return self.samples
+
+
+def match(images: Mapping[Key, Path], masks: Mapping[Key, Path], *, expected: str) -> Pairs:
+    """Pair the images and masks of the same key, in the order of the images."""
+    return Pairs(
+        samples=[Sample(image, masks[key]) for key, image in images.items() if key in masks],
+        images=[image for key, image in images.items() if key not in masks],
+        masks=[mask for key, mask in masks.items() if key not in images],
+        expected=expected,
+    )
+
+
+def check_sizes(sample: Sample, image: tuple[int, int], mask: tuple[int, int]) -> None:
+    """Raise a ValueError if image and mask differ in size (width, height)."""
+    if image != mask:
+        raise ValueError(
+            f"image and mask differ in size: {sample.image} is {image[0]}x{image[1]}, "
+            f"{sample.mask} is {mask[0]}x{mask[1]}"
+        )

@@ -1,7 +1,6 @@
-"""Images with label maps: from the files on the disk to the tensors of one sample."""
+"""Semantic segmentation dataset: from image and mask files to the tensors of a sample."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -16,18 +15,18 @@ from dataset.pairs import Sample, check_sizes
 
 
 class SegmentationDataset(Dataset):
-    """Decode a sample, map its mask to class indices, check it, augment it.
+    """Images with label maps, decoded, validated and augmented on access.
 
-    Every random choice about a sample is a function of (seed, epoch, index) alone, so neither the number of workers
-    nor an interruption changes what is seen.
+    All random choices for a sample are a function of (seed, epoch, index) alone, so results depend neither on the
+    number of workers nor on interruptions.
 
     Args:
-        samples: the files.
+        samples: image and mask files.
         classes: names and colours of the classes.
-        train_ids: (256,) uint8 table from the masks' values to class indices, see `dataset.labels.lookup_table`.
-        transform: called with (image, target, rng), see `dataset.transforms`; None leaves the pair as it is.
-        seed: of the random choices.
-        cache: keep what was decoded in memory, in every loader process: 5 bytes a pixel of the whole set.
+        train_ids: lookup table (256,) uint8 from mask values to class indices, see `dataset.labels.lookup_table`.
+        transform: augmentation, called with (image, target, rng), see `dataset.transforms`.
+        seed: of the augmentation.
+        cache: keep decoded samples in memory, in every loader process: 5 bytes per pixel of the whole dataset.
     """
 
     def __init__(
@@ -45,7 +44,7 @@ class SegmentationDataset(Dataset):
         self.train_ids = train_ids
         self.transform = transform
         self.seed = seed
-        self.decoded: dict[int, tuple[Image.Image, Image.Image | None]] | None = {} if cache else None
+        self._cache: dict[int, tuple[Image.Image, Image.Image | None]] | None = {} if cache else None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -54,14 +53,13 @@ class SegmentationDataset(Dataset):
         """Load sample `index`, or `(epoch, index)`.
 
         Returns:
-            `index`, `image` (3, H, W) uint8 and, where there are labels, `target` (H, W) uint8 class indices, 255 =
-            ignored.
+            `index`, `image` (3, H, W) uint8 RGB and, if labelled, `target` (H, W) uint8 class indices, 255 = ignored.
 
         Raises:
-            ValueError: a file that cannot be read, a mask of another size or with a value that is no class.
+            ValueError: an unreadable file, a mask that differs from its image in size or has undefined values.
         """
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        image, target = self.load(index)
+        image, target = self._load(index)
         if self.transform is not None:
             image, target = self.transform(image, target, np.random.default_rng((self.seed, epoch, index)))
         sample: dict[str, Any] = {"index": index, "image": torch.from_numpy(np.array(image)).permute(2, 0, 1)}
@@ -69,27 +67,38 @@ class SegmentationDataset(Dataset):
             sample["target"] = torch.from_numpy(np.array(target))
         return sample
 
-    def load(self, index: int) -> tuple[Image.Image, Image.Image | None]:
-        """Decode sample `index`: an RGB image and an "L" image of class indices."""
-        if self.decoded is None:
-            return self._decode(index)
-        if index not in self.decoded:
-            self.decoded[index] = self._decode(index)
-        return self.decoded[index]
-
-    def _decode(self, index: int) -> tuple[Image.Image, Image.Image | None]:
+    def _load(self, index: int) -> tuple[Image.Image, Image.Image | None]:
+        if self._cache is not None and index in self._cache:
+            return self._cache[index]
         sample = self.samples[index]
         image, target = open_rgb(sample.image), self.load_target(index)
         if target is not None:
             check_sizes(sample, image.size, target.size)
+        if self._cache is not None:
+            self._cache[index] = image, target
         return image, target
 
+    def load_target(self, index: int) -> Image.Image | None:
+        """Load only the label map of a sample: an "L" image of class indices, or None if unlabelled."""
+        path = self.samples[index].mask
+        if path is None:
+            return None
+        values = read_mask(path)
+        target = cv2.LUT(values, self.train_ids)
+        if (unknown := target == UNKNOWN).any():
+            raise ValueError(
+                f"{path} contains the value {values[unknown][0]}, which is not a label of the dataset "
+                f"({_ranges(np.flatnonzero(self.train_ids != UNKNOWN))}); "
+                "fix the mask (or, for folder data, dataset.classes and dataset.ignore_index)"
+            )
+        return Image.fromarray(target)
+
     def check_headers(self) -> None:
-        """Read the headers of all files, and the checksums of the masks, before something long begins.
+        """Check all files quickly before a long run: the headers, and the checksums of the masks.
 
         Raises:
-            FileNotFoundError: a file that is missing.
-            ValueError: one that is broken, a mask of another size or kind. Values that are no class show on loading.
+            FileNotFoundError: a missing file.
+            ValueError: a corrupt file, or a mask of the wrong size or mode. Undefined values only show on loading.
         """
         for sample in self.samples:
             size, _ = read_header(sample.image)
@@ -98,46 +107,27 @@ class SegmentationDataset(Dataset):
                 check_mask_mode(sample.mask, mode)
                 check_sizes(sample, size, mask_size)
 
-    def load_target(self, index: int) -> Image.Image | None:
-        """Decode the mask of sample `index` alone: an "L" image of class indices."""
-        path = self.samples[index].mask
-        return None if path is None else Image.fromarray(self._class_indices(read_mask(path), path))
-
     def count_pixels(self) -> np.ndarray:
-        """Count the labelled pixels of each class over all samples, (C,) int64; reads every mask."""
-        masks = (self.load_target(index) for index in range(len(self)))
-        counts = (np.bincount(np.asarray(mask).ravel(), minlength=256) for mask in masks if mask is not None)
+        """Count the labelled pixels of each class in the whole dataset, (C,) int64; reads every mask."""
+        targets = (self.load_target(index) for index in range(len(self)))
+        counts = (np.array(target.histogram()) for target in targets if target is not None)
         return sum(counts, np.zeros(256, np.int64))[: len(self.classes)]
-
-    def _class_indices(self, values: np.ndarray, path: Path) -> np.ndarray:
-        target = cv2.LUT(values, self.train_ids)
-        if (unknown := target == UNKNOWN).any():
-            raise ValueError(
-                f"{path} holds the value {values[unknown][0]}, which is none of the dataset's label values "
-                f"({self.label_values}); mend the mask (or, for folder data, dataset.classes and dataset.ignore_index)"
-            )
-        return target
-
-    @property
-    def label_values(self) -> str:
-        """The values that masks may hold, for a message."""
-        return _ranges(np.flatnonzero(self.train_ids != UNKNOWN))
 
 
 class EpochSampler(Sampler):
-    """Yield `(epoch, index)` keys in an order that is a function of (seed, epoch) alone.
+    """Yield shuffled `(epoch, index)` keys, in an order that is a function of (seed, epoch) alone.
 
-    The order is cut into whole batches, and what is left over is not seen in that epoch; of several processes each
-    takes its part of every batch, so their number changes nothing.
+    The incomplete last batch is dropped. In distributed training each process takes its share of every batch, so the
+    number of processes does not change the batches.
 
     Args:
         length: number of samples.
-        batch_size: samples in a batch, of all processes together.
-        rank, processes: which part of each batch is this process's.
+        batch_size: total over all processes.
+        rank, processes: which share of each batch to yield.
 
     Attributes:
-        epoch: set it before each pass; it travels with the keys, so workers that live on see it too.
-        skip: how many batches to leave out at the beginning, to go on within an epoch.
+        epoch: to be set before each pass; part of the keys, so that persistent workers see it too.
+        skip: number of batches to skip, for resuming within an epoch.
     """
 
     def __init__(self, length: int, *, batch_size: int, seed: int, rank: int = 0, processes: int = 1) -> None:
@@ -152,16 +142,16 @@ class EpochSampler(Sampler):
         return self.length // self.batch_size * (self.batch_size // self.processes)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        own = self.batches(self.epoch)[self.skip :].reshape(-1, self.processes, self.batch_size // self.processes)
-        return ((self.epoch, int(index)) for index in own[:, self.rank].ravel())
+        shares = self.batches(self.epoch)[self.skip :].reshape(-1, self.processes, self.batch_size // self.processes)
+        return ((self.epoch, int(index)) for index in shares[:, self.rank].ravel())
 
     def batches(self, epoch: int) -> np.ndarray:
-        """Return the indices of the samples in each whole batch of an epoch (batches, batch_size)."""
+        """Return the sample indices of the batches of an epoch, (batches, batch_size)."""
         order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
         return order[: self.length // self.batch_size * self.batch_size].reshape(-1, self.batch_size)
 
 
 def _ranges(values: np.ndarray) -> str:
-    """Write sorted integers briefly: 0-10, 255."""
+    """Format sorted integers as ranges: 0-10, 255."""
     runs = np.split(values, np.flatnonzero(np.diff(values) > 1) + 1)
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -1,10 +1,10 @@
-"""Augmentations of an image together with its label map, and the normalisation of a batch.
+"""Joint augmentation of images and label maps, and input normalisation.
 
-Each transform is called with (image, target, rng): a Pillow RGB image, a Pillow "L" image of the same size that holds
-class indices, and the generator that all of its random choices come from. It returns the new pair.
+An augmentation is called with (image, target, rng): a Pillow RGB image, a Pillow "L" image of class indices of the same
+size, and the generator of all random choices. It returns the new pair.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -20,9 +20,9 @@ Pair = tuple[Image.Image, Image.Image]
 
 
 class Compose:
-    """Apply transforms one after the other."""
+    """Apply several augmentations in sequence."""
 
-    def __init__(self, transforms: Sequence) -> None:
+    def __init__(self, transforms: Sequence[Callable]) -> None:
         self.transforms = transforms
 
     def __call__(self, image: Image.Image, target: Image.Image, rng: np.random.Generator) -> Pair:
@@ -32,16 +32,16 @@ class Compose:
 
 
 class RandomScaleCrop:
-    """Scale the short side to a random size, then cut out a random square, padded where the image is too small.
+    """Resize to a random short side, then take a random square crop, padded where the image is smaller.
 
-    Scaling and cutting are one step, so only the pixels of the crop are computed.
+    Both happen in one step, so only the pixels of the crop are computed.
 
     Args:
-        base_size: short side in pixels that scale 1 stands for.
+        base_size: short side in pixels at scale 1.
         scale: smallest and largest scale.
-        crop_size: side of the square in pixels.
-        max_class_share: where a class has more than this share of the labelled pixels, cut elsewhere, in up to ten
-            tries; None: wherever it falls.
+        crop_size: side of the crop in pixels.
+        max_class_share: redraw the crop, up to ten times, while one class covers more than this share of its labelled
+            pixels; None: always keep the first.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class RandomScaleCrop:
     ) -> None:
         self.short_sides = round(base_size * scale[0]), round(base_size * scale[1])
         self.crop_size = crop_size
-        self.tries = 1 if max_class_share is None else 10
         self.max_class_share = max_class_share
+        self.tries = 1 if max_class_share is None else 10
 
     def __call__(self, image: Image.Image, target: Image.Image, rng: np.random.Generator) -> Pair:
         short = rng.integers(self.short_sides[0], self.short_sides[1], endpoint=True)
@@ -59,31 +59,25 @@ class RandomScaleCrop:
         crop = [min(self.crop_size, side) for side in scaled]
         fx, fy = image.width / scaled[0], image.height / scaled[1]
         for _ in range(self.tries):
-            left, top = (
-                int(rng.integers(0, side - cut, endpoint=True)) for side, cut in zip(scaled, crop, strict=True)
-            )
+            left, top = (int(rng.integers(0, a - b, endpoint=True)) for a, b in zip(scaled, crop, strict=True))
             box = left * fx, top * fy, (left + crop[0]) * fx, (top + crop[1]) * fy
             labels = target.resize(crop, Image.Resampling.NEAREST, box=box)
             if self.max_class_share is None or largest_share(labels) <= self.max_class_share:
                 break
-        return self._pad(image.resize(crop, Image.Resampling.BILINEAR, box=box), labels)
-
-    def _pad(self, image: Image.Image, target: Image.Image) -> Pair:
-        border = (0, 0, self.crop_size - image.width, self.crop_size - image.height)
-        if not any(border):
-            return image, target
-        return ImageOps.expand(image, border, fill=0), ImageOps.expand(target, border, fill=IGNORE_INDEX)
+        pixels = image.resize(crop, Image.Resampling.BILINEAR, box=box)
+        border = (0, 0, self.crop_size - crop[0], self.crop_size - crop[1])
+        return ImageOps.expand(pixels, border, fill=0), ImageOps.expand(labels, border, fill=IGNORE_INDEX)
 
 
 def largest_share(target: Image.Image) -> float:
-    """Return the share of the labelled pixels that the most frequent class has; 1 where nothing is labelled."""
+    """Return the share of the labelled pixels that the most frequent class covers; 1 if none are labelled."""
     counts = np.array(target.histogram())
     counts[IGNORE_INDEX] = 0
     return float(counts.max() / counts.sum()) if counts.any() else 1.0
 
 
 class RandomMirror:
-    """Mirror left and right with probability `p`."""
+    """Flip horizontally with probability `p`."""
 
     def __init__(self, p: float) -> None:
         self.p = p
@@ -95,14 +89,14 @@ class RandomMirror:
 
 
 class RandomBlur:
-    """Blur the image with probability `p` by a Gaussian whose standard deviation is drawn from 0 to 1 pixel."""
+    """Blur the image with probability `p` by a Gaussian with a standard deviation drawn from 0 to 1 pixel."""
 
     def __init__(self, p: float) -> None:
         self.p = p
 
     def __call__(self, image: Image.Image, target: Image.Image, rng: np.random.Generator) -> Pair:
         if rng.random() < self.p:
-            sigma = 1 - rng.random()  # OpenCV takes no 0
+            sigma = 1 - rng.random()  # OpenCV does not accept 0
             image = Image.fromarray(cv2.GaussianBlur(np.asarray(image), (7, 7), sigma))  # 10 times as fast as Pillow
         return image, target
 
@@ -111,7 +105,7 @@ class PhotometricDistortion:
     """Change brightness, contrast, saturation and hue, each with probability `p` (SSD, arXiv 1512.02325, section 2.2).
 
     Brightness by up to 32 of 255, contrast and saturation by factors from 0.5 to 1.5, hue by up to 36 degrees; contrast
-    before the colours or after them, with equal chances.
+    before or after the colours, with equal probability.
     """
 
     def __init__(self, p: float) -> None:
@@ -119,50 +113,34 @@ class PhotometricDistortion:
 
     def __call__(self, image: Image.Image, target: Image.Image, rng: np.random.Generator) -> Pair:
         brightness, contrast, saturation, hue = rng.random(4) < self.p
-        early = rng.random() < 0.5
+        contrast_first = rng.random() < 0.5
         if brightness:
-            image = image.point(3 * _table(shift=rng.uniform(-32, 32)))
-        if contrast and early:
-            image = image.point(3 * _table(factor=rng.uniform(0.5, 1.5)))
+            image = image.point(3 * _levels(shift=rng.uniform(-32, 32)))
+        if contrast and contrast_first:
+            image = image.point(3 * _levels(factor=rng.uniform(0.5, 1.5)))
         if saturation or hue:
             h, s, v = image.convert("HSV").split()
             if saturation:
-                s = s.point(_table(factor=rng.uniform(0.5, 1.5)))
+                s = s.point(_levels(factor=rng.uniform(0.5, 1.5)))
             if hue:
                 turn = round(rng.uniform(-36, 36) / 360 * 256)
                 h = h.point([(value + turn) % 256 for value in range(256)])
             image = Image.merge("HSV", (h, s, v)).convert("RGB")
-        if contrast and not early:
-            image = image.point(3 * _table(factor=rng.uniform(0.5, 1.5)))
+        if contrast and not contrast_first:
+            image = image.point(3 * _levels(factor=rng.uniform(0.5, 1.5)))
         return image, target
 
 
-def _table(*, factor: float = 1.0, shift: float = 0.0) -> list[int]:
-    """Return what becomes of each of the values 0 to 255."""
+def _levels(*, factor: float = 1.0, shift: float = 0.0) -> list[int]:
+    """Return the new value of each of the levels 0 to 255."""
     return (np.arange(256) * factor + shift).round().clip(0, 255).astype(int).tolist()
 
 
-def train_transform(
-    *,
-    base_size: int,
-    crop_size: int,
-    scale: tuple[float, float],
-    mirror: float,
-    blur: float,
-    max_class_share: float | None = None,
-    photometric: float = 0.0,
-) -> Compose:
-    """The published recipe's augmentation and what others add; `mirror`, `blur`, `photometric` are probabilities."""
-    crop = RandomScaleCrop(base_size=base_size, scale=scale, crop_size=crop_size, max_class_share=max_class_share)
-    distortion = [PhotometricDistortion(photometric)] if photometric else []
-    return Compose([crop, RandomMirror(mirror), RandomBlur(blur), *distortion])
-
-
 class Normalize:
-    """Turn uint8 RGB images into what the network takes, on the device they are on.
+    """Convert uint8 RGB images to normalised network input, on the device of the images.
 
     Args:
-        mean, std: of each channel, on the scale from 0 to 1.
+        mean, std: per channel, on a scale from 0 to 1.
     """
 
     def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
@@ -171,5 +149,7 @@ class Normalize:
 
     def __call__(self, image: Tensor) -> Tensor:
         """(..., 3, H, W) uint8 -> the same shape, float32."""
-        x = image.to(torch.float32, copy=True)  # changed in place: new memory costs more than the arithmetic
-        return x.sub_(self.mean.to(image.device)).div_(self.std.to(image.device))
+        if self.mean.device != image.device:  # kept there: copying them in every call would synchronize the GPU
+            self.mean, self.std = self.mean.to(image.device), self.std.to(image.device)
+        x = image.to(torch.float32, copy=True)  # modified in place: allocating memory costs more than the arithmetic
+        return x.sub_(self.mean).div_(self.std)

@@ -1,4 +1,4 @@
-"""ICNet and its parts; nothing here knows of datasets, devices or configuration files."""
+"""ICNet and its parts; independent of datasets, devices and configuration files."""
 
 from models.icnet import POOLINGS, SUB4_INPUTS, VARIANTS, ICNet
 from models.resnet import BACKBONES

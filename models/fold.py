@@ -1,4 +1,4 @@
-"""The inference form of a network: batch norms folded into the convolutions before them."""
+"""Batch norm folding for inference."""
 
 import copy
 from itertools import pairwise
@@ -11,11 +11,10 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def fold_batch_norms(network: Network) -> Network:
-    """Return a copy, in evaluation mode, that gives the same output without batch norms.
+    """Return a copy in evaluation mode whose batch norms are folded into the convolutions before them.
 
-    In evaluation a norm is a scale and a shift per channel, which the convolution before it can take over. A norm
-    belongs to the convolution that stands right before it in the network's list of modules, as it does in ICNet and in
-    torchvision's networks; one that follows something else stays.
+    A batch norm belongs to the convolution directly before it in the order of the network's modules, which holds for
+    ICNet and torchvision's networks. Batch norms that follow anything else are kept.
     """
     network = copy.deepcopy(network).eval()
     leaves = [(name, module) for name, module in network.named_modules() if not list(module.children())]

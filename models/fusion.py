@@ -1,4 +1,4 @@
-"""Cascade feature fusion: how a branch of the cascade is joined to the next higher one."""
+"""Cascade feature fusion (CFF)."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,14 +9,14 @@ from models.layers import BatchNorm2d, Classifier, dilated_conv_of_resized, resi
 
 
 class CascadeFeatureFusion(nn.Module):
-    """Fuse a low-resolution branch into a higher one (CFF, section 3.3), with label guidance (3.4) in training.
+    """Fuse a low-resolution branch into a higher one (section 3.3), with label guidance (3.4) in training.
 
     Args:
         low_channels, high_channels: channels of the two branches.
         out_channels: channels of the fused features.
         num_classes: classes of the auxiliary logits.
-        head: makes what the auxiliary logits come from, of channels and classes.
-        rectified: whether each branch goes through a ReLU before the sum, as their sum does.
+        head: builds the auxiliary classifier from its channels and classes.
+        rectified: apply a ReLU to each branch before the sum, besides the one after it.
         align_corners: see `models.layers.resize`.
     """
 
@@ -40,23 +40,23 @@ class CascadeFeatureFusion(nn.Module):
         self.aux_classifier = head(out_channels, num_classes)
         self.activation = nn.ReLU() if rectified else nn.Identity()
         self.align_corners = align_corners
-        self.resize_last = low_channels >= 1024  # fewer do not outweigh the nine times more channels to resize
+        self.resize_last = low_channels >= 1024  # with fewer, resizing nine times the channels costs more than it saves
 
     def forward(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the fused features and, in training, the auxiliary logits, both at the size of `high`."""
-        low = self._at(high.shape[-2:], low)
+        low = self._project(low, high.shape[-2:])
         aux = self.aux_classifier(low) if self.training else None
         return F.relu(low + self.activation(self.conv_high(high))), aux
 
     def guide(self, low: Tensor, size: Sequence[int]) -> Tensor:
-        """Return the auxiliary logits alone, at the `size` that the higher branch would have."""
-        return self.aux_classifier(self._at(size, low))
+        """Return only the auxiliary logits, at the `size` of the higher branch."""
+        return self.aux_classifier(self._project(low, size))
 
-    def _at(self, size: Sequence[int], low: Tensor) -> Tensor:
-        """Bring the low branch to the size and channels of the fusion."""
+    def _project(self, low: Tensor, size: Sequence[int]) -> Tensor:
+        """Bring the low branch to the size and channels of the fused features."""
         conv, norm = self.conv_low
         assert isinstance(conv, nn.Conv2d), conv
-        # differs from the published code in the order of resizing and mixing channels, not in what comes out
+        # differs from the published code in the order of resizing and mixing channels, not in the result
         if self.resize_last:
             low = dilated_conv_of_resized(low, conv.weight, size, bias=conv.bias, align_corners=self.align_corners)
         else:

@@ -4,9 +4,8 @@ image ──────────► sub1: three convs of stride 2 ───�
   ├─ x1/2 ─► backbone.shallow = sub2 ─────────────────────► cff_24 ──► cff_12 ──► classifier
   └─ x1/4 ─► backbone (shared) ─► pyramid pooling = sub4 ─────┘
 
-That is the published structure. The variant "psp" is the one that the best known results were reached with, that of
-mmsegmentation: learned pyramid pooling, sub4 goes on from sub2, branches of fewer channels, heads of two convolutions,
-no aligned corners.
+That is the published structure. The variant "psp" is mmsegmentation's, with the best known results: learned pyramid
+pooling, sub4 continues from sub2, narrower branches, heads of two convolutions, `align_corners=False`.
 """
 
 from collections.abc import Collection
@@ -19,14 +18,14 @@ from models.layers import Classifier, ConvBNReLU, conv_head, resize, shrink
 from models.pyramid import LearnedPyramidPooling, PyramidPooling
 from models.resnet import DilatedResNet
 
-MIN_SIZE = 32  # shortest side of an image, so that sub4 is left with a pixel to pool
-VARIANTS = {"published": ("sum", "image"), "psp": ("concat", "sub2")}  # each with its own `ppm` and `sub4_input`
+MIN_SIZE = 32  # shortest side of an image, which leaves sub4 one pixel
+VARIANTS = {"published": ("sum", "image"), "psp": ("concat", "sub2")}  # defaults of `ppm` and `sub4_input`
 POOLINGS = ("sum", "concat", "none")
 SUB4_INPUTS = ("image", "sub2")
 
 
 class Sub1(nn.Sequential):
-    """The high-resolution branch: three 3x3 convs of stride 2, (B, 3, H, W) -> (B, 64, H/8, W/8) (section 3.2)."""
+    """High-resolution branch: three 3x3 convs with stride 2, (B, 3, H, W) -> (B, 64, H/8, W/8) (section 3.2)."""
 
     def __init__(self) -> None:
         super().__init__(ConvBNReLU(3, 32, stride=2), ConvBNReLU(32, 32, stride=2), ConvBNReLU(32, 64, stride=2))
@@ -34,23 +33,20 @@ class Sub1(nn.Sequential):
 
 
 class ICNet(nn.Module):
-    """The image cascade network (figure 2).
-
-    Built without touching disk or network; for ImageNet weights see `utils.weights.checkpoint.load_backbone`.
+    """Image cascade network (figure 2), with random weights; for pretrained ones see `utils.weights.pretrained`.
 
     Args:
-        num_classes: number of classes to tell apart.
+        num_classes: number of classes.
         backbone: one of `models.BACKBONES`; the published checkpoint has "resnet50_v1s", mmsegmentation's
             "resnet50_v1c".
         variant: one of `VARIANTS`.
-        ppm: pyramid pooling, "sum" without weights, "concat" learned, or "none"; None: the variant's own.
-        sub4_input: what sub4 begins with, "image" at 1/4 or the result of "sub2" at half its size; None: the variant's
-            own.
-        dropout: probability with which a head drops a channel in training.
+        ppm: pyramid pooling, "sum" (without weights), "concat" (learned) or "none"; None: that of the variant.
+        sub4_input: input of sub4, the "image" at 1/4 or the output of "sub2" at 1/2; None: that of the variant.
+        dropout: channel dropout probability in the heads.
 
     Attributes:
-        structure: the last four, resolved, with which a network of the same structure can be built.
-        align_corners: how everything is resized, and its logits are to be, see `models.layers.resize`.
+        structure: the last four arguments, resolved; they rebuild the same structure.
+        align_corners: how the network resizes, and how its logits are to be resized, see `models.layers.resize`.
     """
 
     def __init__(
@@ -88,7 +84,7 @@ class ICNet(nn.Module):
         self.classifier = head(128, num_classes)
 
     def _pyramid_pooling(self, kind: str) -> tuple[nn.Module, int]:
-        """Return the module, and the channels of what it returns."""
+        """Return the module and its output channels."""
         channels = self.backbone.deep_channels
         if kind == "concat":
             module = LearnedPyramidPooling(channels, align_corners=self.align_corners)
@@ -96,14 +92,14 @@ class ICNet(nn.Module):
         return nn.Identity() if kind == "none" else PyramidPooling(align_corners=self.align_corners), channels
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Segment normalised RGB images.
+        """Compute the logits of every pixel.
 
         Args:
-            image: (B, 3, H, W), normalised as the backbone was trained; H and W at least 32.
+            image: (B, 3, H, W) RGB, normalised as for the backbone; H and W at least 32.
 
         Returns:
             in evaluation `{"out": logits (B, num_classes, H, W)}`; in training the logits of the cascade, `out` at
-            1/4 (of the variant "psp" at 1/8), `aux_8` at 1/8 and `aux_16` at 1/16 of the image's size, finest first.
+            1/4 (of the variant "psp" at 1/8), `aux_8` at 1/8 and `aux_16` at 1/16 of the image size, finest first.
         """
         outputs = self.cascade(image)
         if self.training:
@@ -111,7 +107,7 @@ class ICNet(nn.Module):
         return {"out": resize(outputs["out"], image.shape[-2:], align_corners=self.align_corners)}
 
     def cascade(self, image: Tensor) -> dict[str, Tensor]:
-        """Return what `forward` does in training; in evaluation `out` alone, as small as in training."""
+        """Return the output of `forward` in training; in evaluation only `out`, at the same low resolution."""
         height, width = image.shape[-2:]
         if min(height, width) < MIN_SIZE:
             raise ValueError(f"ICNet needs images of at least {MIN_SIZE}x{MIN_SIZE} pixels, got {width}x{height}")
@@ -127,10 +123,10 @@ class ICNet(nn.Module):
         return {"out": logits, "aux_8": aux_8, "aux_16": aux_16} if self.training else {"out": logits}
 
     def cut_off(self, image: Tensor, branches: int) -> dict[str, Tensor]:
-        """Return as `out` the auxiliary logits of the lowest branches, and run no layer that they do not need.
+        """Run only the lowest branches, and return their auxiliary logits as `out`.
 
         Args:
-            branches: 1: sub4 alone, at 1/16 of the image's size; 2: sub4 and sub2, at 1/8.
+            branches: 1: sub4, with logits at 1/16 of the image size; 2: sub4 and sub2, at 1/8.
         """
         height, width = image.shape[-2:]
         needed = branches == 2 or self.structure["sub4_input"] == "sub2"
@@ -139,25 +135,22 @@ class ICNet(nn.Module):
         if branches == 1:
             return {"out": self.cff_24.guide(sub4, [self.backbone.shallow_side(side // 2) for side in (height, width)])}
         fused, _ = self.cff_24(sub4, self.conv_sub2(sub2))
-        return {"out": self.cff_12.guide(fused, (-(-height // 8), -(-width // 8)))}  # as sub1's strides round
+        return {"out": self.cff_12.guide(fused, (-(-height // 8), -(-width // 8)))}  # rounded up, as by sub1
 
     def _sub2(self, image: Tensor) -> Tensor:
-        # differs from the published code: sub2 stops after layer2. Its deep layers' result was never used, cost 60 %
-        # of the arithmetic, and fed half-resolution statistics into their batch norms.
-        return self.backbone.shallow(self._shrink(image, 2))
+        # differs from the published code: sub2 stops after layer2. The output of its deeper layers was never used, cost
+        # 60 % of the arithmetic, and fed half-resolution statistics into their batch norms.
+        return self.backbone.shallow(shrink(image, 2, align_corners=self.align_corners))
 
     def _sub4(self, image: Tensor, sub2: Tensor | None) -> Tensor:
         if self.structure["sub4_input"] == "sub2":
-            assert sub2 is not None, "sub4 goes on from sub2"
-            shallow = self._shrink(sub2, 2)
+            assert sub2 is not None, "sub4 continues from sub2"
+            shallow = shrink(sub2, 2, align_corners=self.align_corners)
         else:
-            shallow = self.backbone.shallow(self._shrink(image, 4))
+            shallow = self.backbone.shallow(shrink(image, 4, align_corners=self.align_corners))
         return self.conv_sub4(self.pyramid_pooling(self.backbone.deep(shallow)))
-
-    def _shrink(self, x: Tensor, factor: int) -> Tensor:
-        return shrink(x, factor, align_corners=self.align_corners)
 
 
 def _check(name: str, value: str, known: Collection[str]) -> None:
     if value not in known:
-        raise ValueError(f"unknown {name} {value!r}; there are: {', '.join(known)}")
+        raise ValueError(f"unknown {name} {value!r}; available: {', '.join(known)}")

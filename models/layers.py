@@ -1,4 +1,4 @@
-"""What several parts of the network are made of."""
+"""Layers shared by several parts of the network."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch norm that, in training, normalises a channel of a single value by its running statistics.
+    """Batch norm that uses its running statistics in training if there is only one value per channel.
 
-    One value has no variance, and torch makes an error of it. It comes with a batch of 1 wherever a map is 1x1, as deep
-    in the network for small crops. The running statistics stay as they are then; scale and shift learn as ever.
+    A single value has no variance, and PyTorch raises an error. It occurs for a batch of 1 with feature maps of 1x1,
+    deep in the network for small crops. The running statistics are not updated then; scale and shift still learn.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 class ConvBNReLU(nn.Sequential):
-    """A convolution without bias, batch norm, ReLU; padded, so that the stride alone sets the output's size."""
+    """Convolution without bias, batch norm and ReLU; "same" padding, so that only the stride changes the size."""
 
     def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 3, stride: int = 1) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class ConvBNReLU(nn.Sequential):
 
 
 class Classifier(nn.Conv2d):
-    """A 1x1 conv from features to logits; in training it drops channels with probability `dropout` before."""
+    """1x1 conv from features to logits, after channel dropout in training."""
 
     def __init__(self, channels: int, num_classes: int, *, bias: bool = False, dropout: float = 0.0) -> None:
         super().__init__(channels, num_classes, 1, bias=bias)
@@ -44,7 +44,7 @@ class Classifier(nn.Conv2d):
 
 
 def conv_head(channels: int, num_classes: int, *, dropout: float = 0.0) -> nn.Sequential:
-    """A 3x3 conv, batch norm and ReLU before a classifier with bias."""
+    """Build a head of a 3x3 conv, batch norm, ReLU and a classifier with bias."""
     return nn.Sequential(ConvBNReLU(channels, channels), Classifier(channels, num_classes, bias=True, dropout=dropout))
 
 
@@ -52,16 +52,35 @@ def resize(x: Tensor, size: Sequence[int], *, align_corners: bool = True) -> Ten
     """Resize (B, C, H, W) bilinearly to `size`.
 
     Args:
-        align_corners: centres of the corner pixels onto one another, as the published network does; otherwise the
-            corners of the whole image, as mmsegmentation's does.
+        align_corners: align the centres of the corner pixels, as the published network does, instead of the corners of
+            the image, as mmsegmentation does.
     """
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=align_corners)
+
+
+def resize_target(target: Tensor, size: Sequence[int], *, align_corners: bool = True) -> Tensor:
+    """Resize label maps (B, H, W) by nearest neighbour, in the alignment of `resize`.
+
+    differs from the published code: it interpolated the class ids bilinearly, which invents classes (1 between 0 and 2)
+    and turns ignored pixels into labelled ones; see `utils.loss.interpolate_labels`.
+    """
+    rows, columns = (
+        _nearest(full, small, target, align_corners) for full, small in zip(target.shape[-2:], size, strict=True)
+    )
+    return target[:, rows[:, None], columns]
+
+
+def _nearest(full: int, small: int, like: Tensor, align_corners: bool) -> Tensor:
+    """Return, for each of `small` pixels, the index of the nearest of `full` pixels."""
+    if align_corners:
+        return torch.linspace(0, full - 1, small, device=like.device).round().long()
+    return (2 * torch.arange(small, device=like.device) + 1) * full // (2 * small)
 
 
 def shrink(x: Tensor, factor: int, *, align_corners: bool = True) -> Tensor:
     """Resize (B, C, H, W) bilinearly to (H // factor, W // factor).
 
-    Without aligned corners a pixel lies `factor` from the next, so that of a side that is no multiple the end is left.
+    Without aligned corners the output pixels are exactly `factor` apart, so a remainder of the image is cut off.
     """
     if align_corners:
         return resize(x, [side // factor for side in x.shape[-2:]])
@@ -69,16 +88,16 @@ def shrink(x: Tensor, factor: int, *, align_corners: bool = True) -> Tensor:
 
 
 def pool(x: Tensor, bins: int) -> Tensor:
-    """Average (B, C, H, W) over `bins` a side, as `adaptive_avg_pool2d` does, (B, C, bins, bins).
+    """Adaptive average pooling, (B, C, H, W) -> (B, C, bins, bins).
 
-    As products of matrices, since ONNX has no such pooling for images of any size.
+    As matrix products, since ONNX has no adaptive pooling for variable input sizes.
     """
     rows, columns = (_bins(size, bins, x) for size in x.shape[-2:])
     return rows @ x @ columns.T
 
 
 def _bins(size: int, bins: int, like: Tensor) -> Tensor:
-    """Return the matrix (bins, size) that averages over bins; they overlap where `size` is no multiple."""
+    """Return the averaging matrix (bins, size); bins overlap if `size` is not a multiple."""
     place = torch.arange(size, device=like.device)
     number = torch.arange(bins, device=like.device)[:, None]
     inside = (place >= number * size // bins) & (place < -(-(number + 1) * size // bins))
@@ -94,17 +113,17 @@ def dilated_conv_of_resized(
     dilation: int = 2,
     align_corners: bool = True,
 ) -> Tensor:
-    """Give what a padded 3x3 convolution makes of `resize(x, size)`, with the channels mixed before the resize.
+    """Compute a padded 3x3 convolution of `resize(x, size)`, mixing the channels before the resize.
 
-    Convolution and bilinear resizing are both linear, so W * up(x), the sum over the nine taps k of W_k up(x) shifted,
-    is the sum of up(W_k x) shifted: nine 1x1 convolutions at the small size. Rows and columns are resized and summed
-    one after the other, so that fewer channels are left for the second resize.
+    Convolution and bilinear resizing are both linear, so W * up(x), the sum over the nine taps k of shifted W_k up(x),
+    is the sum of shifted up(W_k x): nine 1x1 convolutions at the small size. Columns are resized and summed before
+    rows, which leaves fewer channels for the second resize.
 
     Args:
         x: (B, C, h, w).
         weight: (D, C, 3, 3).
         size: (H, W).
-        bias: (D,), which a network has whose batch norms are folded.
+        bias: (D,), present once batch norms are folded.
         align_corners: see `resize`.
 
     Returns:
@@ -122,19 +141,12 @@ def dilated_conv_of_resized(
 
 
 def conv_of_resized_bins(x: Tensor, weight: Tensor, size: Sequence[int], *, align_corners: bool = True) -> Tensor:
-    """Give what a padded 3x3 convolution makes of `resize(x, size)`, for a map of a few bins.
+    """Compute a padded 3x3 convolution of `resize(x, size)`, for a map of a few bins.
 
-    As in `dilated_conv_of_resized` the nine taps mix the channels at the small size. What is left, resizing, shifting
-    and adding up, is for each axis one matrix, with a column for each bin and tap.
+    As in `dilated_conv_of_resized`, the nine taps mix the channels at the small size; resizing, shifting and summing
+    are then one matrix per axis, with a column for each bin and tap.
 
-    Args:
-        x: (B, C, h, w).
-        weight: (D, C, 3, 3).
-        size: (H, W).
-        align_corners: see `resize`.
-
-    Returns:
-        (B, D, H, W).
+    Args and returns: as for `dilated_conv_of_resized`.
     """
     taps = weight.permute(0, 2, 3, 1).reshape(9 * len(weight), -1, 1, 1)
     y = F.conv2d(x, taps).unflatten(1, (-1, 3, 3)).permute(0, 1, 2, 4, 3, 5)  # (B, D, 3, h, 3, w)
@@ -146,26 +158,7 @@ def conv_of_resized_bins(x: Tensor, weight: Tensor, size: Sequence[int], *, alig
 
 
 def _shifted_resizing(small: int, large: int, like: Tensor, align_corners: bool) -> Tensor:
-    """Return the matrix (large, 3 * small) that resizes an axis, once for each tap of a padded 3-tap convolution."""
+    """Return the matrix (large, 3 * small) that resizes an axis and shifts it by each tap of a 3-tap convolution."""
     identity = torch.eye(small, dtype=like.dtype, device=like.device)[None, None]
     matrix = F.pad(resize(identity, (large, small), align_corners=align_corners)[0, 0], (0, 0, 1, 1))
     return torch.cat([matrix[k : k + large] for k in range(3)], 1)
-
-
-def resize_target(target: Tensor, size: Sequence[int], *, align_corners: bool = True) -> Tensor:
-    """Resize label maps (B, H, W) by taking the label nearest to where the logits' pixel lies.
-
-    differs from the published code: it interpolated the class numbers bilinearly, which invents classes (between 0 and
-    2 lies 1) and turns ignored pixels into labelled ones.
-    """
-    rows, cols = (
-        _nearest(full, small, target, align_corners) for full, small in zip(target.shape[-2:], size, strict=True)
-    )
-    return target[:, rows[:, None], cols]
-
-
-def _nearest(full: int, small: int, like: Tensor, align_corners: bool) -> Tensor:
-    """Return, for each of `small` pixels, the number of the one of `full` that is nearest to its centre."""
-    if align_corners:
-        return torch.linspace(0, full - 1, small, device=like.device).round().long()
-    return (2 * torch.arange(small, device=like.device) + 1) * full // (2 * small)

@@ -1,4 +1,4 @@
-"""Pyramid pooling, summed or learned: what a pixel learns of the whole image."""
+"""Pyramid pooling: global context, with and without learned weights."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,9 +7,9 @@ from models.layers import ConvBNReLU, conv_of_resized_bins, pool, resize
 
 
 class PyramidPooling(nn.Module):
-    """Add to the features their means over 1, 2, 3 and 6 bins a side (PSPNet's module without its weights).
+    """Add average-pooled features, of 1x1, 2x2, 3x3 and 6x6 bins, to the features (section 3.2).
 
-    differs from PSPNet: the pooled maps are summed, not concatenated, so there is nothing to learn (section 3.2).
+    differs from PSPNet: the pooled maps are summed instead of concatenated, so there are no weights.
     """
 
     def __init__(self, bins: tuple[int, ...] = (1, 2, 3, 6), *, align_corners: bool = True) -> None:
@@ -24,10 +24,10 @@ class PyramidPooling(nn.Module):
 
 
 class LearnedPyramidPooling(nn.Module):
-    """Mix the features with what 1x1 convs make of their means over 1, 2, 3 and 6 bins a side (PSPNet, 1612.01105).
+    """Combine the features with 1x1 convs of average-pooled ones (PSPNet, arXiv 1612.01105, section 3.2).
 
     Args:
-        channels: of the features; each mean is brought to a quarter of them, as is the result.
+        channels: of the features; each branch and the output have a quarter of them.
     """
 
     def __init__(self, channels: int, bins: tuple[int, ...] = (1, 2, 3, 6), *, align_corners: bool = True) -> None:
@@ -42,7 +42,7 @@ class LearnedPyramidPooling(nn.Module):
         """(B, C, H, W) -> (B, C / 4, H, W)."""
         conv, size = self.bottleneck.conv, x.shape[-2:]
         *weights, weight = conv.weight.split([self.out_channels] * len(self.bins) + [x.shape[1]], dim=1)
-        # differs from PSPNet: nothing is resized and concatenated, but each part has its share of the conv's weights.
+        # differs from PSPNet: instead of one conv of the concatenation, the sum of a conv per part, which is the same
         y = F.conv2d(x, weight, conv.bias, padding=1)
         for n, branch, weight in zip(self.bins, self.branches, weights, strict=True):
             y = y + conv_of_resized_bins(branch(pool(x, n)), weight, size, align_corners=self.align_corners)

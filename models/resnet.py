@@ -1,4 +1,4 @@
-"""The backbone: torchvision's ResNet with dilation for stride in its last two layers."""
+"""ResNet backbone with dilation instead of stride in its last two layers."""
 
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -12,28 +12,28 @@ _LAYERS = {
     "resnet101": (Bottleneck, [3, 4, 23, 3]),
     "resnet152": (Bottleneck, [3, 8, 36, 3]),
 }
-_DEEP_STEMS = {"_v1s": (64, 128), "_v1c": (32, 64)}  # channels of its first two convs, and of its last
+_DEEP_STEMS = {"_v1s": (64, 128), "_v1c": (32, 64)}  # channels of the first two convs, and of the third
 
 BACKBONES = tuple(name + stem for stem in ("", *_DEEP_STEMS) for name in _LAYERS)
 
 
 class DilatedResNet(ResNet):
-    """ResNet whose layers 3 and 4 keep the resolution of layer 2 (1/8 of the input) by dilations 2 and 4.
+    """ResNet whose layers 3 and 4 keep the resolution of layer 2 (output stride 8) by dilations 2 and 4.
 
-    Parameter names are torchvision's, so its ImageNet weights fit. Two suffixes stand for a deep stem, three 3x3 convs
-    in place of one 7x7: `{name}_v1s` for that of the published checkpoint (64, 64, 128 channels), `{name}_v1c` for
-    mmsegmentation's (32, 32, 64), whose max pooling also counts the last column or row of an even number.
+    Parameter names are torchvision's, so its ImageNet weights fit. Two suffixes denote a deep stem, three 3x3 convs
+    instead of one 7x7: `{name}_v1s` that of the published checkpoint (64, 64, 128 channels), `{name}_v1c`
+    mmsegmentation's (32, 32, 64 channels), which also has max pooling with `ceil_mode`.
 
     Args:
         name: one of `BACKBONES`.
 
     Attributes:
-        shallow_channels, deep_channels: channels of what `shallow` and `deep` return.
+        shallow_channels, deep_channels: output channels of `shallow` and `deep`.
     """
 
     def __init__(self, name: str) -> None:
         if name not in BACKBONES:
-            raise ValueError(f"unknown backbone {name!r}; there are: {', '.join(BACKBONES)}")
+            raise ValueError(f"unknown backbone {name!r}; available: {', '.join(BACKBONES)}")
         name, _, stem = name.partition("_")
         block, layers = _LAYERS[name]
         super().__init__(block, layers, norm_layer=BatchNorm2d)
@@ -41,7 +41,7 @@ class DilatedResNet(ResNet):
             channels, out_channels = _DEEP_STEMS[f"_{stem}"]
             self.conv1 = deep_stem(channels, out_channels)
             self.bn1 = BatchNorm2d(out_channels)
-            self.inplanes = out_channels  # what `_make_layer` takes as the channels that come in
+            self.inplanes = out_channels  # input channels of `_make_layer`
             self.layer1 = self._make_layer(block, 64, layers[0])
             initialize(self.conv1, self.layer1)
             self.maxpool.ceil_mode = stem == "v1c"
@@ -57,7 +57,7 @@ class DilatedResNet(ResNet):
         return self.layer2(self.layer1(self.maxpool(x)))
 
     def shallow_side(self, side: int) -> int:
-        """Return what `shallow` leaves of a side of the image."""
+        """Return the output side of `shallow` for an image side."""
         half = -(-side // 2)
         quarter = half // 2 + 1 if self.maxpool.ceil_mode else -(-half // 2)
         return -(-quarter // 2)
@@ -72,13 +72,13 @@ class DilatedResNet(ResNet):
 
 
 def initialize(*modules: nn.Module) -> None:
-    """Draw the weights of convs as torchvision does for the rest of its ResNet."""
+    """Initialise convolutions as torchvision's ResNet does."""
     for conv in (m for module in modules for m in module.modules() if isinstance(m, nn.Conv2d)):
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
 
 
 def deep_stem(channels: int, out_channels: int) -> nn.Sequential:
-    """Three 3x3 convs, the first of stride 2; the norm and ReLU of the last are the ResNet's own `bn1`, `relu`."""
+    """Build three 3x3 convs, the first with stride 2; the ResNet's `bn1` and `relu` follow the last."""
     return nn.Sequential(
         nn.Conv2d(3, channels, 3, stride=2, padding=1, bias=False),
         BatchNorm2d(channels),
@@ -91,9 +91,9 @@ def deep_stem(channels: int, out_channels: int) -> nn.Sequential:
 
 
 def dilate(layer: nn.Sequential, dilation: int) -> None:
-    """Take the stride out of a ResNet layer and dilate its 3x3 convs, the one that had the stride by half.
+    """Remove the stride of a ResNet layer and dilate its 3x3 convs, the strided one by half.
 
-    torchvision's `replace_stride_with_dilation` does the same, for bottleneck blocks only.
+    torchvision's `replace_stride_with_dilation` does the same, but only for bottleneck blocks.
     """
     for conv in (m for m in layer.modules() if isinstance(m, nn.Conv2d)):
         if conv.kernel_size == (3, 3):

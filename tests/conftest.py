@@ -1,4 +1,4 @@
-"""Small data, a small checkpoint, and the real scripts run in this process."""
+"""Fixtures: small datasets, a small checkpoint, and scripts run in this process."""
 
 import gc
 import importlib
@@ -16,38 +16,35 @@ import yaml
 from PIL import Image
 
 from dataset.labels import ClassTable
-from dataset.transforms import Normalize
 from models import ICNet
+from train import build_trainer
 from utils import cli
 from utils.config import load_config
-from utils.data import build_dataset, build_transform, eval_loader, train_loader
 from utils.io.video import writing_video
-from utils.loss import CascadeLoss
-from utils.optim import build_optimizer, build_scheduler
 from utils.runtime import seed_everything
 from utils.training.records import Records
 from utils.training.trainer import Trainer
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
-EPOCHS = 3  # of two iterations, as the fixture `build` has them
+EPOCHS = 3  # of two iterations each, in the fixture `build`
 CLASSES = ClassTable(("road", "sky", "car"), ((128, 64, 128), (70, 130, 180), (0, 0, 142)))
 
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """Begin every test with the same random numbers, so that none passes or fails by chance, or by those before it."""
+    """Seed every test, so that none depends on chance or on the tests before it."""
     seed_everything(0)
 
 
 @dataclass(frozen=True)
 class FolderData:
-    """A tiny `folder` dataset and the YAML file that describes it.
+    """A tiny `folder` dataset and its YAML configuration.
 
     Attributes:
-        root: holds `train/*.png` (4), `val/*.png` (2) and in `train_mask`, `val_mask` masks of the same names.
-        config: the YAML file: resnet18, crop 64, batch 2, 1 epoch, no loader processes.
-        values: what that file holds, to change and write again with `write`.
-        ckpt_dir: the configured `train.ckpt_dir`; not made yet.
+        root: contains `train/*.png` (4), `val/*.png` (2), and masks of the same names in `train_mask` and `val_mask`.
+        config: the YAML file: resnet18, crop size 64, batch size 2, 1 epoch, no loader processes.
+        values: its content, to be changed and written again with `write`.
+        ckpt_dir: the configured `train.ckpt_dir`, which does not exist yet.
     """
 
     root: Path
@@ -63,7 +60,7 @@ class FolderData:
 
 @dataclass(frozen=True)
 class ScriptResult:
-    """How a script ended: exit code and all that it and its loader processes printed."""
+    """Exit code and output of a script, including that of its loader processes."""
 
     code: int
     out: str
@@ -72,9 +69,9 @@ class ScriptResult:
 
 @pytest.fixture
 def folder_data(tmp_path: Path) -> FolderData:
-    """Make a random `folder` dataset of 4 + 2 images 64x48 with 3 classes and ignored pixels, and its YAML file.
+    """Create a random `folder` dataset of 4 + 2 images of 64x48 with 3 classes and ignored pixels, and its YAML file.
 
-    Its files are this test's own, so a test may break them. Classes, names and colours are those of `checkpoint_path`.
+    Each test has its own files and may break them. The classes are those of `checkpoint_path`.
     """
     rng = np.random.default_rng(0)
     root = tmp_path / "data"
@@ -102,7 +99,7 @@ def folder_data(tmp_path: Path) -> FolderData:
 
 @pytest.fixture
 def cityscapes_data(tmp_path: Path) -> Path:
-    """Make a tree in the Cityscapes layout; return its root.
+    """Create a dataset in the Cityscapes layout; return its root.
 
     Images of 64x32: train aachen 2, bochum 1; val munster 1; test berlin 1, without labels. labelIds from 0 to 33.
     """
@@ -125,7 +122,7 @@ def cityscapes_data(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Save an untrained resnet18 ICNet for the classes of `folder_data`, once for all tests: do not change the file."""
+    """Save an untrained resnet18 ICNet with the classes of `folder_data`; shared by all tests, so read-only."""
     torch.manual_seed(0)
     network = ICNet(num_classes=len(CLASSES), backbone="resnet18")
     path = tmp_path_factory.mktemp("checkpoint") / "icnet_resnet18_1_0.123_best_model.pth"
@@ -135,30 +132,12 @@ def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def build(folder_data):
-    """Give a function that builds a trainer from nothing, as train.py does, with files in the given folder."""
-    config = load_config(folder_data.config)
+    """Return a function that builds a trainer as train.py does, with overrides of the settings, writing to a folder."""
 
-    def make(folder: Path, *, dropout: float = 0.0, **options) -> Trainer:
-        seed_everything(0)
-        transform = build_transform(config.model, config.augment)
-        train_set = build_dataset(config.dataset, "train", cityscapes_root="", transform=transform)
-        network = ICNet(3, "resnet18", dropout=dropout)
-        optimizer = build_optimizer(network, config.optimizer)
-        batches = train_loader(train_set, batch_size=2, workers=0, seed=0)
-        return Trainer(
-            network=network,
-            criterion=options.pop("criterion", CascadeLoss()),
-            optimizer=optimizer,
-            scheduler=build_scheduler(optimizer, config.optimizer, iterations=EPOCHS * len(batches)),
-            normalize=Normalize(),
-            train_batches=batches,
-            val_batches=eval_loader(build_dataset(config.dataset, "val", cityscapes_root=""), batch_size=1, workers=0),
-            device=torch.device("cpu"),
-            description=Checkpoint(state_dict={}, backbone="resnet18", classes=train_set.classes),
-            records=Records(folder),
-            name="icnet_resnet18",
-            **options,
-        )
+    def make(folder: Path, *overrides: str) -> Trainer:
+        config = load_config(folder_data.config, [f"train.epochs={EPOCHS}", *overrides])
+        seed_everything(config.train.seed)
+        return build_trainer(config, torch.device("cpu"), Records(folder))
 
     return make
 
@@ -171,7 +150,7 @@ def records(folder):
 
 @pytest.fixture
 def run_script(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Callable[..., ScriptResult]:
-    """Give a function that runs `train`, `evaluate` or `inference` as `python NAME.py ARGUMENTS` would."""
+    """Return a function that runs a script as `python NAME.py ARGUMENTS` would."""
 
     def run(name: str, *arguments: object) -> ScriptResult:
         main = importlib.import_module(name).main
@@ -189,7 +168,7 @@ def run_script(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) ->
 
 @pytest.fixture
 def infer(run_script, checkpoint_path, tmp_path):
-    """Give a function that runs inference into `tmp_path / "out"`."""
+    """Return a function that runs inference.py with output in `tmp_path / "out"`."""
 
     def run(source: object, *more: object):
         given = [f"test.ckpt_path={checkpoint_path}", "--output", tmp_path / "out", "--input", source]
@@ -200,7 +179,7 @@ def infer(run_script, checkpoint_path, tmp_path):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """A folder of three pictures, one of them in a folder of its own."""
+    """A folder with two images, and a third in a subfolder."""
     rng = np.random.default_rng(0)
     for name in ("a.png", "b.jpg", "sub/a.png"):
         _save(tmp_path / "in" / name, rng.integers(0, 256, (48, 64, 3)))
@@ -209,7 +188,7 @@ def pictures(tmp_path):
 
 @pytest.fixture
 def video(tmp_path):
-    """A video of ten frames at 5 frames/s."""
+    """A video of ten frames at 5 frames per second."""
     rng = np.random.default_rng(0)
     with writing_video(tmp_path / "v.mp4", 5) as writer:
         for _ in range(10):
@@ -219,12 +198,12 @@ def video(tmp_path):
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Compute on one thread: for networks this small, waiting for others costs more than they bring."""
+    """Use one thread: on networks this small, synchronising several costs more than it saves."""
     torch.set_num_threads(1)
 
 
 def end_loader_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """End the processes of loaders that an error has left behind, which would else happen amid some later test."""
+    """End loader processes left behind by an error now rather than during a later test."""
     if multiprocessing.active_children():
         monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1, raising=False)  # else 5 seconds
         gc.collect()

@@ -1,4 +1,4 @@
-"""The evaluator of cityscapesscripts, as the oracle of ours."""
+"""The official evaluator of cityscapesscripts, for comparison."""
 
 from pathlib import Path
 
@@ -20,16 +20,16 @@ PAIRS = {
 
 
 def official_scores(preds: list[Path], labels: list[Path], monkeypatch: pytest.MonkeyPatch) -> dict:
-    """Score files of label ids, with `*_instanceIds.png` beside the labels."""
+    """Score files of label ids, with `*_instanceIds.png` next to the labels."""
     module = pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
-    monkeypatch.setattr(np, "in1d", np.isin, raising=False)  # which it calls, and NumPy 2.4 no longer has
+    monkeypatch.setattr(np, "in1d", np.isin, raising=False)  # removed in NumPy 2.4
     for name, value in {"quiet": True, "JSONOutput": False}.items():
         monkeypatch.setattr(module.args, name, value)
     return module.evaluateImgLists(list(map(str, preds)), list(map(str, labels)), module.args)
 
 
 def assert_same(ours: dict, official: dict) -> None:
-    """Compare all figures to 1e-6; where there is none, both must say so, ours of a mean by 0."""
+    """Compare all metrics to 1e-6; an undefined mean is NaN there and 0 here."""
     for key, name in PAIRS.items():
         theirs = official[name]
         if isinstance(ours[key], float):

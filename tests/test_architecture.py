@@ -1,34 +1,35 @@
-"""Imports go down, never up or in circles, and answering --help needs none of the heavy ones."""
+"""The code is built as docs/architecture.md describes it, and --help needs none of the heavy imports."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
 SCRIPTS = ("train", "evaluate", "inference")
-# From the ground up, what lies on one line being unknown to each other; utils has a floor of its own for each script.
-FLOORS = (
-    ("models", "dataset", "demo.streets"),
-    ("utils",),
-    ("utils.training", "utils.evaluation"),
-    SCRIPTS,
-    ("tools",),  # one of them trains as train.py does
-)
-
-
-def module_of(path: Path) -> str:
-    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+PAGE = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+FIGURE = ElementTree.parse(REPOSITORY / "docs" / "architecture.svg")
+ROOMS = {box.get("data-room"): int(box.get("data-floor")) for box in FIGURE.iter() if box.get("data-room")}
 
 
 def source_files() -> dict[str, Path]:
+    """Return the project's source files by their module names."""
     folders = [
         path for name in ("models", "dataset", "demo", "utils", "tools") for path in (REPOSITORY / name).rglob("*.py")
     ]
-    return {module_of(path): path for path in [*folders, *(REPOSITORY / f"{name}.py" for name in SCRIPTS)]}
+    files = [*folders, *(REPOSITORY / f"{name}.py" for name in SCRIPTS)]
+    return {".".join(f.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__"): f for f in files}
+
+
+def room_of(path: Path) -> str | None:
+    """Return the room that a file belongs to."""
+    name = path.relative_to(REPOSITORY).as_posix()
+    return next((room for room in ROOMS if name == room or (room.endswith("/") and name.startswith(room))), None)
 
 
 def imports_of(path: Path, known: dict[str, Path]) -> set[str]:
@@ -38,16 +39,10 @@ def imports_of(path: Path, known: dict[str, Path]) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are written out in full"
+            assert node.level == 0, f"{path}: imports are absolute"
             submodules = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= submodules & set(known) or {node.module}
     return found & set(known)
-
-
-def room_of(module: str) -> tuple[int, str]:
-    """Return a module's floor, and the room on it."""
-    rooms = [(floor, room) for floor, names in enumerate(FLOORS) for room in names]
-    return max(((f, r) for f, r in rooms if f"{module}.".startswith(f"{r}.")), key=lambda place: len(place[1]))
 
 
 @pytest.fixture(scope="module")
@@ -56,36 +51,58 @@ def imports() -> dict[str, set[str]]:
     return {module: imports_of(path, known) for module, path in known.items()}
 
 
-def test_the_imports_are_found(imports):
+def test_imports_are_found(imports):
     assert {"models.icnet", "utils.inference.run", "train", "tools.benchmark"} <= set(imports)
     assert {"models", "utils.runtime", "utils.training.trainer"} <= imports["train"]
 
 
-def test_no_circles(imports):
+def test_every_file_has_a_room_and_every_room_exists():
+    homeless = [str(path) for path in source_files().values() if room_of(path) is None]
+    assert [path for path in homeless if not path.endswith("utils/__init__.py")] == []
+    assert all((REPOSITORY / room).exists() for room in ROOMS)
+    assert {room.split("/")[1] for room in ROOMS if room.startswith("utils/")} == {
+        path.name for path in (REPOSITORY / "utils").iterdir() if path.name not in ("__init__.py", "__pycache__")
+    }
+
+
+def test_there_are_no_import_cycles(imports):
     TopologicalSorter(imports).prepare()  # a CycleError names the modules
 
 
-def test_no_import_goes_up_or_to_a_neighbour(imports):
-    wrong = []
+def test_imports_lead_down_or_stay_in_the_room(imports):
+    known, wrong = source_files(), []
     for module, others in imports.items():
-        floor, room = room_of(module)
         for other in others:
-            below, theirs = room_of(other)
-            if below > floor or (below == floor and theirs != room):
+            here, there = room_of(known[module]), room_of(known[other])
+            if here != there and here is not None and ROOMS[here] <= ROOMS.get(there, -1):
                 wrong.append(f"{module} imports {other}")
     assert not wrong
 
 
+def test_walks_are_short_and_lead_through_existing_places():
+    walks = re.split(r"^\*\*", PAGE.partition("## Four walks")[2], flags=re.MULTILINE)[1:]
+    assert len(walks) == 4
+    for walk in walks:
+        assert len(re.findall(r"^\d\. ", walk, flags=re.MULTILINE)) <= 6
+    for file, name in re.findall(r"`([\w/]+\.py): ([\w.]+)`", PAGE):
+        names: set[str] = set()
+        for node in ast.parse((REPOSITORY / file).read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names |= {
+                    node.name,
+                    *(f"{node.name}.{sub.name}" for sub in ast.walk(node) if isinstance(sub, ast.FunctionDef)),
+                }
+        assert name in names, f"{file} has no {name}"
+
+
 def test_every_package_is_installed():
     packages = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8").partition("packages = ")[2].splitlines()[0]
-    found = {
-        module_of(path) for name in ("models", "dataset", "demo", "utils") for path in (REPOSITORY / name).rglob("*.py")
-    }
-    assert {name for name in found if source_files()[name].name == "__init__.py"} == set(ast.literal_eval(packages))
+    found = {module for module, path in source_files().items() if path.name == "__init__.py"}
+    assert found == set(ast.literal_eval(packages))
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_help_comes_without_torch(script):
+def test_help_does_not_import_torch(script):
     command = [sys.executable, "-X", "importtime", f"{script}.py", "--help"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0 and "section.key=value" in done.stdout

@@ -66,7 +66,7 @@ def arguments(script: str, folder_data) -> list[str]:
     return ["--config", str(folder_data.config), *extra]
 
 
-# --- the configuration, in every script alike
+# --- the configuration, in every script; all messages: test_config.py, test_settings.py
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -74,14 +74,10 @@ def arguments(script: str, folder_data) -> list[str]:
     ("override", "words"),
     [
         ("train.epoch=3", ["train.epoch", "train.epochs"]),
-        ("train.epochs=many", ["train.epochs", "whole number", "'many'"]),
-        ("train.epochs=true", ["train.epochs", "whole number", "True"]),
-        ("optimizer.init_lr=-0.01", ["optimizer.init_lr", "above 0", "-0.01"]),
-        ("optimizer.init_lr=.nan", ["optimizer.init_lr", "finite", "nan"]),
-        ("model.crop_size=0", ["model.crop_size", "at least 32", "got 0"]),
+        ("train.epochs=many", ["train.epochs", "integer", "'many'"]),
+        ("optimizer.init_lr=-0.01", ["optimizer.init_lr", "greater than 0", "-0.01"]),
         ("model.backbone=resnet5", ["model.backbone", "resnet5", "resnet50"]),
         ("epochs=3", ["epochs=3", "section.key=value"]),
-        ("train.epochs=[", ["train.epochs", "'['", "quotes"]),
     ],
 )
 def test_setting(refused, folder_data, script, override, words):
@@ -93,7 +89,7 @@ def test_configuration_file(refused, folder_data, tmp_path, script):
     extra = ["--input", tmp_path] if script == "inference" else []
     assert has(refused(script, "--config", tmp_path / "no.yaml", *extra), tmp_path / "no.yaml", "configs")
     folder_data.config.write_text("train: [")
-    assert has(refused(script, "--config", folder_data.config, *extra), folder_data.config, "no valid YAML")
+    assert has(refused(script, "--config", folder_data.config, *extra), folder_data.config, "not valid YAML")
     folder_data.config.write_text("train: {epoch: 1}")
     assert has(refused(script, "--config", folder_data.config, *extra), "train.epoch", "train.epochs")
 

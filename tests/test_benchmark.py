@@ -1,39 +1,41 @@
 import json
 import sys
+from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from models import ICNet
 from tools import benchmark
-from tools.benchmarking.contenders import CONTENDERS, Setting
-from tools.benchmarking.timing import count_flops, memory_of, time_in_turns
-from tools.benchmarking.yardsticks import PublishedWay
+from tools.benchmarking.contenders import CONTENDERS, PublishedExecution, Workload
+from tools.benchmarking.timing import count_flops, peak_memory, time_in_turns
 from utils import cli
-
-TINY = Setting(backbone="resnet18", size=(64, 96), batch=2)
 
 
 @torch.inference_mode()
-def test_published_way_gives_the_same_logits():
+def test_published_execution_gives_the_same_logits():
     network = ICNet(5, "resnet18").eval()
     image = torch.randn(1, 3, 97, 130)
-    expected, found = network(image)["out"], PublishedWay(network)(image)["out"]
+    expected, found = network(image)["out"], PublishedExecution(network)(image)["out"]
     assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
-def test_published_way_costs_what_the_published_code_does():
+def test_published_execution_costs_as_many_flops_as_the_published_code():
     with torch.device("meta"):
         network, image = ICNet(19, "resnet50_v1s").eval(), torch.empty(1, 3, 1024, 2048)
-    assert count_flops(PublishedWay(network), image) / 1e9 == pytest.approx(589, abs=1)
+    assert count_flops(PublishedExecution(network), image) / 1e9 == pytest.approx(589, abs=1)
 
 
-def test_all_contenders_label_alike():
-    image = TINY.image()
+def test_contenders_predict_the_same_labels(tmp_path):
+    tiny = {"backbone": "resnet18", "size": (64, 96), "batch": 2, "device": torch.device("cpu"), "precision": "fp32"}
+    workload = Workload(folder=tmp_path, ckpt=None, **tiny)
+    image = workload.image()
     assert image.shape == (2, 3, 64, 96) and image.dtype == torch.uint8
-    labels = {name: CONTENDERS[name](TINY).predict(image) for name in ("published", "eager", "deeplabv3")}
-    assert all(found.shape == (2, 64, 96) for found in labels.values())
-    assert (labels["published"] == labels["eager"]).float().mean() > 0.999
+    published, eager = (CONTENDERS[name](workload).predict(image) for name in ("published", "eager"))
+    assert published.shape == eager.shape == (2, 64, 96)
+    assert (published == eager).float().mean() > 0.999
 
 
 def test_jobs_take_turns_after_the_warm_up():
@@ -43,43 +45,46 @@ def test_jobs_take_turns_after_the_warm_up():
     assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
 
 
-def test_flops_of_a_product():
+def test_flops_of_a_matrix_product():
     assert count_flops(lambda x: x @ x, torch.ones(10, 10)) == 2 * 10**3
 
 
-def take_50_mb():
-    return lambda: torch.ones(50 * 2**18)
+def test_peak_memory_is_what_the_job_allocates():
+    make_job = partial(partial, np.ones, 50 * 2**17)  # of 8 bytes; the fresh process need not import this file
+    assert peak_memory(make_job, torch.device("cpu")) == pytest.approx(50 * 2**20, rel=0.1)
 
 
-def take_nothing():
-    return lambda: None
-
-
-def test_memory_is_what_the_job_takes_at_its_peak():
-    cpu = torch.device("cpu")
-    assert memory_of(take_50_mb, cpu) == pytest.approx(50 * 2**20, rel=0.1)
-    assert memory_of(take_nothing, cpu) < 5 * 2**20
-
-
-def test_script_prints_tables_and_writes_figures(tmp_path, monkeypatch, capsys):
+def test_script_prints_tables_and_writes_json(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "matmul_peak", lambda *args, **kwargs: 1e9)
-    monkeypatch.setattr(benchmark, "memory_of", lambda *args: 10**6)
-    what = ["--what", "predict", "stages", "train", "--only", "published", "eager"]
+    monkeypatch.setattr(benchmark, "peak_memory", lambda *args: 10**6)
+    what = ["--what", "predict", "stages", "train", "--only", "published", "eager", "deeplabv3"]
     size = ["--size", "96x64", "--crop", "64", "--backbone", "resnet18", "--repeats", "1"]
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *what, *size, "--json", str(tmp_path / "speed.json")])
     with pytest.raises(SystemExit) as stopped:
         cli.run(benchmark.main)
     assert stopped.value.code == 0
-    figures = json.loads((tmp_path / "speed.json").read_text())
-    assert set(figures) == {"machine", "arguments", "predict", "stages", "train"}
-    assert figures["predict"]["published"]["ratio"] == 1.0
-    assert figures["predict"]["eager"]["gflop"] < figures["predict"]["published"]["gflop"]
-    printed = capsys.readouterr().out
-    assert "| eager |" in printed and "| label map |" in printed and "| this project's |" in printed
+    results = json.loads((tmp_path / "speed.json").read_text())
+    assert set(results) == {"machine", "arguments", "predict", "stages", "train"}
+    assert results["predict"]["published"]["ratio"] == 1.0
+    assert results["predict"]["eager"]["gflop"] < results["predict"]["published"]["gflop"]
+    assert results["predict"]["eager"]["same_labels"] > 0.999
+    assert results["predict"]["deeplabv3"]["same_labels"] is None
+    lines = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()]
+    rows = {cells[1]: cells[2:-1] for cells in lines if len(cells) > 1}
+    assert all(len(rows[name]) == len(benchmark.HEADINGS) for name in results["predict"])
+    assert rows["eager"][6] == "1" and rows["deeplabv3"][-1] == "-"
+    assert rows["label map"][0] == f"{results['stages']['label map']:.1f}" and "this project's" in rows
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs Linux")
+def test_machine_lists_the_vector_extensions_of_the_cpu():
+    flags = Path("/proc/cpuinfo").read_text().split()
+    described = benchmark.describe_machine(torch.device("cpu")).replace(",", " ").replace(")", " ").split()
+    assert {name for name in benchmark.CPU_FEATURES if name in described} == set(benchmark.CPU_FEATURES) & set(flags)
 
 
 def test_impossible_size_is_refused(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["benchmark.py", "--size", "20x"])
     with pytest.raises(SystemExit) as stopped:
         benchmark.main()
-    assert stopped.value.code == 2 and "'20x' is no WIDTHxHEIGHT" in capsys.readouterr().err
+    assert stopped.value.code == 2 and "'20x' is not WIDTHxHEIGHT" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from models.fold import fold_batch_norms
 
 
 def with_statistics(network):
-    """Give the batch norms statistics and weights as training leaves them, small variances among them."""
+    """Give batch norms statistics and weights like those after training, with some small variances."""
     torch.manual_seed(0)
     for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
         norm.running_mean.normal_()
@@ -20,16 +20,10 @@ def with_statistics(network):
 
 @pytest.mark.parametrize(
     ("backbone", "variant"),
-    [
-        ("resnet18", "published"),
-        ("resnet50", "published"),
-        ("resnet50_v1s", "published"),
-        ("resnet18", "psp"),
-        ("resnet50_v1c", "psp"),
-    ],
+    [("resnet18", "published"), ("resnet18", "psp"), ("resnet50", "published"), ("resnet18_v1s", "published")],
 )
 @torch.inference_mode()
-def test_folded_network_gives_the_same(backbone, variant):
+def test_folded_network_gives_the_same_logits(backbone, variant):
     network = with_statistics(ICNet(5, backbone, variant=variant))
     folded = fold_batch_norms(network)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
@@ -40,10 +34,9 @@ def test_folded_network_gives_the_same(backbone, variant):
 
 
 @torch.inference_mode()
-def test_torchvision_networks_fold_too():
+def test_torchvision_networks_can_be_folded():
     network = with_statistics(lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3))
     image = torch.randn(1, 3, 64, 96)
     expected = network(image)["out"]
-    assert torch.allclose(
-        fold_batch_norms(network)(image)["out"], expected, rtol=1e-3, atol=1e-3 * expected.abs().max()
-    )
+    atol = 1e-3 * expected.abs().max()
+    assert torch.allclose(fold_batch_norms(network)(image)["out"], expected, rtol=1e-3, atol=atol)

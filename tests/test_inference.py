@@ -1,4 +1,4 @@
-"""inference.py as a user runs it: what it writes, what it leaves alone, how it ends."""
+"""inference.py run on images: outputs, resuming, errors and interruptions."""
 
 import json
 import os
@@ -17,6 +17,7 @@ from dataset.labels import cityscapes_classes
 from utils.inference.predictor import Predictor
 from utils.io.drawing import Painter
 from utils.io.outputs import Outputs
+from utils.io.sources import Source
 
 RNG = np.random.default_rng(0)
 
@@ -49,60 +50,60 @@ def test_label_ids_are_the_official_ones(tmp_path):
     painter = Painter(classes=cityscapes_classes())
     outputs = Outputs(folder=tmp_path, painter=painter, kinds=("labelids",))
     labels = np.array([[0, 1], [13, 18]], np.uint8)
-    outputs.write_image(outputs.of_image("a"), np.zeros((2, 2, 3), np.uint8), labels, {})
+    outputs.write(outputs.files(Source("a.png", "image", "a")), np.zeros((2, 2, 3), np.uint8), labels, {})
     with Image.open(tmp_path / "a_labelids.png") as image:
         assert image.mode == "L" and np.asarray(image).tolist() == [[7, 8], [26, 33]]
 
 
-def test_label_ids_of_other_classes(infer, pictures):
+def test_label_ids_need_the_cityscapes_classes(infer, pictures):
     result = infer(pictures / "a.png", "--save", "labelids")
-    assert result.code == 2 and "only Cityscapes has labelIds" in result.err and "road, sky, car" in result.err
+    assert result.code == 2 and "needs the Cityscapes classes, but the network has road, sky, car" in result.err
 
 
-def test_recursive_with_equal_stems_loses_nothing(infer, pictures, tmp_path):
+def test_inputs_with_the_same_stem_get_separate_outputs(infer, pictures, tmp_path):
     assert infer(pictures, "--recursive", "--save", "pred").code == 0
     assert len(names(tmp_path / "out")) == 3
 
 
-def test_a_run_that_broke_off_goes_on_where_it_was(infer, pictures, tmp_path):
+def test_interrupted_run_is_resumed(infer, pictures, tmp_path):
     assert infer(pictures).code == 0
     out = tmp_path / "out"
     (out / "b_overlay.png").unlink()
     (out / "a_pred.png").write_text("mine")
     result = infer(pictures)
-    assert result.code == 0 and "1 of 2 inputs done, 1 kept" in result.out and "a.png:" not in result.out
+    assert result.code == 0 and "1 of 2 inputs done, 1 already complete" in result.out and "a.png:" not in result.out
     assert (out / "a_pred.png").read_text() == "mine" and (out / "b_overlay.png").is_file()
-    assert "0 of 2 inputs done, 2 kept" in infer(pictures).out
+    assert "0 of 2 inputs done, 2 already complete" in infer(pictures).out
     assert "2 of 2 inputs done;" in infer(pictures, "--overwrite").out
     assert Image.open(out / "a_pred.png").mode == "P"
 
 
-def test_no_result_takes_an_inputs_place(infer, pictures, tmp_path):
+def test_output_never_overwrites_an_input(infer, pictures, tmp_path):
     put(tmp_path / "out" / "a.png")
     put(tmp_path / "out" / "a_overlay.png")
     before = (tmp_path / "out" / "a_overlay.png").read_bytes()
     result = infer(tmp_path / "out", "--overwrite")
-    assert result.code == 2 and "a_overlay.png is itself an input" in result.err
+    assert result.code == 2 and "a_overlay.png is also an input" in result.err
     assert (tmp_path / "out" / "a_overlay.png").read_bytes() == before
 
 
-def test_image_on_standard_input(infer, pictures, tmp_path, monkeypatch):
+def test_image_from_standard_input(infer, pictures, tmp_path, monkeypatch):
     for content, code in (((pictures / "a.png").read_bytes(), 0), (b"", 2), (b"words", 2)):
         monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(content)))
         result = infer("-", "--overwrite")
         assert result.code == code
-        assert not code or result.err == "error: standard input holds no image that can be read\n"
+        assert not code or result.err == "error: standard input is not a readable image\n"
     assert names(tmp_path / "out") == ["stdin_overlay.png", "stdin_pred.png"]
 
 
-def test_text_file_with_a_path_that_is_gone(infer, pictures, tmp_path):
+def test_missing_file_in_a_list_is_skipped(infer, pictures, tmp_path):
     (tmp_path / "list.txt").write_text(f"{pictures}/b.jpg\n{pictures}/gone.jpg\n{pictures}/a.png\n")
     result = infer(tmp_path / "list.txt", "--save", "pred")
     assert result.code == 1 and "2 of 3" in result.out and result.err.count("skipped: no image") == 1
     assert names(tmp_path / "out") == ["a_pred.png", "b_pred.png"]
 
 
-def test_quiet_says_nothing_and_errors_all_the_same(infer, pictures):
+def test_quiet_prints_errors_only(infer, pictures):
     result = infer(pictures / "a.png", "--quiet")
     assert (result.code, result.out, result.err) == (0, "", "")
     (pictures / "broken.png").write_bytes(b"")
@@ -110,64 +111,64 @@ def test_quiet_says_nothing_and_errors_all_the_same(infer, pictures):
     assert result.code == 1 and result.out == "" and "broken.png" in result.err
 
 
-def test_what_is_said(infer, pictures):
+def test_log_reports_each_image_the_speed_and_a_summary(infer, pictures):
     lines = infer(pictures).out.splitlines()
-    assert any(line.startswith(f"{pictures}/a.png: 64x48, ") and line.endswith(" s") for line in lines)
+    assert any(line.startswith(f"{pictures}/a.png: 64x48, ") and line.endswith(" %") for line in lines)
     (speed,) = (line for line in lines if line.startswith("speed: "))
-    for work in ("decode", "network", "label map", "write"):
-        assert f"{work} " in speed
+    for stage in ("decode", "network", "label map", "write"):
+        assert f"{stage} " in speed
     assert lines[-1].startswith("2 of 2 inputs done; results in ")
 
 
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        (("--classes", "road,cars"), "there is no cars; there are: road, sky, car"),
-        (("--save", "pred,index"), "there is no index; there are: pred, color, overlay, labelids, side"),
+        (("--classes", "road,cars"), "unknown cars; the classes are road, sky, car"),
+        (("--save", "pred,index"), "unknown index; use some of pred, color, overlay, labelids, side"),
         (("--alpha", "1.5"), "--alpha must be from 0 to 1, got 1.5"),
         (("--alpha", "much"), "--alpha"),
         (("--every", "0"), "--every must be at least 1"),
-        (("--start", "-1"), "--start must be 0 or more"),
-        (("--start", "3", "--end", "2"), "--end must lie after --start"),
+        (("--start", "-1"), "--start must be at least 0"),
+        (("--start", "3", "--end", "2"), "--end must be greater than --start"),
         (("--smooth", "1"), "--smooth must be at least 0 and below 1"),
     ],
 )
-def test_option_that_cannot_be(infer, pictures, tmp_path, option, words):
+def test_wrong_option_is_an_error(infer, pictures, tmp_path, option, words):
     result = infer(pictures, *option)
     assert result.code == 2 and words in result.err and len(result.err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 
-def test_no_display(infer, pictures, monkeypatch):
+def test_window_without_a_display_is_an_error(infer, pictures, monkeypatch):
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("QT_QPA_PLATFORM", "xcb")
     result = infer(pictures / "a.png", "--show")
-    assert result.code == 2 and "--show: no window can be opened" in result.err
+    assert result.code == 2 and "--show: cannot open a window" in result.err
 
 
-def test_a_window_shows_the_overlays_until_q(infer, pictures, tmp_path, monkeypatch):
-    shown, keys = [], [ord("x"), ord("q")]  # any key goes on
+def test_window_shows_overlays_until_q_is_pressed(infer, pictures, tmp_path, monkeypatch):
+    shown, keys = [], [ord("x"), ord("q")]  # any other key continues
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0))
     monkeypatch.setattr(cv2, "namedWindow", lambda *_: None)
     monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0)
-    monkeypatch.setattr(cv2, "imshow", lambda title, picture: shown.append(picture))
+    monkeypatch.setattr(cv2, "imshow", lambda title, image: shown.append(image))
     monkeypatch.setattr(cv2, "waitKey", lambda milliseconds: keys[len(shown) - 1])
     put(pictures / "c.png")
     infer(pictures, "--show")
     assert len(shown) == 2
-    for name, picture in zip(("a", "b"), shown, strict=True):
+    for name, image in zip(("a", "b"), shown, strict=True):
         overlay = np.asarray(Image.open(tmp_path / "out" / f"{name}_overlay.png"))
-        assert np.array_equal(picture, overlay[..., ::-1])  # OpenCV shows blue first
+        assert np.array_equal(image, overlay[..., ::-1])  # OpenCV uses BGR
 
 
 def malformed() -> dict[str, bytes]:
-    """Twenty files that once were pictures of four formats: cut, overwritten, with pieces missing or doubled."""
+    """Twenty image files of four formats: truncated, overwritten or with bytes missing."""
     files = {}
-    picture = Image.fromarray(RNG.integers(0, 256, (48, 64, 3)).astype(np.uint8))
+    image = Image.fromarray(RNG.integers(0, 256, (48, 64, 3)).astype(np.uint8))
     for suffix, kind in (("png", "png"), ("jpg", "jpeg"), ("tif", "tiff"), ("webp", "webp")):
         file = BytesIO()
-        picture.save(file, kind)
+        image.save(file, kind)
         good = file.getvalue()
         noise = RNG.integers(0, 256, len(good)).astype(np.uint8).tobytes()
         files |= {
@@ -180,7 +181,7 @@ def malformed() -> dict[str, bytes]:
     return files
 
 
-def test_twenty_malformed_pictures_crash_nothing(infer, pictures, tmp_path):
+def test_malformed_images_are_skipped(infer, pictures, tmp_path):
     for name, content in malformed().items():
         (pictures / name).write_bytes(content)
     result = infer(pictures, "--save", "pred")
@@ -202,21 +203,21 @@ def test_full_disk(infer, pictures, tmp_path, monkeypatch):
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, owner: type, method: str, *, call: int) -> None:
-    """Make Ctrl-C come with that call of a method."""
+    """Send Ctrl-C during the given call of a method."""
     original, calls = getattr(owner, method), []
 
-    def noting(self, *given):
+    def counting(self, *given):
         calls.append(given)
         if len(calls) == call:
             os.kill(os.getpid(), signal.SIGINT)
         return original(self, *given)
 
-    monkeypatch.setattr(owner, method, noting)
+    monkeypatch.setattr(owner, method, counting)
 
 
-def test_interrupt_between_images_keeps_what_is_done(infer, pictures, tmp_path, monkeypatch):
-    interrupt(monkeypatch, Outputs, "write_image", call=1)
+def test_interrupt_between_images_keeps_finished_outputs(infer, pictures, tmp_path, monkeypatch):
+    interrupt(monkeypatch, Outputs, "write", call=1)
     result = infer(pictures)
-    assert result.code == 130 and result.err == "stopped after 1 of 2 inputs; the same command does the rest\n"
+    assert result.code == 130 and result.err == "stopped after 1 of 2 inputs; run the same command again for the rest\n"
     assert names(tmp_path / "out") == ["a_overlay.png", "a_pred.png"]
-    assert "1 of 2 inputs done, 1 kept" in infer(pictures).out
+    assert "1 of 2 inputs done, 1 already complete" in infer(pictures).out

@@ -1,4 +1,4 @@
-"""inference.py with a video: what it writes, where it goes on, how it ends."""
+"""inference.py run on videos: outputs, resuming and interruptions."""
 
 import json
 
@@ -10,7 +10,7 @@ from utils.io.sources import Source
 from utils.io.video import VideoReader
 
 
-def test_video_with_its_frame_rate_shares_and_codec(infer, video, tmp_path):
+def test_video_outputs_keep_frame_rate_and_times_and_report_the_codec(infer, video, tmp_path):
     result = infer(video, "--save", "pred,overlay,color,side", "--json", "--start", 0.4, "--every", 2)
     assert (result.code, result.err) == (0, "")
     assert "4 frames at 2.5 frames/s, " in result.out and ("H.264" in result.out or "MPEG-4" in result.out)
@@ -18,14 +18,14 @@ def test_video_with_its_frame_rate_shares_and_codec(infer, video, tmp_path):
     assert names(out) == ["v_color.mp4", "v_overlay.mp4", "v_shares.jsonl", "v_side.mp4"]
     for kind, width in (("color", 64), ("overlay", 64), ("side", 128)):
         written = VideoReader(out / f"v_{kind}.mp4")
-        assert written.fps == 2.5 and [frame.shape for frame in written] == [(48, width, 3)] * 4
+        assert written.fps == 2.5 and [frame.shape for _, frame in written] == [(48, width, 3)] * 4
     lines = [json.loads(line) for line in (out / "v_shares.jsonl").read_text().splitlines()]
     assert [(line["frame"], line["seconds"]) for line in lines] == [(2, 0.4), (4, 0.8), (6, 1.2), (8, 1.6)]
     assert all(sum(line["shares"].values()) == pytest.approx(1) for line in lines)
-    assert "0 of 1 inputs done, 1 kept" in infer(video, "--save", "overlay").out
+    assert "0 of 1 inputs done, 1 already complete" in infer(video, "--save", "overlay").out
 
 
-def test_video_as_single_pictures_goes_on_where_it_was(infer, video, tmp_path):
+def test_interrupted_frames_of_a_video_are_resumed(infer, video, tmp_path):
     given = ("--frames", "--save", "pred", "--every", 3)
     assert infer(video, *given).code == 0
     out = tmp_path / "out" / "v_frames"
@@ -37,7 +37,7 @@ def test_video_as_single_pictures_goes_on_where_it_was(infer, video, tmp_path):
     assert len(names(out)) == 4 and (out / "000006_pred.png").read_text() == "mine"
 
 
-def test_smoothed_pictures_of_a_video_are_the_same_after_going_on(infer, video, tmp_path):
+def test_smoothed_frames_are_the_same_after_resuming(infer, video, tmp_path):
     given = ("--frames", "--save", "pred", "--smooth", 0.8)
     infer(video, *given)
     path = tmp_path / "out" / "v_frames" / "000007_pred.png"
@@ -47,14 +47,14 @@ def test_smoothed_pictures_of_a_video_are_the_same_after_going_on(infer, video, 
     assert path.read_bytes() == before
 
 
-def test_frames_of_a_video_beside_a_picture_of_nearly_its_name(infer, video, tmp_path):
+def test_frames_of_a_video_do_not_collide_with_an_image_of_a_similar_name(infer, video, tmp_path):
     put(tmp_path / "out" / "v_pred.png")
     video.rename(tmp_path / "out" / "v.mp4")
     assert infer(tmp_path / "out", "--frames", "--save", "pred", "--every", 5).code == 0
     assert len(names(tmp_path / "out" / "v_frames")) == 2
 
 
-def test_a_live_source_ends_with_ctrl_c_and_is_whole(infer, video, tmp_path, monkeypatch):
+def test_ctrl_c_ends_a_camera_recording_normally(infer, video, tmp_path, monkeypatch):
     monkeypatch.setattr("inference.find_sources", lambda text, *, recursive: [Source(video, "live", "camera_0")])
     interrupt(monkeypatch, Painter, "paint", call=4)
     result = infer("0")
@@ -63,19 +63,19 @@ def test_a_live_source_ends_with_ctrl_c_and_is_whole(infer, video, tmp_path, mon
     assert len(list(VideoReader(tmp_path / "out" / "camera_0_overlay.mp4"))) == 4
 
 
-def test_index_pictures_of_a_video_need_frames(infer, video):
+def test_class_indices_of_a_video_need_frames(infer, video):
     result = infer(video, "--save", "pred")
     assert result.code == 2 and "--frames" in result.err
 
 
-def test_disk_that_fills_up_during_a_video(infer, video, tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.io.video.SPARE", 1 << 62)
+def test_full_disk_during_a_video_is_an_error(infer, video, tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.io.video.RESERVE", 1 << 62)
     result = infer(video)
     assert result.code == 2 and "the disk is full" in result.err
     assert names(tmp_path / "out") == []
 
 
-def test_interrupt_in_a_video_leaves_a_playable_file(infer, video, tmp_path, monkeypatch):
+def test_interrupted_video_leaves_a_playable_part(infer, video, tmp_path, monkeypatch):
     interrupt(monkeypatch, Painter, "paint", call=4)
     result = infer(video, "--json")
     assert result.code == 130 and "v_overlay.part.mp4" in result.err and "Traceback" not in result.err

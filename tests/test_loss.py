@@ -8,13 +8,13 @@ import torch
 from models.layers import resize_target
 from utils import runtime
 from utils.config import LossConfig
-from utils.loss import CascadeLoss, balanced_weights, build_loss
+from utils.loss import CascadeLoss, balanced_weights, build_loss, interpolate_labels
 
 DATASET = SimpleNamespace(classes=("road", "car"), count_pixels=lambda: np.array([90, 10]))
 
 
 def logits(*rows):
-    """Logits (1, C, 1, W) from the W pixels' scores."""
+    """Logits (1, C, 1, W) from the C scores of each of W pixels."""
     return torch.tensor(rows, dtype=torch.float32).T[None, :, None]
 
 
@@ -26,7 +26,7 @@ def test_cascade_by_hand_with_an_ignored_pixel():
     assert loss.item() == pytest.approx(math.log(2) + 0.4 * math.log(4 / 3) + 0.4 * math.log(2), rel=1e-6)
 
 
-def test_mean_is_over_the_labelled_pixels_of_the_batch():
+def test_loss_is_the_mean_over_the_labelled_pixels_of_the_batch():
     target = torch.tensor([[[0, 255]], [[0, 1]]], dtype=torch.uint8)
     out = torch.zeros(2, 2, 1, 2)
     out[0, 0, 0, 0] = math.log(3.0)  # -log(3/4) there, log 2 on the other two
@@ -34,7 +34,7 @@ def test_mean_is_over_the_labelled_pixels_of_the_batch():
     assert CascadeLoss()({"out": out}, target)["loss"].item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_ignored_pixels_get_no_gradient_and_all_ignored_gives_zero():
+def test_ignored_pixels_get_no_gradient_and_the_loss_is_zero_if_all_are():
     out = torch.randn(1, 3, 2, 2, requires_grad=True)
     target = torch.tensor([[[0, 255], [255, 2]]], dtype=torch.uint8)
     CascadeLoss()({"out": out}, target)["loss"].backward()
@@ -44,22 +44,6 @@ def test_ignored_pixels_get_no_gradient_and_all_ignored_gives_zero():
     loss = CascadeLoss()({"out": out}, torch.full_like(target, 255))["loss"]
     loss.backward()
     assert loss.item() == 0 and out.grad.abs().sum() == 0
-
-
-def test_labels_are_made_smaller_by_nearest_only():
-    target = torch.tensor([[[0, 0, 2, 2, 255]] * 5], dtype=torch.uint8)
-    small = resize_target(target, (2, 3))
-    assert small.dtype == torch.uint8
-    assert small.tolist() == [[[0, 2, 255]] * 2]  # corners on corners: columns 0, 2 and 4
-    target = torch.randint(0, 19, (2, 60, 90), dtype=torch.uint8)
-    target[target == 7] = 255
-    assert set(resize_target(target, (13, 17)).unique().tolist()) <= set(target.unique().tolist())
-    assert torch.equal(resize_target(target, (60, 90)), target)
-
-
-def test_targets_line_up_with_logits_resized_corner_to_corner():
-    ramp = torch.arange(97, dtype=torch.uint8)[None, None].expand(1, 9, 97)
-    assert resize_target(ramp, (3, 25))[0, 0].tolist() == list(range(0, 97, 4))
 
 
 def test_class_weights_by_hand():
@@ -75,7 +59,7 @@ def test_balanced_weights_by_hand():
     assert weights.tolist() == pytest.approx([2 * rare / (rare + common), 2 * common / (rare + common)])
 
 
-def test_each_output_has_its_own_loss_beside_the_sum():
+def test_losses_of_the_outputs_are_returned_beside_the_sum():
     target = torch.tensor([[[0]]], dtype=torch.uint8)
     losses = CascadeLoss(aux_weight=0.5)({"out": logits([0.0, 0.0]), "aux_8": logits([math.log(3.0), 0.0])}, target)
     assert losses["out"].item() == pytest.approx(math.log(2))
@@ -89,7 +73,7 @@ def test_label_smoothing_by_hand():
     assert loss.item() == pytest.approx(0.9 * math.log(4 / 3) + 0.1 * math.log(4))
 
 
-def test_at_full_size_the_logits_are_resized_and_every_label_counts():
+def test_full_size_upsamples_the_logits_instead_of_the_labels():
     out = torch.randn(1, 3, 2, 3)
     target = torch.tensor([[[0, 1, 2, 0, 1], [2, 2, 255, 0, 0], [1, 1, 1, 255, 2]]], dtype=torch.uint8)
     large = torch.nn.functional.interpolate(out, size=(3, 5), mode="bilinear", align_corners=True)
@@ -97,7 +81,7 @@ def test_at_full_size_the_logits_are_resized_and_every_label_counts():
     assert torch.allclose(CascadeLoss(full_size=True)({"out": out}, target)["loss"], expected)
 
 
-def test_ohem_counts_the_unlikely_pixels_or_at_least_a_share():
+def test_ohem_counts_hard_pixels_or_at_least_a_share():
     likely, unlikely = [math.log(9.0), 0.0], [0.0, 0.0]  # probabilities 0.9 and 0.5
     target = torch.tensor([[[0, 0, 0, 255]]], dtype=torch.uint8)
     loss = CascadeLoss(ohem=0.7)({"out": logits(likely, unlikely, likely, unlikely)}, target)["loss"]
@@ -110,57 +94,90 @@ def test_ohem_counts_the_unlikely_pixels_or_at_least_a_share():
     assert loss.item() == 0 and out.grad.abs().sum() == 0
 
 
-def test_parts_of_a_batch_are_weighed_by_their_labelled_pixels():
+def test_processes_are_weighted_by_their_labelled_pixels(monkeypatch):
     out = torch.randn(2, 3, 4, 4)
     target = torch.randint(0, 3, (2, 4, 4), dtype=torch.uint8)
     target[1, :3] = 255
     whole = CascadeLoss()({"out": out}, target)["loss"]
 
-    def mean_of_both(labelled):
-        return torch.tensor((16 + 4) / 2)
-
-    parts = [
-        CascadeLoss(over_processes=mean_of_both)({"out": out[i : i + 1]}, target[i : i + 1])["loss"] for i in (0, 1)
-    ]
-    assert torch.allclose(sum(parts) / 2, whole)
+    monkeypatch.setattr(runtime, "mean_over_processes", lambda labelled: torch.tensor((16 + 4) / 2))
+    shares = [CascadeLoss()({"out": out[i : i + 1]}, target[i : i + 1])["loss"] for i in (0, 1)]
+    assert torch.allclose(sum(shares) / 2, whole)
 
 
-def test_logits_are_made_larger_as_the_network_resizes():
+def test_logits_are_upsampled_in_the_alignment_of_the_network():
     out, target = torch.randn(1, 3, 4, 5), torch.randint(0, 3, (1, 9, 12), dtype=torch.uint8)
     for align_corners in (True, False):
-        larger = torch.nn.functional.interpolate(out, (9, 12), mode="bilinear", align_corners=align_corners)
-        expected = torch.nn.functional.cross_entropy(larger, target.long())
+        large = torch.nn.functional.interpolate(out, (9, 12), mode="bilinear", align_corners=align_corners)
+        expected = torch.nn.functional.cross_entropy(large, target.long())
         criterion = CascadeLoss(full_size=True, align_corners=align_corners)
         torch.testing.assert_close(criterion({"out": out}, target)["loss"], expected)
 
 
-def test_labels_are_made_smaller_as_the_network_resizes():
+def test_labels_are_downsampled_in_the_alignment_of_the_network():
     target = torch.tensor([[[0, 1, 1, 0]]], dtype=torch.uint8)
     out = logits([math.log(3.0), 0.0], [math.log(3.0), 0.0])
-    corners = CascadeLoss()({"out": out}, target)["loss"]  # of columns 0 and 3
+    corners = CascadeLoss()({"out": out}, target)["loss"]  # labels of columns 0 and 3
     assert corners.item() == pytest.approx(math.log(4 / 3), rel=1e-6)
-    centres = CascadeLoss(align_corners=False)({"out": out}, target)["loss"]  # of columns 1 and 3
+    centres = CascadeLoss(align_corners=False)({"out": out}, target)["loss"]  # labels of columns 1 and 3
     assert centres.item() == pytest.approx((math.log(4) + math.log(4 / 3)) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([0, 0, 3, 5], [0, 1, 5]),  # the middle between 0 and 3, truncated
+        ([0, 3, 255, 255], [0, 1, 255]),  # ignored counts as -1: the middle between 3 and -1
+        ([0, 0, 255, 2], [0, 0, 2]),  # -0.5 is truncated to 0, the first class
+    ],
+)
+def test_bilinear_labels_by_hand(labels, expected):
+    target = torch.tensor([[labels]], dtype=torch.uint8)
+    small = interpolate_labels(target, (1, 3))  # columns 0, 1.5 and 3
+    assert small.dtype == torch.uint8 and small.tolist() == [[expected]]
+
+
+def test_bilinear_labels_without_aligned_corners_by_hand():
+    target = torch.tensor([[[0, 2, 7, 7, 255, 3]]], dtype=torch.uint8)
+    assert interpolate_labels(target, (1, 3), align_corners=False).tolist() == [[[1, 7, 1]]]  # means of two
+
+
+def test_label_resize_selects_the_interpolation():
+    target = torch.tensor([[[0, 2, 2, 0]]], dtype=torch.uint8)
+    out = logits([0.0, math.log(2.0), 0.0], [0.0, math.log(2.0), 0.0])  # class 1 has probability 1/2, the others 1/4
+    losses = {
+        name: CascadeLoss(label_resize=name, align_corners=False)({"out": out}, target)["loss"].item()
+        for name in ("nearest", "bilinear")
+    }
+    assert losses["nearest"] == pytest.approx(math.log(4))
+    assert losses["bilinear"] == pytest.approx(math.log(2))  # an invented class 1 between 0 and 2
 
 
 def test_every_setting_reaches_the_loss():
     config = LossConfig(
-        class_weights=(1.0, 3.0), aux_weight=0.3, resolution="full", label_smoothing=0.1, ohem=0.7, ohem_keep=0.25
+        class_weights=(1.0, 3.0),
+        aux_weight=0.3,
+        resolution="full",
+        label_resize="bilinear",
+        label_smoothing=0.1,
+        ohem=0.7,
+        ohem_keep=0.25,
     )
     loss = build_loss(config, DATASET, align_corners=False)
     assert loss.class_weights.tolist() == [1, 3]
     assert (loss.aux_weight, loss.full_size, loss.label_smoothing) == (0.3, True, 0.1)
     assert (loss.ohem, loss.ohem_keep, loss.align_corners) == (0.7, 0.25, False)
-    assert loss.over_processes is runtime.mean_over_processes
+    assert loss.resize_labels is interpolate_labels
 
 
-def test_without_settings_the_loss_is_the_published_one():
+def test_default_loss_is_the_published_one():
     for loss in (build_loss(LossConfig(), DATASET), CascadeLoss()):
         assert loss.class_weights is None and loss.ohem is None and not loss.full_size and loss.align_corners
-        assert (loss.aux_weight, loss.label_smoothing, loss.ohem_keep, loss.ignore_index) == (0.4, 0, 1 / 16, 255)
+        assert (loss.aux_weight, loss.label_smoothing, loss.ohem_keep) == (0.4, 0, 1 / 16)
+        assert loss.resize_labels is resize_target  # differs from the published code, see there
 
 
-def test_balance_weighs_by_the_pixels_of_the_training_set():
+def test_balanced_class_weights_count_the_pixels_of_the_training_set():
     weights = build_loss(LossConfig(balance="log"), DATASET).class_weights
     assert weights.dtype == torch.float32
     assert (weights[1] / weights[0]).item() == pytest.approx(math.log(1.05 + 0.9) / math.log(1.05 + 0.1))
@@ -170,11 +187,11 @@ def test_balance_weighs_by_the_pixels_of_the_training_set():
     ("settings", "words"),
     [
         ({"class_weights": (1.0, 2.0, 3.0)}, "has 3 values, the dataset 2 classes"),
-        ({"class_weights": (1.0, -0.1)}, "must be 0 or more"),
-        ({"class_weights": (1.0, 2.0), "balance": "log"}, "balance none beside them"),
+        ({"class_weights": (1.0, -0.1)}, "must be at least 0"),
+        ({"class_weights": (1.0, 2.0), "balance": "log"}, "cannot be combined with loss.balance"),
     ],
 )
-def test_class_weights_that_cannot_be(settings, words):
+def test_invalid_class_weights_are_an_error(settings, words):
     with pytest.raises(ValueError, match=words):
         build_loss(LossConfig(**settings), DATASET)
-    assert build_loss(LossConfig(class_weights=(0.0, 1.0)), DATASET).class_weights.tolist() == [0, 1]  # 0 may be
+    assert build_loss(LossConfig(class_weights=(0.0, 1.0)), DATASET).class_weights.tolist() == [0, 1]

@@ -37,7 +37,7 @@ def test_network_gives_mmsegmentations_numbers(checkpoint_file):
 
 def test_every_tensor_of_the_layout_is_accounted_for(checkpoint_file, weights):
     checkpoint = read_checkpoint(checkpoint_file)
-    assert len(weights) == len(checkpoint.state_dict) == 438 and checkpoint.dropped == ()
+    assert len(weights) == len(checkpoint.state_dict) == 438 and checkpoint.unused == ()
     network = checkpoint.build()
     assert set(checkpoint.state_dict) == set(network.state_dict())
     assert network.structure == {"variant": "psp", "ppm": "concat", "sub4_input": "sub2", "dropout": 0.0}
@@ -78,5 +78,5 @@ def test_a_tensor_too_few_too_many_or_misshapen_is_named(weights, tmp_path, chan
 
 def test_another_dict_with_a_state_dict_is_no_icnet(tmp_path):
     torch.save({"state_dict": {"encoder.weight": torch.zeros(1)}, "meta": {}}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match="is no checkpoint of ICNet"):
+    with pytest.raises(ValueError, match="is not an ICNet checkpoint"):
         read_checkpoint(tmp_path / "other.pth")

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large
@@ -5,7 +7,7 @@ from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 from models import ICNet
 from tests import published
 from utils.config import OptimizerConfig
-from utils.optim import build_optimizer, build_scheduler, parameter_groups, running_mean
+from utils.optim import WeightEMA, build_optimizer, build_scheduler
 
 
 def rates(optimizer):
@@ -29,12 +31,33 @@ def test_each_branch_has_its_own_factor():
     assert rates(build_optimizer(ICNet(2, "resnet18"), config)) == {"backbone": 0.01, "sub1": 0.06, "head": 0.08}
 
 
-def test_a_torchvision_network_has_a_backbone_and_a_head():
+def test_torchvision_networks_have_a_backbone_and_a_head():
     network = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=2)
     assert rates(build_optimizer(network, OptimizerConfig())) == {"backbone": 0.01, "head": 0.1}
 
 
-def test_poly_decay_is_the_published_one():
+def test_frozen_parameters_are_in_no_group():
+    network = torch.nn.ModuleDict({name: torch.nn.Linear(2, 3) for name in ("a", "backbone", "c")})
+    network["a"].bias.requires_grad_(False)
+    backbone, head = build_optimizer(network, OptimizerConfig()).param_groups
+    assert list(map(id, backbone["params"])) == [id(network["backbone"].weight), id(network["backbone"].bias)]
+    expected = [id(network["a"].weight), id(network["c"].weight), id(network["c"].bias)]
+    assert list(map(id, head["params"])) == expected
+
+
+def test_without_decay_all_norms_and_biases_have_no_weight_decay():
+    network = ICNet(2, "resnet18", variant="psp")
+    optimizer = build_optimizer(network, OptimizerConfig(decay_all=False, weight_decay=0.01))
+    groups = {group["name"]: group for group in optimizer.param_groups}
+    assert list(groups) == ["backbone", "backbone_1d", "sub1", "sub1_1d", "head", "head_1d"]
+    for name, group in groups.items():
+        assert {parameter.ndim for parameter in group["params"]} == ({1} if name.endswith("_1d") else {4})
+        assert group["weight_decay"] == (0 if name.endswith("_1d") else 0.01)
+        assert group["lr"] == (0.01 if name.startswith("backbone") else 0.1)
+    assert sum(len(group["params"]) for group in groups.values()) == len(list(network.parameters()))
+
+
+def test_poly_decay_equals_the_published_one():
     network = torch.nn.ModuleDict({"backbone": torch.nn.Linear(1, 1), "classifier": torch.nn.Linear(1, 1)})
     optimizer = build_optimizer(network, OptimizerConfig())
     scheduler = build_scheduler(optimizer, OptimizerConfig(), iterations=1000)
@@ -48,57 +71,22 @@ def test_poly_decay_is_the_published_one():
     assert list(rates(optimizer).values()) == [0, 0]
 
 
-def test_poly_decay_ends_at_the_lowest_rate():
+def test_poly_decay_ends_at_min_lr():
     config = OptimizerConfig(
         init_lr=0.01, backbone_lr_factor=0.0, sub1_lr_factor=0.005, head_lr_factor=2.0, min_lr=1e-4
     )
-    optimizer = build_optimizer(ICNet(2, "resnet18"), config)
+    network = torch.nn.ModuleDict({name: torch.nn.Linear(1, 1) for name in ("backbone", "sub1", "classifier")})
+    optimizer = build_optimizer(network, config)
     scheduler = build_scheduler(optimizer, config, iterations=4)
-    for _ in range(2):
-        optimizer.step()
-        scheduler.step()
     middle = 1e-4 + (0.02 - 1e-4) * 0.5**0.9
-    assert rates(optimizer) == pytest.approx({"backbone": 0, "sub1": 5e-5, "head": middle})
-    for _ in range(2):
-        optimizer.step()
-        scheduler.step()
-    assert rates(optimizer) == pytest.approx({"backbone": 0, "sub1": 5e-5, "head": 1e-4})  # none rises
+    for head in (middle, 1e-4):
+        for _ in range(2):
+            optimizer.step()
+            scheduler.step()
+        assert rates(optimizer) == pytest.approx({"backbone": 0, "sub1": 5e-5, "head": head})  # none increases
 
 
-def test_without_decay_of_all_norms_and_biases_have_none():
-    network = ICNet(2, "resnet18", variant="psp")
-    optimizer = build_optimizer(network, OptimizerConfig(decay_all=False, weight_decay=0.01))
-    groups = {group["name"]: group for group in optimizer.param_groups}
-    assert list(groups) == ["backbone", "backbone_1d", "sub1", "sub1_1d", "head", "head_1d"]
-    for name, group in groups.items():
-        assert {parameter.ndim for parameter in group["params"]} == ({1} if name.endswith("_1d") else {4})
-        assert group["weight_decay"] == (0 if name.endswith("_1d") else 0.01)
-        assert group["lr"] == (0.01 if name.startswith("backbone") else 0.1)
-    assert sum(len(group["params"]) for group in groups.values()) == len(list(network.parameters()))
-
-
-def test_groups_by_hand():
-    network = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 3), "b": torch.nn.Linear(2, 3), "c": torch.nn.Linear(2, 3)})
-    network["a"].bias.requires_grad_(False)
-    groups = parameter_groups(network, lr=2.0, factors={"b": 0.5, "unknown": 1.0, "head": 3.0}, weight_decay=0.1)
-    assert [(group["name"], group["lr"], group["weight_decay"]) for group in groups] == [
-        ("b", 1, 0.1),
-        ("head", 6, 0.1),
-    ]
-    assert [list(map(id, group["params"])) for group in groups] == [
-        [id(network["b"].weight), id(network["b"].bias)],
-        [id(network["a"].weight), id(network["c"].weight), id(network["c"].bias)],  # what is frozen is in none
-    ]
-    apart = parameter_groups(network, lr=2.0, factors={"b": 0.5, "head": 3.0}, weight_decay=0.1, decay_all=False)
-    assert [(group["name"], group["weight_decay"], {p.ndim for p in group["params"]}) for group in apart] == [
-        ("b", 0.1, {2}),
-        ("b_1d", 0, {1}),
-        ("head", 0.1, {2}),
-        ("head_1d", 0, {1}),
-    ]
-
-
-def test_the_rate_rises_before_it_falls():
+def test_linear_warmup_precedes_the_decay():
     config = OptimizerConfig(warmup_iters=3, power=2, min_lr=0.001)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.01)
     scheduler = build_scheduler(optimizer, config, iterations=5)
@@ -107,22 +95,54 @@ def test_the_rate_rises_before_it_falls():
         seen += scheduler.get_last_lr()
         optimizer.step()
         scheduler.step()
-    poly = [0.001 + 0.009 * share**2 for share in (1, 0.8, 0.6, 0.4, 0.2, 0, 0)]  # and stays there after the end
-    assert seen == pytest.approx(
-        [rate * warm for rate, warm in zip(poly, (1 / 4, 2 / 4, 3 / 4, 1, 1, 1, 1), strict=True)]
-    )
+    poly = [0.001 + 0.009 * share**2 for share in (1, 0.8, 0.6, 0.4, 0.2, 0, 0)]  # constant after the end
+    warmup = (1 / 4, 2 / 4, 3 / 4, 1, 1, 1, 1)
+    assert seen == pytest.approx([rate * factor for rate, factor in zip(poly, warmup, strict=True)])
 
 
-def test_running_mean_of_weights_and_statistics():
+def test_ema_decay_warms_up():
+    model = torch.nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(0.0)
+    ema = WeightEMA(model, 0.5)
+    values = []
+    for value in (8.0, 4.0, *[0.0] * 10):
+        model.weight.data.fill_(value)
+        ema.update(model)
+        values.append(ema.module.weight.item())
+    assert values[:2] == pytest.approx([8, 8 * 2 / 11 + 4 * 9 / 11])  # copied; decay (1 + 1) / (10 + 1)
+    decays = [b / a for a, b in pairwise(values[1:])]
+    assert decays == pytest.approx([min(0.5, (1 + n) / (10 + n)) for n in range(2, 12)])
+    assert decays[-1] == pytest.approx(0.5)
+
+
+def test_ema_equals_torch_averaged_model():
+    """Bit for bit, so that runs of earlier versions, which used it, resume unchanged."""
+
+    def average(means, values, updates):
+        torch._foreach_lerp_(means, values, (1 - ((1 + updates) / (10 + updates)).clamp(max=0.3)).item())
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.Linear(5, 7))
+    ema, reference = WeightEMA(model, 0.3), torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=average)
+    for _ in range(9):
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter)
+        ema.update(model)
+        reference.update_parameters(model)
+    for ours, theirs in zip(ema.module.parameters(), reference.module.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_ema_includes_batch_norm_statistics():
     model = torch.nn.BatchNorm2d(1)
-    mean = running_mean(model, 0.5)
-    assert mean.module is not model and mean.module.weight is not model.weight
+    ema = WeightEMA(model, 0.5)
+    assert ema.module is not model and ema.module.weight is not model.weight
     for step, value in enumerate((8.0, 4.0), start=1):
         model.weight.data.fill_(value)
         model.running_var.fill_(10 * value)
         model.num_batches_tracked.fill_(step)
-        mean.update_parameters(model)
+        ema.update(model)
     expected = 4 + (8 - 4) * 2 / 11
-    assert mean.module.weight.item() == pytest.approx(expected)
-    assert mean.module.running_var.item() == pytest.approx(10 * expected)
-    assert mean.module.num_batches_tracked.item() == 2  # a number is taken over
+    assert ema.module.weight.item() == pytest.approx(expected)
+    assert ema.module.running_var.item() == pytest.approx(10 * expected)
+    assert ema.module.num_batches_tracked.item() == 2  # counters are copied

@@ -1,34 +1,33 @@
-"""Reading ahead and writing behind."""
-
 import threading
 import time
 
 import pytest
 
-from utils.io.pipeline import WriteBehind, in_rounds, prefetch
+from utils.io import pipeline
+from utils.io.pipeline import Stopwatch, WriteBehind, in_rounds, prefetch
 
 
-def test_items_come_in_order():
+def test_prefetch_keeps_the_order():
     assert list(prefetch(range(50), 3)) == list(range(50))
     assert list(prefetch([])) == []
 
 
-def test_only_so_many_items_are_got_ahead():
-    got = []
+def test_prefetch_is_bounded_by_its_depth():
+    fetched = []
 
     def items():
         for number in range(20):
-            got.append(number)
+            fetched.append(number)
             yield number
 
     ahead = prefetch(items(), 2)
     assert next(ahead) == 0
-    time.sleep(0.1)
-    assert len(got) <= 4  # one given out, two ready, one in the thread's hand
+    time.sleep(0.05)
+    assert len(fetched) == 3
     ahead.close()
 
 
-def test_an_error_comes_where_its_item_would_have():
+def test_error_is_raised_in_place_of_its_item():
     def items():
         yield 1
         raise ValueError("broken.png")
@@ -40,7 +39,7 @@ def test_an_error_comes_where_its_item_would_have():
     assert seen == [1]
 
 
-def test_a_consumer_that_stops_ends_the_thread():
+def test_thread_ends_when_the_consumer_stops_early():
     before = threading.active_count()
     for item in prefetch(range(1000), 2):
         if item == 3:
@@ -51,11 +50,11 @@ def test_a_consumer_that_stops_ends_the_thread():
     assert threading.active_count() == before
 
 
-def test_rounds_load_side_by_side_in_order_and_never_while_the_consumer_works():
-    together, loaded = threading.Barrier(3, timeout=10), []
+def test_rounds_load_in_parallel_and_in_order_but_never_while_the_consumer_works():
+    barrier, loaded = threading.Barrier(3, timeout=10), []
 
     def load(key):
-        together.wait()  # breaks unless three load at a time
+        barrier.wait()  # breaks unless three load at a time
         loaded.append(key)
         return -key
 
@@ -64,12 +63,12 @@ def test_rounds_load_side_by_side_in_order_and_never_while_the_consumer_works():
         assert sorted(loaded) == list(range(3 * (count // 3 + 1)))
 
 
-def test_an_error_in_a_round_is_the_consumers():
+def test_error_in_a_round_reaches_the_consumer():
     with pytest.raises(ZeroDivisionError):
         list(in_rounds(lambda key: 1 // key, [2, 1, 0], threads=2))
 
 
-def test_all_jobs_are_done_when_the_context_ends():
+def test_context_waits_for_all_jobs():
     done = []
     with WriteBehind(threads=3, depth=4) as work:
         for number in range(40):
@@ -77,7 +76,7 @@ def test_all_jobs_are_done_when_the_context_ends():
     assert sorted(done) == list(range(40))
 
 
-def test_jobs_that_wait_are_bounded():
+def test_submit_blocks_while_too_many_jobs_are_pending():
     begin, running = threading.Event(), []
 
     def job():
@@ -89,8 +88,8 @@ def test_jobs_that_wait_are_bounded():
         work.submit(job)
         third = threading.Thread(target=work.submit, args=[job])
         third.start()
-        third.join(0.1)
-        assert third.is_alive()  # it waits for one to end
+        third.join(0.05)
+        assert third.is_alive()
         begin.set()
         third.join()
     assert len(running) == 3
@@ -100,7 +99,7 @@ def fail():
     raise OSError("disk full")
 
 
-def test_an_error_of_a_job_is_raised_by_a_later_submit():
+def test_error_of_a_job_is_raised_by_a_later_submit():
     done = []
     with pytest.raises(OSError, match="disk full"), WriteBehind(threads=1, depth=1) as work:
         work.submit(fail)
@@ -109,12 +108,45 @@ def test_an_error_of_a_job_is_raised_by_a_later_submit():
     assert not done
 
 
-def test_an_error_of_the_last_job_is_raised_at_the_end():
+def test_error_of_the_last_job_is_raised_at_the_end():
     with pytest.raises(OSError, match="disk full"), WriteBehind() as work:
         work.submit(fail)
 
 
-def test_an_error_of_the_caller_is_not_hidden():
+def test_error_of_the_caller_takes_precedence():
     with pytest.raises(KeyError, match="mine"), WriteBehind() as work:
         work.submit(fail)
         raise KeyError("mine")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that advances by what is appended to it."""
+    times = [100.0]
+    monkeypatch.setattr(pipeline.time, "perf_counter", lambda: sum(times))
+    return times
+
+
+def test_seconds_of_each_stage_accumulate(clock):
+    watch = Stopwatch()
+    for seconds in (1, 2):
+        with watch.measuring("network"):
+            clock.append(seconds)
+        clock.append(0.5)
+    with pytest.raises(ValueError, match="x"), watch.measuring("write"):
+        clock.append(4)
+        raise ValueError("x")
+    assert watch.seconds == {"network": 3, "write": 4}
+    assert watch.describe(4) == "network 750.0 ms, write 1000.0 ms"
+
+
+def test_only_the_time_to_produce_items_counts(clock):
+    def slow():
+        for number in range(3):
+            clock.append(2)
+            yield number
+
+    watch = Stopwatch()
+    for _ in watch.each("decode", slow()):
+        clock.append(10)
+    assert watch.seconds == {"decode": 6}

@@ -11,8 +11,8 @@ from models import ICNet
 from tests.conftest import CLASSES
 from tests.test_fold import with_statistics
 from utils import config
-from utils.inference.predictor import Predictor
-from utils.inference.segmenter import open_segmenter
+from utils.inference.opening import open_network
+from utils.inference.predictor import Predictor, Smoother
 from utils.io.video import Span, writing_video
 from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
@@ -34,7 +34,7 @@ def video(tmp_path):
 
 
 def test_array_file_and_pillow_image_give_the_segmenters_labels(predictor, checkpoint_path, tmp_path):
-    _, segment = open_segmenter(checkpoint_path, "cpu")
+    _, segment = open_network(checkpoint_path, torch.device("cpu"), config.TestConfig())
     expected = segment(torch.from_numpy(FRAMES[0]).permute(2, 0, 1)[None])[0].numpy()
     Image.fromarray(FRAMES[0]).save(tmp_path / "a.png")
     for image in (FRAMES[0], tmp_path / "a.png", str(tmp_path / "a.png"), Image.open(tmp_path / "a.png")):
@@ -42,22 +42,22 @@ def test_array_file_and_pillow_image_give_the_segmenters_labels(predictor, check
         assert labels.dtype == np.uint8 and np.array_equal(labels, expected)
 
 
-def test_a_network_without_aligned_corners_gives_its_segmenters_labels(tmp_path):
+def test_network_without_align_corners_gives_its_segmenters_labels(tmp_path):
     network, path = with_statistics(ICNet(3, "resnet18", variant="psp")), tmp_path / "psp.pth"
     state, structure = network.state_dict(), network.structure
     save_checkpoint(path, Checkpoint(state_dict=state, backbone="resnet18", structure=structure, classes=CLASSES))
-    _, segment = open_segmenter(path, "cpu")
+    _, segment = open_network(path, torch.device("cpu"), config.TestConfig())
     expected = segment(torch.from_numpy(FRAMES[0]).permute(2, 0, 1)[None])[0].numpy()
     assert len(np.unique(expected)) > 1 and np.array_equal(Predictor(path, "cpu").predict(FRAMES[0]), expected)
 
 
-def test_pillow_image_of_sixteen_bits_is_no_white_one(predictor):
+def test_sixteen_bit_pillow_image_is_scaled_not_clipped(predictor):
     deep = Image.fromarray(np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) * 21)
     grey = np.asarray(deep).astype(int) // 257
     assert np.array_equal(predictor.predict(deep), predictor.predict(np.dstack([grey] * 3).astype(np.uint8)))
 
 
-def test_batch_of_several_sizes_equals_single_images(predictor):
+def test_batch_with_several_sizes_equals_single_images(predictor):
     images = [FRAMES[0], FRAMES[1], FRAMES[2][:33, :40], FRAMES[3], FRAMES[4][:1, :1]]
     batch = predictor.predict_batch(images)
     assert [labels.shape for labels in batch] == [image.shape[:2] for image in images]
@@ -66,13 +66,13 @@ def test_batch_of_several_sizes_equals_single_images(predictor):
     assert predictor.predict_batch([]) == []
 
 
-def test_what_is_no_rgb_image(predictor):
+def test_array_that_is_not_an_rgb_image_is_an_error(predictor):
     for wrong in (FRAMES[0][..., 0], FRAMES[0].astype(float), np.zeros((4, 4, 4), np.uint8)):
-        with pytest.raises(ValueError, match=r"an RGB image \(H, W, 3\) uint8 is needed, got"):
+        with pytest.raises(ValueError, match=r"expected an RGB image \(H, W, 3\) uint8, got"):
             predictor.predict(wrong)
 
 
-def test_stream_gives_frames_with_their_labels(predictor, video):
+def test_stream_yields_frames_with_their_labels(predictor, video):
     pairs = list(predictor.stream(video))
     assert len(pairs) == 5
     for frame, labels in pairs:
@@ -82,7 +82,7 @@ def test_stream_gives_frames_with_their_labels(predictor, video):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 8])
-def test_pipeline_keeps_keys_and_order_with_any_batch_and_size(predictor, batch):
+def test_pipeline_keeps_keys_and_order_for_any_batch_and_size(predictor, batch):
     images = [*FRAMES[:3], FRAMES[3][:40], FRAMES[4]]
     result = list(predictor.pipeline(zip("abcde", images, strict=True), batch=batch))
     assert [key for key, _, _ in result] == list("abcde")
@@ -90,7 +90,7 @@ def test_pipeline_keeps_keys_and_order_with_any_batch_and_size(predictor, batch)
         assert image is given and (labels == predictor.predict(given)).mean() > 0.999
 
 
-def test_smoothing_makes_a_still_scene_of_flickering_frames(predictor):
+def test_smoothing_reduces_flicker(predictor):
     changes = {}
     for weight in (0.0, 0.9):
         maps = [labels for _, labels in predictor.stream(FRAMES, smooth=weight)]
@@ -98,7 +98,7 @@ def test_smoothing_makes_a_still_scene_of_flickering_frames(predictor):
     assert changes[0.9] < 0.5 * changes[0.0]
 
 
-def test_smoothing_starts_with_the_first_frame_and_leaves_a_still_one(predictor):
+def test_smoothing_starts_with_the_first_frame_and_keeps_a_still_scene(predictor):
     expected = predictor.predict(FRAMES[0])
     for _, labels in predictor.stream([FRAMES[0]] * 3, smooth=0.8):
         assert (labels == expected).mean() > 0.999
@@ -106,13 +106,13 @@ def test_smoothing_starts_with_the_first_frame_and_leaves_a_still_one(predictor)
 
 def test_smoothing_needs_scores(predictor, monkeypatch):
     monkeypatch.setattr(predictor.segment, "gives_scores", False)
-    with pytest.raises(ValueError, match="gives label maps only"):
+    with pytest.raises(ValueError, match="smoothing needs class scores"):
         predictor.pipeline([], smooth=0.5)
     labels = predictor.segment(torch.from_numpy(FRAMES[0]).permute(2, 0, 1)[None])[0]
     assert np.array_equal(predictor.predict(FRAMES[0]), labels.numpy())
 
 
-def test_a_stream_that_is_left_early_leaves_no_thread(predictor):
+def test_closed_stream_leaves_no_thread(predictor):
     before = threading.active_count()
     stream = predictor.stream(iter(FRAMES * 10))
     next(stream)
@@ -120,18 +120,18 @@ def test_a_stream_that_is_left_early_leaves_no_thread(predictor):
     assert threading.active_count() == before
 
 
-def test_shares_add_up_and_fall(predictor):
+def test_shares_are_sorted(predictor):
     shares = predictor.shares(np.array([[0, 2], [2, 2]], np.uint8))
     assert list(shares.items()) == [("car", 0.75), ("road", 0.25)]
 
 
-def test_times_are_kept(checkpoint_path):
+def test_stages_are_timed(checkpoint_path):
     predictor = Predictor(checkpoint_path, "cpu")
     predictor.predict(FRAMES[0])
     assert set(predictor.watch.seconds) == {"network", "label map"}
 
 
-def test_sizes_are_those_of_the_checkpoints_own_configuration(tmp_path, checkpoint_path):
+def test_input_size_defaults_to_that_of_the_checkpoint(tmp_path, checkpoint_path):
     checkpoint = replace(read_checkpoint(checkpoint_path), config={"test": {"short_side": 96, "save": "none"}})
     save_checkpoint(tmp_path / "a.pth", checkpoint)
     own = Predictor(tmp_path / "a.pth", "cpu").predict(FRAMES[0])
@@ -141,3 +141,31 @@ def test_sizes_are_those_of_the_checkpoints_own_configuration(tmp_path, checkpoi
     plain = Predictor(tmp_path / "a.pth", "cpu", test=config.TestConfig(short_side=0)).predict(FRAMES[0])
     assert not np.array_equal(own, plain)
     assert np.array_equal(plain, Predictor(checkpoint_path, "cpu").predict(FRAMES[0]))
+
+
+def test_smoother_averages_exponentially():
+    smooth = Smoother(0.75)
+    frames = torch.tensor([0.0, 4.0, 8.0]).view(3, 1, 1, 1)
+    assert smooth(frames[:2]).flatten().tolist() == [0, 1]  # 0.75 * 0 + 0.25 * 4
+    assert smooth(frames[2:]).flatten().tolist() == [2.75]  # 0.75 * 1 + 0.25 * 8
+
+
+def test_smoother_does_not_depend_on_batching():
+    frames = torch.randn(6, 3, 4, 5)
+    single = Smoother(0.5)
+    assert torch.equal(Smoother(0.5)(frames), torch.cat([single(frame[None]) for frame in frames]))
+
+
+def test_smoother_restarts_when_the_size_changes_and_may_be_off():
+    frames = torch.randn(2, 3, 4, 5)
+    assert Smoother(0)(frames) is frames
+    smooth = Smoother(0.9)
+    smooth(frames)
+    other = torch.randn(1, 3, 2, 2)
+    assert torch.equal(smooth(other), other)
+
+
+@pytest.mark.parametrize("weight", [-0.1, 1, 2, float("nan")])
+def test_smoothing_weight_out_of_range_is_an_error(weight):
+    with pytest.raises(ValueError, match=r"--smooth must be at least 0 and below 1, got"):
+        Smoother(weight)

@@ -37,7 +37,7 @@ def test_network_gives_the_published_numbers(checkpoint_file):
 def test_every_tensor_of_the_layout_is_accounted_for(checkpoint_file, weights):
     checkpoint = read_checkpoint(checkpoint_file)
     assert len(weights) == 377
-    assert checkpoint.dropped == ("pretrained.fc.weight", "pretrained.fc.bias")
+    assert checkpoint.unused == ("pretrained.fc.weight", "pretrained.fc.bias")
     assert len(checkpoint.state_dict) == 375
     assert set(checkpoint.state_dict) == set(checkpoint.build().state_dict())
     assert checkpoint.backbone == "resnet50_v1s"

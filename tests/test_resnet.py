@@ -6,11 +6,11 @@ from torchvision.models import resnet50
 from models.resnet import BACKBONES, DilatedResNet
 
 
-def test_dilated_resnet50_is_torchvisions():
+def test_dilated_resnet50_equals_torchvisions():
     theirs = resnet50(weights=None, replace_stride_with_dilation=[False, True, True]).eval()
     ours = DilatedResNet("resnet50").eval()
     state = {name: tensor for name, tensor in theirs.state_dict().items() if not name.startswith("fc.")}
-    ours.load_state_dict(state)  # strict: the names are the same
+    ours.load_state_dict(state)  # strict: of the same names
     x = torch.randn(1, 3, 64, 96)
     with torch.inference_mode():
         expected = theirs.relu(theirs.bn1(theirs.conv1(x)))
@@ -21,7 +21,8 @@ def test_dilated_resnet50_is_torchvisions():
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_dilations_and_strides(name):
-    network = DilatedResNet(name)
+    with torch.device("meta"):
+        network = DilatedResNet(name)
     for layer, dilation in ((network.layer3, 2), (network.layer4, 4)):
         convs = [m for m in layer.modules() if isinstance(m, nn.Conv2d)]
         assert {conv.stride for conv in convs} == {(1, 1)}
@@ -31,8 +32,9 @@ def test_dilations_and_strides(name):
 
 
 @pytest.mark.parametrize(("suffix", "channels"), [("v1s", (64, 64, 128)), ("v1c", (32, 32, 64))])
-def test_deep_stems_have_their_channels(suffix, channels):
-    network = DilatedResNet(f"resnet50_{suffix}")
+def test_channels_of_the_deep_stems(suffix, channels):
+    with torch.device("meta"):
+        network = DilatedResNet(f"resnet50_{suffix}")
     convs = [m.weight for m in network.conv1 if isinstance(m, nn.Conv2d)]
     assert [weight.shape[:2] for weight in convs] == list(zip(channels, (3, *channels), strict=False))
     assert network.bn1.num_features == network.layer1[0].conv1.in_channels == channels[-1]

@@ -10,48 +10,66 @@ from utils import runtime
 
 @pytest.fixture
 def gpus(monkeypatch):
-    """Give a function that makes torch say it has so many CUDA devices."""
+    """Return a function that fakes a number of CUDA devices, and returns the list of devices made current."""
 
-    def pretend(count: int) -> None:
+    def pretend(count: int) -> list[torch.device]:
+        current = []
+        monkeypatch.setattr(torch.cuda, "set_device", current.append)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU of {device}")
-        monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)  # put back afterwards
+        monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)  # restored afterwards
+        return current
 
     return pretend
 
 
 @pytest.mark.parametrize("number", ["0", "1", "7", " 0 "])
-def test_without_cuda_any_number_means_the_cpu(gpus, number):
+def test_without_cuda_any_gpu_number_selects_the_cpu(gpus, number):
     gpus(0)
     device = runtime.select_device(number)
     assert device == torch.device("cpu")
     assert "no CUDA" in runtime.describe(device)
 
 
-def test_cuda_device_by_its_number(gpus):
-    gpus(2)
+def test_selected_gpu_becomes_the_current_device(gpus):
+    current = gpus(2)
     assert runtime.select_device("0") == torch.device("cuda", 0)
     assert runtime.select_device("1") == torch.device("cuda", 1)
+    assert current == [torch.device("cuda", 0), torch.device("cuda", 1)]
     assert runtime.describe(torch.device("cuda", 1)) == "cuda:1 (GPU of cuda:1)"
 
 
-def test_gpu_that_does_not_exist(gpus):
-    gpus(2)
-    with pytest.raises(ValueError, match=r"train\.specific_gpu_num is 2, but this machine has 2 GPU"):
-        runtime.select_device("2")
+def test_under_torchrun_each_process_selects_the_gpu_of_its_local_rank(gpus, monkeypatch):
+    current = gpus(2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert runtime.select_device("0, 3") == torch.device("cuda", 1)  # numbers from before CUDA_VISIBLE_DEVICES was set
+    assert current == [torch.device("cuda", 1)]
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ValueError, match="this machine has 2 GPU"):
+        runtime.select_device("0")
+
+
+@pytest.mark.parametrize("function", [runtime.select_device, runtime.start_process_per_gpu])
+@pytest.mark.parametrize("number", ["2", "0, 2"])
+def test_nonexistent_gpu_is_an_error(gpus, function, number):
+    current = gpus(2)
+    with pytest.raises(ValueError, match=rf"train\.specific_gpu_num is {number}, but this machine has 2 GPU"):
+        function(number)
+    assert current == []
 
 
 @pytest.mark.parametrize("count", [0, 2])
 @pytest.mark.parametrize("number", ["-1", "0,", "", "cuda:0", "first", "1.0", "²"])
-def test_what_is_no_gpu_number(gpus, count, number):
+def test_invalid_gpu_number_is_an_error(gpus, count, number):
     gpus(count)
     with pytest.raises(ValueError, match=r"train\.specific_gpu_num"):
         runtime.select_device(number)
 
 
 @pytest.mark.parametrize(("visible", "started"), [("", "0,2"), ("4,5,7", "4,7"), ("GPU-a,GPU-b,GPU-c", "GPU-a,GPU-c")])
-def test_gpu_numbers_count_within_the_visible_ones(gpus, monkeypatch, visible, started):
+def test_one_process_is_started_per_gpu_among_the_visible_ones(gpus, monkeypatch, visible, started):
     gpus(3)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     commands = []
@@ -61,20 +79,31 @@ def test_gpu_numbers_count_within_the_visible_ones(gpus, monkeypatch, visible, s
     assert "--nproc_per_node=2" in commands[0]
 
 
-def test_several_gpus_are_refused_where_there_are_some(gpus):
+def test_no_processes_are_started_for_one_gpu_or_under_torchrun(gpus, monkeypatch):
     gpus(2)
-    with pytest.raises(ValueError, match="names 2 GPUs"):
+    monkeypatch.setattr(os, "execv", None)
+    runtime.start_process_per_gpu("1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    runtime.start_process_per_gpu("0, 1")
+    gpus(0)
+    runtime.start_process_per_gpu("0, 1")
+
+
+def test_several_gpus_are_an_error_for_a_single_process(gpus):
+    gpus(2)
+    with pytest.raises(ValueError, match="lists 2 GPUs"):
         runtime.select_device("0, 1")
     gpus(0)
-    assert runtime.select_device("0, 1").type == "cpu"  # a file written for two GPUs is still a file to try out
+    assert runtime.select_device("0, 1").type == "cpu"  # to try out a configuration for two GPUs
 
 
 def draw() -> tuple[float, ...]:
-    """A number from each of the generators, normal ones among them, of which some are drawn in pairs."""
+    """Draw a number from each generator, among them normal ones, some of which are generated in pairs."""
     return random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(1).item()
 
 
-def test_random_state_of_every_generator_comes_back(tmp_path):
+def test_random_state_of_every_generator_is_restored(tmp_path):
     runtime.seed_everything(3)
     draw()
     torch.save(runtime.random_state(), tmp_path / "state.pth")
@@ -84,7 +113,7 @@ def test_random_state_of_every_generator_comes_back(tmp_path):
     assert draw() == following
 
 
-def test_seed_makes_the_same_numbers_again():
+def test_seed_determines_every_generator():
     runtime.seed_everything(3)
     first = draw()
     runtime.seed_everything(3)
@@ -97,13 +126,13 @@ def test_seed_makes_the_same_numbers_again():
     ("cores", "kind", "workers"),
     [(1, "cpu", 0), (2, "cpu", 1), (16, "cpu", 2), (1, "cuda", 1), (6, "cuda", 6), (64, "cuda", 8)],
 )
-def test_loader_processes_by_the_machine(monkeypatch, cores, kind, workers):
+def test_default_number_of_loader_workers(monkeypatch, cores, kind, workers):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
     assert runtime.loader_workers(None, torch.device(kind), training=True) == workers
     assert runtime.loader_workers(None, torch.device(kind), training=False) == (workers if kind == "cuda" else 0)
 
 
-def test_processes_of_a_machine_share_its_cores(monkeypatch):
+def test_local_processes_share_the_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert runtime.loader_workers(None, torch.device("cuda"), training=True) == 4
@@ -111,7 +140,7 @@ def test_processes_of_a_machine_share_its_cores(monkeypatch):
     assert runtime.loader_workers(None, torch.device("cuda"), training=True) == 1
 
 
-def test_only_the_first_process_goes_on_with_the_random_state_itself(monkeypatch):
+def test_only_the_first_process_continues_with_the_restored_state(monkeypatch):
     runtime.seed_everything(0)
     state, drawn = runtime.random_state(), []
     for number in (0, 1, 2, 1):
@@ -125,6 +154,6 @@ def test_only_the_first_process_goes_on_with_the_random_state_itself(monkeypatch
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_loader_processes_by_the_setting(training):
+def test_configured_number_of_loader_workers(training):
     assert runtime.loader_workers(0, torch.device("cuda"), training=training) == 0
     assert runtime.loader_workers(5, torch.device("cpu"), training=training) == 5

@@ -1,5 +1,3 @@
-"""One sample, from its files to tensors."""
-
 import numpy as np
 import pytest
 import torch
@@ -8,7 +6,7 @@ from PIL import Image
 from dataset.labels import class_table, lookup_table
 from dataset.pairs import Sample
 from dataset.segmentation import SegmentationDataset
-from dataset.transforms import train_transform
+from dataset.transforms import RandomScaleCrop
 from utils.io.sources import read_image
 
 CLASSES = class_table(["road", "sky", "car"], ())
@@ -23,13 +21,13 @@ def image_path(tmp_path):
     return path
 
 
-def one(image, mask=None, *, train_ids=TRAIN_IDS, **kwargs) -> SegmentationDataset:
+def dataset_of(image, mask=None, *, train_ids=TRAIN_IDS, **kwargs) -> SegmentationDataset:
     return SegmentationDataset([Sample(image, mask)], CLASSES, train_ids, **kwargs)
 
 
-def test_sample_holds_what_the_files_hold(image_path, tmp_path):
+def test_sample_has_the_contents_of_the_files(image_path, tmp_path):
     Image.fromarray(MASK).save(tmp_path / "mask.png")
-    sample = one(image_path, tmp_path / "mask.png")[0]
+    sample = dataset_of(image_path, tmp_path / "mask.png")[0]
     assert sample["index"] == 0
     assert sample["image"].dtype == sample["target"].dtype == torch.uint8
     assert np.array_equal(sample["image"].permute(1, 2, 0).numpy(), np.asarray(Image.open(image_path)))
@@ -37,119 +35,117 @@ def test_sample_holds_what_the_files_hold(image_path, tmp_path):
 
 
 def test_sample_without_mask_has_no_target(image_path):
-    assert one(image_path)[0].keys() == {"index", "image"}
+    assert dataset_of(image_path)[0].keys() == {"index", "image"}
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "1"])
-def test_masks_of_one_byte_channel_give_their_stored_values(image_path, tmp_path, mode):
-    """A palette image's indices count, not its colours."""
+def test_masks_with_one_8_bit_channel_are_read_as_stored(image_path, tmp_path, mode):
+    """Palette images give their indices, not their colours."""
     values = MASK if mode != "1" else MASK == 1
     mask = Image.fromarray(values)
     if mode == "P":
         mask.putpalette(np.random.default_rng(0).integers(0, 256, 768).astype(np.uint8).tobytes())
     assert mask.mode == mode
     mask.save(tmp_path / "mask.png")
-    assert np.array_equal(one(image_path, tmp_path / "mask.png")[0]["target"].numpy(), values)
+    assert np.array_equal(dataset_of(image_path, tmp_path / "mask.png")[0]["target"].numpy(), values)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "I;16", "I", "F"])
-def test_masks_of_any_other_kind_are_refused(image_path, tmp_path, mode):
+def test_masks_of_other_modes_are_rejected(image_path, tmp_path, mode):
     deep = {"I;16": np.uint16, "I": np.int32, "F": np.float32}
     path = tmp_path / "mask.tif"
     (Image.fromarray(MASK.astype(deep[mode])) if mode in deep else Image.fromarray(MASK).convert(mode)).save(path)
-    with pytest.raises(ValueError, match="class indices in one 8-bit channel are needed") as error:
-        one(image_path, path)[0]
+    with pytest.raises(ValueError, match="expected class indices in one 8-bit channel") as error:
+        dataset_of(image_path, path)[0]
     assert str(path) in str(error.value) and repr(mode) in str(error.value)
 
 
 @pytest.mark.parametrize("value", [3, 100, 254])
-def test_mask_value_outside_the_classes(image_path, tmp_path, value):
-    """254 is what the lookup table itself uses for "not listed"."""
+def test_undefined_mask_value_is_an_error(image_path, tmp_path, value):
+    """254 is UNKNOWN in the lookup table itself."""
     mask = MASK.copy()
     mask[7, 9] = value
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    with pytest.raises(ValueError, match=rf"mask\.png holds the value {value}.*\(0-2, 255\)"):
-        one(image_path, tmp_path / "mask.png")[0]
+    with pytest.raises(ValueError, match=rf"mask\.png contains the value {value}.*\(0-2, 255\)"):
+        dataset_of(image_path, tmp_path / "mask.png")[0]
 
 
-def test_mask_is_mapped_through_the_table(image_path, tmp_path):
+def test_mask_is_mapped_by_the_lookup_table(image_path, tmp_path):
     Image.fromarray(np.where(MASK == 255, 11, MASK).astype(np.uint8)).save(tmp_path / "mask.png")
     table = lookup_table({0: 2, 1: 0, 2: 1, 11: 255})
-    target = one(image_path, tmp_path / "mask.png", train_ids=table)[0]["target"].numpy()
+    target = dataset_of(image_path, tmp_path / "mask.png", train_ids=table)[0]["target"].numpy()
     for stored, wanted in ((0, 2), (1, 0), (2, 1), (255, 255)):
         assert (target[stored == MASK] == wanted).all()
 
 
-def test_sizes_that_differ_are_both_named(image_path, tmp_path):
+def test_different_sizes_of_image_and_mask_are_an_error(image_path, tmp_path):
     Image.fromarray(MASK[:, :63]).save(tmp_path / "mask.png")
     with pytest.raises(ValueError, match=r"image\.png is 64x48, .*mask\.png is 63x48"):
-        one(image_path, tmp_path / "mask.png")[0]
+        dataset_of(image_path, tmp_path / "mask.png")[0]
 
 
 @pytest.mark.parametrize("broken", ["empty", "text", "half", "header"])
 @pytest.mark.parametrize("part", ["image", "mask"])
-def test_broken_file_is_named(image_path, tmp_path, broken, part):
+def test_corrupt_file_is_named(image_path, tmp_path, broken, part):
     whole = image_path.read_bytes()
     content = {"empty": b"", "text": b"hello", "half": whole[: len(whole) // 2], "header": whole[:20]}[broken]
     bad = tmp_path / "bad.png"
     bad.write_bytes(content)
     files = (bad, None) if part == "image" else (image_path, bad)
     with pytest.raises(ValueError, match=r"bad\.png cannot be read as an image"):
-        one(*files)[0]
+        dataset_of(*files)[0]
 
 
-def test_file_that_goes_away_is_named(image_path, tmp_path):
+def test_missing_file_is_named(image_path, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no image .*mask\.png"):
-        one(image_path, tmp_path / "mask.png")[0]
+        dataset_of(image_path, tmp_path / "mask.png")[0]
 
 
-def test_picture_too_large_to_be_true_is_named(image_path, tmp_path, monkeypatch):
-    """Pillow's guard against decompression bombs raises an error of its own kind."""
+def test_decompression_bomb_is_named(image_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(ValueError, match=r"image\.png"):
-        one(image_path)[0]
+        dataset_of(image_path)[0]
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK", "I;16"])
-def test_training_sees_a_picture_as_inference_does(tmp_path, mode):
+def test_training_and_inference_decode_image_modes_alike(tmp_path, mode):
     values = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
-    picture = Image.fromarray(values)
-    picture = Image.fromarray(values[..., 0].astype(np.uint16) * 257) if mode == "I;16" else picture.convert(mode)
-    assert picture.mode == mode
-    picture.save(tmp_path / "image.tif")
-    seen = one(tmp_path / "image.tif")[0]["image"].permute(1, 2, 0).numpy()
+    image = Image.fromarray(values)
+    image = Image.fromarray(values[..., 0].astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
+    assert image.mode == mode
+    image.save(tmp_path / "image.tif")
+    seen = dataset_of(tmp_path / "image.tif")[0]["image"].permute(1, 2, 0).numpy()
     assert seen.shape == (48, 64, 3)
     assert len(np.unique(seen)) > 1
     assert np.array_equal(seen, read_image(tmp_path / "image.tif"))
 
 
-def test_training_turns_a_picture_upright_as_inference_does(image_path, tmp_path):
-    """Then the masks that inference writes for a phone's pictures fit them."""
+def test_training_and_inference_apply_exif_rotation_alike(image_path, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.open(image_path).save(tmp_path / "turned.png", exif=exif)
     Image.fromarray(np.rot90(MASK, -1)).save(tmp_path / "mask.png")
-    sample = one(tmp_path / "turned.png", tmp_path / "mask.png")[0]
+    sample = dataset_of(tmp_path / "turned.png", tmp_path / "mask.png")[0]
     assert np.array_equal(sample["image"].permute(1, 2, 0).numpy(), read_image(tmp_path / "turned.png"))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (5, 1)])
-def test_tiny_pictures(tmp_path, size):
+def test_tiny_images_are_padded_to_the_crop_size(tmp_path, size):
     Image.new("RGB", size, (1, 2, 3)).save(tmp_path / "image.png")
     Image.new("L", size, 2).save(tmp_path / "mask.png")
-    transform = train_transform(base_size=32, crop_size=32, scale=(0.5, 2), mirror=0.5, blur=0.5)
-    sample = one(tmp_path / "image.png", tmp_path / "mask.png", transform=transform)[0]
+    transform = RandomScaleCrop(base_size=32, crop_size=32, scale=(0.5, 2))
+    sample = dataset_of(tmp_path / "image.png", tmp_path / "mask.png", transform=transform)[0]
     assert sample["image"].shape == (3, 32, 32)
     assert set(sample["target"].unique().tolist()) <= {2, 255}
 
 
-def test_names_in_any_script(image_path, tmp_path):
+def test_unicode_file_names(image_path, tmp_path):
     path = tmp_path / "Straße é 日本.png"
     path.write_bytes(image_path.read_bytes())
-    assert one(path)[0]["image"].shape == (3, 48, 64)
+    assert dataset_of(path)[0]["image"].shape == (3, 48, 64)
 
 
-def test_labelled_pixels_are_counted_over_all_masks(image_path, tmp_path):
+def test_labelled_pixels_of_all_masks_are_counted(image_path, tmp_path):
     Image.fromarray(MASK).save(tmp_path / "mask.png")
     counts = SegmentationDataset(2 * [Sample(image_path, tmp_path / "mask.png")], CLASSES, TRAIN_IDS).count_pixels()
-    assert counts.tolist() == [2 * (label == MASK).sum() for label in range(3)]  # and what is ignored is none
+    assert counts.tolist() == [2 * (label == MASK).sum() for label in range(3)]

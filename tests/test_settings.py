@@ -1,4 +1,4 @@
-"""How settings are read: from YAML, from the command line, into types; and what is said where they cannot be."""
+"""Reading settings from YAML and the command line, type conversion, and error messages."""
 
 import typing
 from pathlib import Path
@@ -14,25 +14,26 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_override_makes_a_section_that_the_file_lacks_or_leaves_empty(tmp_path):
+def test_override_creates_a_missing_or_empty_section(tmp_path):
     assert load_config(write(tmp_path, "train:"), ["train.epochs=5"]).train.epochs == 5
     assert load_config(write(tmp_path, ""), ["dataset.train.images=a/*.png"]).dataset.train.images == "a/*.png"
 
 
-def test_source_is_not_changed_by_overrides():
+def test_overrides_do_not_modify_the_source():
     source = {"dataset": {"train": {"images": "a"}}}
     load_config(source, ["dataset.train.images=b", "train.epochs=1"])
     assert source == {"dataset": {"train": {"images": "a"}}}
 
 
 @pytest.mark.parametrize("text", ["1e-4", "0.0001", '"1e-4"', "1.0e-4"])
-def test_rate_in_any_notation(tmp_path, text):
+def test_float_in_any_notation(tmp_path, text):
     assert load_config(write(tmp_path, f"optimizer: {{weight_decay: {text}}}")).optimizer.weight_decay == 1e-4
     assert load_config({}, [f"optimizer.weight_decay={text}"]).optimizer.weight_decay == 1e-4
 
 
-def test_whole_number_becomes_float_and_text_where_these_are_wanted():
-    config = load_config({"optimizer": {"init_lr": 1}, "train": {"specific_gpu_num": 1}})
+def test_numbers_are_converted_to_the_type_of_the_key():
+    config = load_config({"optimizer": {"init_lr": 1}, "train": {"specific_gpu_num": 1, "epochs": 3.0}})
+    assert config.train.epochs == 3 and isinstance(config.train.epochs, int)
     assert config.optimizer.init_lr == 1.0 and isinstance(config.optimizer.init_lr, float)
     assert config.train.specific_gpu_num == "1"
 
@@ -52,19 +53,18 @@ def test_empty_file_or_section_means_the_defaults(tmp_path, text):
         ("model.epochs=1", "train.epochs"),
         ("dataset.train.image=x", "dataset.train.images"),
         ("modle.crop_size=64", "model"),
+        ("loss.lr=1", "optimizer.init_lr"),
     ],
 )
-def test_unknown_key_names_itself_and_the_nearest(key, nearest):
+def test_unknown_key_names_itself_and_the_nearest_key(key, nearest):
     with pytest.raises(ValueError, match="unknown key") as error:
         load_config({}, [key])
-    words = str(error.value).replace(";", "").split()
-    wrong = key.partition("=")[0]
-    assert wrong in words or wrong.partition(".")[0] in words
-    assert words[-1] == nearest
+    unknown = key.partition("=")[0] if nearest != "model" else "modle"
+    assert str(error.value) == f"unknown key {unknown}; did you mean {nearest}?"
 
 
 @pytest.mark.parametrize("text", ["1: 2", "~: 2", "true: {epochs: 1}", "train: {1: 2}", "train: {no: 2}", "2.5: {}"])
-def test_key_that_is_no_text(tmp_path, text):
+def test_key_that_is_not_a_string(tmp_path, text):
     with pytest.raises(ValueError, match="unknown key"):
         load_config(write(tmp_path, text))
 
@@ -76,9 +76,9 @@ def test_key_that_is_no_text(tmp_path, text):
         "train:\n  epochs: 3\n  val_epoch: 1\n  epochs: 4\n",
     ],
 )
-def test_key_given_twice_is_an_error(tmp_path, text):
-    """PyYAML keeps the last and drops the others without a word."""
-    with pytest.raises(ValueError, match=r"(train|epochs)\b.* twice"):
+def test_duplicate_key_is_an_error(tmp_path, text):
+    """PyYAML silently keeps the last."""
+    with pytest.raises(ValueError, match=r"duplicate key (train|epochs) "):
         load_config(write(tmp_path, text))
 
 
@@ -99,8 +99,8 @@ def test_key_given_twice_is_an_error(tmp_path, text):
         ("train.ckpt_dir", None),
         ("train.ckpt_dir", ""),
         ("train.ckpt_dir", ["a"]),
-        ("train.split", False),  # what YAML makes of `no`
-        ("dataset.root", 2 > 1),
+        ("train.split", False),  # how YAML 1.1 reads `no`
+        ("dataset.root", True),
         ("dataset.classes", "road"),
         ("dataset.classes", {"road": 0}),
         ("dataset.train", "train/*.png"),
@@ -117,23 +117,23 @@ def test_wrong_type_names_path_and_value(path, value):
         source = {name: source}
     with pytest.raises(ValueError) as error:
         load_config(source)
-    assert str(error.value).startswith(f"{path} must be ")
+    assert str(error.value).startswith(f"{path} must ")
     assert repr(value) in str(error.value)
 
 
-def test_wrong_type_within_a_list_names_its_place():
-    with pytest.raises(ValueError, match=r"dataset\.classes\[1\] must be a text, got False"):
+def test_wrong_type_within_a_list_names_its_index():
+    with pytest.raises(ValueError, match=r"dataset\.classes\[1\] must be a valid string, got False"):
         load_config({"dataset": {"classes": ["road", False]}})
-    with pytest.raises(ValueError, match=r"dataset\.colors\[1\]\[2\] must be a whole number, got 'x'"):
+    with pytest.raises(ValueError, match=r"dataset\.colors\[1\]\[2\] must be a valid integer, got 'x'"):
         load_config({"dataset": {"colors": [[1, 2, 3], [1, 2, "x"]]}})
-    with pytest.raises(ValueError, match=r"dataset\.colors\[0\] must have 3 values, got \[1, 2\]"):
+    with pytest.raises(ValueError, match=r"dataset\.colors\[0\] must have at least 3 items, got \[1, 2\]"):
         load_config({"dataset": {"colors": [[1, 2]]}})
 
 
 @pytest.mark.parametrize("text", ["- 1", "hello", "0", "false", "[]", "3.5"])
-def test_file_that_holds_no_mapping(tmp_path, text):
+def test_file_without_sections(tmp_path, text):
     path = write(tmp_path, text)
-    with pytest.raises(ValueError, match="must hold sections") as error:
+    with pytest.raises(ValueError, match="must contain sections") as error:
         load_config(path)
     assert str(path) in str(error.value)
 
@@ -151,15 +151,15 @@ def test_file_that_holds_no_mapping(tmp_path, text):
         b"train: *nothing",
     ],
 )
-def test_file_that_is_no_yaml(tmp_path, content):
+def test_file_that_is_not_yaml(tmp_path, content):
     path = tmp_path / "config.yaml"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="is no valid YAML") as error:
+    with pytest.raises(ValueError, match="is not valid YAML") as error:
         load_config(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_file_that_is_not_there(tmp_path):
+def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="no configuration file"):
         load_config(tmp_path / "nothing.yaml")
     with pytest.raises(FileNotFoundError, match="no configuration file"):
@@ -167,8 +167,8 @@ def test_file_that_is_not_there(tmp_path):
 
 
 @pytest.mark.parametrize("override", ["train.epochs", "epochs=3", "=3", "", "train=5", ".=3", "train.=3", ".epochs=3"])
-def test_override_that_is_no_setting_shows_how_to_write_one(override):
-    with pytest.raises(ValueError, match=r"no setting; write section\.key=value"):
+def test_malformed_override_shows_the_syntax(override):
+    with pytest.raises(ValueError, match=r"not a setting; write section\.key=value"):
         load_config({}, [override])
 
 
@@ -181,12 +181,12 @@ def test_override_below_a_value(override):
 
 
 @pytest.mark.parametrize("text", ["[", "*.png", "@x", "a: b: c", "\0"])
-def test_override_whose_value_is_no_yaml(text):
-    with pytest.raises(ValueError, match=r"dataset\.train\.images: .* no valid YAML value; put it in quotes"):
+def test_override_whose_value_is_not_yaml(text):
+    with pytest.raises(ValueError, match=r"dataset\.train\.images: .* not a valid YAML value; put it in quotes"):
         load_config({}, [f"dataset.train.images={text}"])
 
 
-def test_override_takes_the_values_as_yaml_writes_them():
+def test_override_values_are_yaml():
     config = load_config(
         {"test": {"ckpt_path": "x"}},
         ["test.ckpt_path=null", "dataset.classes=[a, b]", "dataset.train.images='*.png'", "train.ckpt_dir=a=b"],
@@ -197,14 +197,14 @@ def test_override_takes_the_values_as_yaml_writes_them():
     assert config.train.ckpt_dir == "a=b"
 
 
-def test_text_that_yaml_would_take_for_a_number_stays_as_it_was_typed():
-    """A folder named after a date must not become another folder."""
-    assert load_config({}, ["train.ckpt_dir=2024_01_15"]).train.ckpt_dir == "2024_01_15"
+@pytest.mark.parametrize("text", ["2024_01_15", "2024-01-15"])
+def test_dates_are_strings(text):
+    assert load_config({}, [f"train.ckpt_dir={text}"]).train.ckpt_dir == text
 
 
 @pytest.mark.parametrize("text", ["off", "no", "yes", "On"])
-def test_only_true_and_false_are_truth_values(tmp_path, text):
-    """YAML 1.1 has twelve more ways to write them, among them `train.amp: off` and a class named `no`."""
+def test_only_true_and_false_are_booleans(tmp_path, text):
+    """In YAML 1.1, `train.amp: off` and a class named `no` are booleans."""
     assert load_config({}, [f"dataset.classes=[{text}, other]"]).dataset.classes == (text, "other")
     with pytest.raises(ValueError, match=rf"train\.freeze_bn must be true or false, got '{text}'"):
         load_config({}, [f"train.freeze_bn={text}"])

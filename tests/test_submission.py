@@ -1,6 +1,5 @@
-"""Files for the test server."""
+"""Submissions to the Cityscapes test server."""
 
-import re
 import zipfile
 
 import numpy as np
@@ -30,7 +29,7 @@ def written(data, tmp_path):
     return submission
 
 
-def test_label_ids_at_the_original_size_in_a_zip(written, tmp_path):
+def test_zip_file_of_label_ids_at_the_original_size(written, tmp_path):
     archive = written.finish()
     with Image.open(tmp_path / "out" / NAME) as image:
         assert (image.mode, image.size) == ("L", (64, 32))
@@ -41,13 +40,13 @@ def test_label_ids_at_the_original_size_in_a_zip(written, tmp_path):
         assert content.read(NAME) == (tmp_path / "out" / NAME).read_bytes()
 
 
-def test_what_a_killed_process_left_is_not_in_the_way(data, written, tmp_path):
+def test_temporary_files_of_killed_processes_are_ignored(data, written, tmp_path):
     (tmp_path / "out" / f".{NAME[:-4]}.4711.part.png").write_bytes(b"half")
     with zipfile.ZipFile(Submission(tmp_path / "out", data).finish()) as content:
         assert content.namelist() == [NAME]
 
 
-def test_a_second_submission_replaces_the_first(written, data, tmp_path):
+def test_a_second_submission_overwrites_the_first(written, data, tmp_path):
     written.finish()
     again = Submission(tmp_path / "out", data)
     again.write(0, np.zeros((32, 64), np.uint8))
@@ -56,34 +55,34 @@ def test_a_second_submission_replaces_the_first(written, data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "message"),
     [
         (np.zeros((32, 63), np.uint8), r"\(63, 32\)"),
         (np.zeros((32, 64, 3), np.uint8), "RGB"),
-        (np.full((32, 64), 4, np.uint8), "the id 4"),
-        (None, "missing"),
+        (np.full((32, 64), 4, np.uint8), "4, which is not an evaluated label id"),
+        (None, "no image"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said(written, tmp_path, values, words):
+def test_faulty_files_are_reported(written, tmp_path, values, message):
     path = tmp_path / "out" / NAME
     path.unlink()
     if values is not None:
         Image.fromarray(values).save(path)
-    with pytest.raises(ValueError, match=f"{re.escape(NAME)}.*{words}"):
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
         written.finish()
+    assert NAME in str(error.value)
     assert not (tmp_path / "out" / "submission.zip").exists()
 
 
-def test_files_of_other_images_are_refused(written, data, tmp_path):
+def test_files_of_other_images_are_refused(data, tmp_path):
+    (tmp_path / "out").mkdir()
     Image.new("L", (4, 4)).save(tmp_path / "out" / "other.png")
-    with pytest.raises(ValueError, match=r"other\.png is not wanted"):
-        written.finish()
     with pytest.raises(ValueError, match=r"test\.submission.*other\.png"):
         Submission(tmp_path / "out", data)
 
 
-def test_only_data_in_the_layout_of_cityscapes(data, tmp_path):
-    with pytest.raises(ValueError, match="layout of Cityscapes"):
+def test_only_cityscapes_data_can_be_submitted(data, tmp_path):
+    with pytest.raises(ValueError, match="requires data in the Cityscapes layout"):
         Submission(tmp_path, SegmentationDataset(data.samples, CLASSES, data.train_ids))
     data.samples[0].image.rename(data.samples[0].image.with_name("berlin_1_leftImg8bit.png"))
     renamed = find_cityscapes(data.samples[0].image.parents[3], "test").complete()

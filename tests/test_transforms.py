@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,50 +11,192 @@ from dataset.transforms import (
     PhotometricDistortion,
     RandomBlur,
     RandomMirror,
-    train_transform,
+    RandomScaleCrop,
+    largest_share,
 )
 
 
-def pair(width: int = 64, height: int = 48, seed: int = 0) -> tuple[Image.Image, Image.Image]:
-    rng = np.random.default_rng(seed)
-    image = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
-    target = rng.choice([0, 3, 7, 255], (height, width)).astype(np.uint8)
+def pair(width: int = 64, height: int = 48) -> tuple[Image.Image, Image.Image]:
+    """A random image and label map."""
+    generator = rng(0)
+    image = generator.integers(0, 256, (height, width, 3)).astype(np.uint8)
+    target = generator.choice([0, 3, 7, 255], (height, width)).astype(np.uint8)
     return Image.fromarray(image), Image.fromarray(target)
-
-
-def halves(width: int = 64, height: int = 48) -> tuple[Image.Image, Image.Image]:
-    """A pair in which the image is bright just where the target is 1: in the left half of its lower part."""
-    target = np.zeros((height, width), np.uint8)
-    target[height // 3 :, : width // 2] = 1
-    return Image.fromarray(np.repeat(200 * target[..., None], 3, axis=2)), Image.fromarray(target)
 
 
 def rng(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
+def fixed(short: int, crop: int) -> RandomScaleCrop:
+    """A random crop of an image resized to a short side of `short` pixels."""
+    return RandomScaleCrop(base_size=short, scale=(1, 1), crop_size=crop)
+
+
+def assert_same(ours, theirs):
+    for a, b in zip(ours, theirs, strict=True):
+        assert np.array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_compose_applies_all_in_order_with_one_generator():
+    calls = []
+
+    def step(name):
+        return lambda image, target, rng: (calls.append((name, rng.integers(10**9))) or image, target)
+
+    Compose([step("a"), step("b")])(*pair(), rng(5))
+    first, second = rng(5).integers(10**9, size=2)
+    assert calls == [("a", first), ("b", second)]
+
+
 def test_image_and_target_stay_aligned():
-    image, target = halves()
-    transform = train_transform(base_size=48, crop_size=40, scale=(0.5, 2), mirror=0.5, blur=0)
-    met = set()
+    target = np.zeros((48, 64), np.uint8)
+    target[16:, :32] = 1  # where the image is bright
+    image, target = Image.fromarray(np.repeat(200 * target[..., None], 3, axis=2)), Image.fromarray(target)
+    transform = Compose([RandomScaleCrop(base_size=48, crop_size=40, scale=(0.5, 2)), RandomMirror(0.5)])
+    seen = set()
     for seed in range(40):
         crop, crop_target = (np.asarray(part) for part in transform(image, target, rng(seed)))
         around = np.lib.stride_tricks.sliding_window_view(crop_target, (3, 3))
         inner = (around == around[..., 1:2, 1:2]).all((2, 3)) & (crop_target[1:-1, 1:-1] != 255)
         bright, label = crop[1:-1, 1:-1, 0] > 100, crop_target[1:-1, 1:-1] == 1
         assert np.array_equal(bright[inner], label[inner])
-        met |= set(label[inner].tolist())
-    assert met == {False, True}
+        seen |= set(label[inner].tolist())
+    assert seen == {False, True}
 
 
-def test_mirrored_twice_is_identity():
+# --- random scale and crop
+
+
+@pytest.mark.parametrize("short", [35, 48, 61, 96])
+def test_crop_equals_a_crop_of_the_resized_image(short):
     image, target = pair()
-    mirror = RandomMirror(1)
-    once = mirror(image, target, rng(0))
-    assert np.array_equal(np.asarray(once[0]), np.asarray(image)[:, ::-1])
-    assert np.array_equal(np.asarray(once[1]), np.asarray(target)[:, ::-1])
-    for twice, before in zip(mirror(*once, rng(1)), (image, target), strict=True):
-        assert np.array_equal(np.asarray(twice), np.asarray(before))
+    size = round(64 * short / 48), short
+    whole = np.asarray(image.resize(size, Image.Resampling.BILINEAR), dtype=int)
+    whole_target = np.asarray(target.resize(size, Image.Resampling.NEAREST))
+    unambiguous = np.logical_and.outer(~between_two(48, size[1]), ~between_two(64, size[0]))
+    places = set()
+    for seed in range(8):
+        crop, crop_target = (np.asarray(part, dtype=int) for part in fixed(short, 32)(image, target, rng(seed)))
+        corners = np.argwhere(np.abs(whole[: size[1] - 31, : size[0] - 31] - crop[0, 0]).max(-1) <= 1)
+        windows = [(slice(top, top + 32), slice(left, left + 32)) for top, left in corners]
+        (window,) = [window for window in windows if np.abs(whole[window] - crop).max() <= 1]
+        mask = unambiguous[window]
+        assert np.array_equal(whole_target[window][mask], crop_target[mask])
+        places.add((window[0].start, window[1].start))
+    assert len(places) > 1
+
+
+def between_two(old: int, new: int) -> np.ndarray:
+    """Return which of `new` pixels have two nearest neighbours among the `old` ones."""
+    return (2 * np.arange(new) + 1) * old % (2 * new) == 0
+
+
+def test_crop_at_scale_one_copies_pixels():
+    image, target = pair()
+    crop, crop_target = fixed(48, 32)(image, target, rng(3))
+    windows = np.lib.stride_tricks.sliding_window_view(np.asarray(target), (32, 32))
+    ((top, left),) = np.argwhere((windows == np.asarray(crop_target)).all((2, 3)))
+    assert np.array_equal(np.asarray(image)[top : top + 32, left : left + 32], np.asarray(crop))
+
+
+def test_crop_reaches_every_position():
+    image, target = pair(36, 34)
+    windows = np.lib.stride_tricks.sliding_window_view(np.asarray(target), (32, 32))
+    places = set()
+    for seed in range(150):
+        crop = np.asarray(fixed(34, 32)(image, target, rng(seed))[1])
+        places.add(tuple(np.argwhere((windows == crop).all((2, 3)))[0]))
+    assert places == {(top, left) for top in range(3) for left in range(5)}
+
+
+def test_small_image_is_padded_with_black_and_ignored_pixels():
+    image, target = pair()
+    padded, padded_target = (np.asarray(part) for part in fixed(48, 100)(image, target, rng(0)))
+    assert padded.shape == (100, 100, 3) and padded_target.shape == (100, 100)
+    assert np.array_equal(padded[:48, :64], np.asarray(image))
+    assert np.array_equal(padded_target[:48, :64], np.asarray(target))
+    inside = np.zeros((100, 100), bool)
+    inside[:48, :64] = True
+    assert (padded[~inside] == 0).all()
+    assert (padded_target[~inside] == 255).all()
+
+
+def test_short_side_is_uniform_from_half_to_twice_the_base_size():
+    """As published: any integer from base / 2 to base * 2, both included."""
+    image, _ = pair(64, 48)
+    target = Image.new("L", image.size, 1)
+    crop = RandomScaleCrop(base_size=32, scale=(0.5, 2), crop_size=100)
+    shorts = []
+    for seed in range(500):
+        inside = np.asarray(crop(image, target, rng(seed))[1]) == 1
+        height, width = inside[:, 0].sum(), inside[0].sum()
+        assert abs(width - height * 64 / 48) <= 0.5  # the aspect ratio is kept
+        shorts.append(height)
+    assert min(shorts) == 16 and max(shorts) == 64
+    assert len(set(shorts)) == 49
+    assert abs(np.mean(shorts) - 40) < 2
+
+
+def test_short_side_of_a_portrait_is_its_width():
+    image, target = pair(48, 64)
+    inside = np.asarray(fixed(24, 100)(image, target.point(lambda value: 1), rng(0))[1]) == 1
+    assert inside[0].sum() == 24 and inside[:, 0].sum() == 32
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (3, 7), (33, 32)])
+def test_crop_of_tiny_images(size):
+    image, target = pair(*size)
+    crop = RandomScaleCrop(base_size=32, scale=(0.5, 2), crop_size=32)
+    for seed in range(20):
+        small, small_target = crop(image, target, rng(seed))
+        assert small.size == small_target.size == (32, 32)
+
+
+def test_labels_are_never_interpolated():
+    image, target = pair()
+    crop = RandomScaleCrop(base_size=48, crop_size=32, scale=(0.3, 3))
+    seen = set()
+    for seed in range(30):
+        seen |= set(np.unique(np.asarray(crop(image, target, rng(seed))[1])).tolist())
+    assert seen == {0, 3, 7, 255}
+
+
+def test_largest_share_is_of_the_labelled_pixels():
+    assert largest_share(Image.fromarray(np.array([[1, 1, 1, 2], [255] * 4], np.uint8))) == 0.75
+    assert largest_share(Image.fromarray(np.full((2, 2), 255, np.uint8))) == 1.0
+
+
+def test_max_class_share_avoids_crops_of_one_class():
+    target = np.zeros((48, 96), np.uint8)
+    target[:, 48:] = 1
+    image, target = Image.fromarray(np.zeros((48, 96, 3), np.uint8)), Image.fromarray(target)
+    limited = RandomScaleCrop(base_size=48, scale=(1, 1), crop_size=32, max_class_share=0.75)
+    free = [largest_share(fixed(48, 32)(image, target, rng(seed))[1]) for seed in range(100)]
+    chosen = [largest_share(limited(image, target, rng(seed))[1]) for seed in range(100)]
+    assert np.mean(np.array(free) > 0.75) > 0.6  # 17 of 65 positions are below it
+    assert np.mean(np.array(chosen) > 0.75) < 0.15  # after ten tries: (48 / 65) ** 10 is 0.05
+    only_one_class = Image.fromarray(np.zeros((48, 96), np.uint8))
+    assert limited(image, only_one_class, rng(0))[1].size == (32, 32)
+
+
+@pytest.mark.parametrize(("limit", "tries"), [(None, 1), (0.75, 10)])
+def test_crop_is_drawn_up_to_ten_times(limit, tries):
+    drawn = []
+    generator = SimpleNamespace(integers=lambda low, high, endpoint: drawn.append((low, high, endpoint)) or low)
+    crop = RandomScaleCrop(base_size=48, scale=(1, 1), crop_size=32, max_class_share=limit)
+    crop(Image.new("RGB", (96, 48)), Image.new("L", (96, 48)), generator)
+    assert drawn == [(48, 48, True), *[(0, 64, True), (0, 16, True)] * tries]
+
+
+def test_first_crop_below_the_limit_is_kept():
+    image, target = pair()
+    limited = RandomScaleCrop(base_size=48, scale=(0.7, 1.5), crop_size=32, max_class_share=0.9)
+    unlimited = RandomScaleCrop(base_size=48, scale=(0.7, 1.5), crop_size=32)
+    assert_same(limited(image, target, rng(5)), unlimited(image, target, rng(5)))
+
+
+# --- mirror and blur
 
 
 @pytest.mark.parametrize("transform", [RandomMirror, RandomBlur])
@@ -65,11 +209,20 @@ def test_probability(transform):
 
     assert changed(0) == 0
     always = changed(1)
-    assert always > 130  # a blur of nearly no radius changes nothing
+    assert always > 130  # a very small sigma changes nothing
     assert 0.35 * always < changed(0.5) < 0.65 * always
 
 
-def test_blur_leaves_the_target_alone_and_smooths_the_image():
+def test_mirroring_twice_is_the_identity():
+    image, target = pair()
+    mirror = RandomMirror(1)
+    once = mirror(image, target, rng(0))
+    assert np.array_equal(np.asarray(once[0]), np.asarray(image)[:, ::-1])
+    assert np.array_equal(np.asarray(once[1]), np.asarray(target)[:, ::-1])
+    assert_same(mirror(*once, rng(1)), (image, target))
+
+
+def test_blur_smooths_the_image_and_keeps_the_target():
     image, target = pair()
     blurred, same = RandomBlur(1)(image, target, rng(0))
     assert same is target
@@ -77,85 +230,31 @@ def test_blur_leaves_the_target_alone_and_smooths_the_image():
     assert np.asarray(blurred, dtype=float).std() < np.asarray(image, dtype=float).std()
 
 
-def test_blur_is_a_gaussian_of_at_most_one_pixel():
+def test_blur_sigma_is_at_most_one_pixel():
     point = np.zeros((15, 15, 3), np.uint8)
     point[7, 7] = 255
     _, target = pair(15, 15)
-    rows = [RandomBlur(1)(Image.fromarray(point), target, rng(seed))[0] for seed in range(50)]
-    spread = [values[:, 7, 0] / values[:, 7, 0].sum() for values in (np.asarray(row, float) for row in rows)]
-    variances = [float(((np.arange(15) - 7) ** 2 * row).sum()) for row in spread]
+    images = [np.asarray(RandomBlur(1)(Image.fromarray(point), target, rng(seed))[0], float) for seed in range(50)]
+    profiles = [image[:, 7, 0] / image[:, 7, 0].sum() for image in images]
+    variances = [float(((np.arange(15) - 7) ** 2 * profile).sum()) for profile in profiles]
     assert max(variances) == pytest.approx(1, abs=0.15) and min(variances) < 0.1
 
 
-def test_compose_goes_in_order_with_one_generator():
-    calls = []
-
-    def step(name):
-        return lambda image, target, rng: (calls.append((name, rng.integers(10**9))) or image, target)
-
-    Compose([step("a"), step("b")])(*pair(), rng(5))
-    first, second = rng(5).integers(10**9, size=2)
-    assert calls == [("a", first), ("b", second)]
-
-
-def test_transform_is_a_function_of_the_generator():
-    transform = train_transform(base_size=48, crop_size=32, scale=(0.5, 2), mirror=0.5, blur=0.5)
-    first, again, other = (transform(*pair(), rng(seed)) for seed in (1, 1, 2))
-    assert np.array_equal(np.asarray(first[0]), np.asarray(again[0]))
-    assert np.array_equal(np.asarray(first[1]), np.asarray(again[1]))
-    assert not np.array_equal(np.asarray(first[0]), np.asarray(other[0]))
-
-
-def test_normalize_by_hand():
-    image = torch.tensor([[0, 255], [51, 102]], dtype=torch.uint8).expand(2, 3, 2, 2)
-    normal = Normalize()(image)
-    assert normal.dtype == torch.float32 and normal.shape == (2, 3, 2, 2)
-    for channel, (mean, std) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):
-        wanted = torch.tensor([[(0.0 - mean) / std, (1 - mean) / std], [(0.2 - mean) / std, (0.4 - mean) / std]])
-        torch.testing.assert_close(normal[1, channel], wanted)
-
-
-def test_normalize_with_other_figures_and_without_a_batch():
-    image = torch.full((3, 1, 1), 51, dtype=torch.uint8)
-    normal = Normalize(mean=(0, 0.1, 0.2), std=(1, 0.5, 0.2))(image)
-    torch.testing.assert_close(normal.flatten(), torch.tensor([0.2, 0.2, 0.0]))
-
-
-def test_photometric_distortion_changes_colours_and_nothing_else():
-    image, target = pair()
-    distort = PhotometricDistortion(1.0)
-    changed, labels = distort(image, target, rng(0))
-    assert labels is target and changed.size == image.size and changed.mode == "RGB"
-    assert_same(distort(image, target, rng(0)), (changed, target))
-    assert not np.array_equal(np.asarray(changed), np.asarray(image))
-    assert PhotometricDistortion(0.0)(image, target, rng(0))[0] is image
-
-
-def test_photometric_distortion_stays_within_its_limits():
-    grey = Image.fromarray(np.full((2, 2, 3), 100, np.uint8))
-    means = [np.asarray(PhotometricDistortion(1.0)(grey, grey, rng(seed))[0]).mean((0, 1)) for seed in range(300)]
-    assert np.ptp(means, axis=1).max() <= 1  # grey has no colour to change
-    assert 0.5 * 68 - 1 <= np.min(means) < 45 and 180 < np.max(means) <= 1.5 * 132 + 1
-    red = Image.fromarray(np.full((2, 2, 3), (130, 80, 80), np.uint8))
-    colours = [
-        np.asarray(PhotometricDistortion(1.0)(red, red, rng(seed))[0].convert("HSV"))[0, 0] for seed in range(300)
-    ]
-    turns = (np.array(colours)[:, 0].astype(int) + 128) % 256 - 128
-    assert -34 < turns.min() < -20 and 20 < turns.max() < 34  # 36 of 360 degrees are 25.6 of 256; pale hues are coarse
+# --- photometric distortion
 
 
 class Chosen:
-    """A generator whose choices are given: which of the four changes, when contrast comes, and how much of each."""
+    """A generator with given choices: which changes to make, whether contrast comes first, and the amounts."""
 
-    def __init__(self, changes: str, *amounts: float, early: bool = False):
+    def __init__(self, changes: str, *amounts: float, contrast_first: bool = False):
         self.changes = [name in changes.split() for name in ("brightness", "contrast", "saturation", "hue")]
-        self.early, self.amounts, self.asked = early, list(amounts), []
+        self.contrast_first, self.amounts, self.ranges = contrast_first, list(amounts), []
 
     def random(self, size: int | None = None) -> np.ndarray | float:
-        return np.where(self.changes, 0.4, 0.5) if size else (0.4 if self.early else 0.5)
+        return np.where(self.changes, 0.4, 0.5) if size else (0.4 if self.contrast_first else 0.5)
 
     def uniform(self, low: float, high: float) -> float:
-        self.asked.append((low, high))
+        self.ranges.append((low, high))
         return self.amounts.pop(0)
 
 
@@ -166,58 +265,83 @@ def distorted(color: tuple[int, int, int], rng: Chosen) -> list[int]:
     return list(changed)
 
 
-@pytest.mark.parametrize("early", [True, False])
-def test_brightness_and_contrast_by_hand(early):
-    assert distorted((100, 50, 200), Chosen("", early=early)) == [100, 50, 200]
-    assert distorted((100, 50, 200), Chosen("brightness", 20.4, early=early)) == [120, 70, 220]
-    assert distorted((10, 0, 250), Chosen("brightness", -20, early=early)) == [0, 0, 230]
-    assert distorted((100, 51, 200), Chosen("contrast", 1.5, early=early)) == [150, 76, 255]  # 76.5 to the even
-    assert distorted((100, 50, 200), Chosen("brightness contrast", 20, 0.5, early=early)) == [60, 35, 110]
+def test_distortion_changes_only_colours():
+    image, target = pair()
+    distort = PhotometricDistortion(1.0)
+    changed, labels = distort(image, target, rng(0))
+    assert labels is target and changed.size == image.size and changed.mode == "RGB"
+    assert_same(distort(image, target, rng(0)), (changed, target))
+    assert not np.array_equal(np.asarray(changed), np.asarray(image))
+    assert PhotometricDistortion(0.0)(image, target, rng(0))[0] is image
 
 
-def test_colours_by_hand():
+def test_distortion_stays_within_its_limits():
+    grey = Image.fromarray(np.full((2, 2, 3), 100, np.uint8))
+    means = [np.asarray(PhotometricDistortion(1.0)(grey, grey, rng(seed))[0]).mean((0, 1)) for seed in range(300)]
+    assert np.ptp(means, axis=1).max() <= 1  # grey has no hue or saturation
+    assert 0.5 * 68 - 1 <= np.min(means) < 45 and 180 < np.max(means) <= 1.5 * 132 + 1
+    red = Image.fromarray(np.full((2, 2, 3), (130, 80, 80), np.uint8))
+    colours = [
+        np.asarray(PhotometricDistortion(1.0)(red, red, rng(seed))[0].convert("HSV"))[0, 0] for seed in range(300)
+    ]
+    turns = (np.array(colours)[:, 0].astype(int) + 128) % 256 - 128
+    assert -34 < turns.min() < -20 and 20 < turns.max() < 34  # 36 of 360 degrees are 25.6 of 256; pale hues are coarse
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_brightness_and_contrast_by_hand(first):
+    assert distorted((100, 50, 200), Chosen("", contrast_first=first)) == [100, 50, 200]
+    assert distorted((100, 50, 200), Chosen("brightness", 20.4, contrast_first=first)) == [120, 70, 220]
+    assert distorted((10, 0, 250), Chosen("brightness", -20, contrast_first=first)) == [0, 0, 230]
+    # 76.5 is rounded to even
+    assert distorted((100, 51, 200), Chosen("contrast", 1.5, contrast_first=first)) == [150, 76, 255]
+    assert distorted((100, 50, 200), Chosen("brightness contrast", 20, 0.5, contrast_first=first)) == [60, 35, 110]
+
+
+def test_saturation_and_hue_by_hand():
     assert distorted((200, 100, 100), Chosen("saturation", 0.5)) == pytest.approx([200, 150, 150], abs=2)
     assert distorted((200, 100, 100), Chosen("saturation", 1.5)) == pytest.approx([200, 50, 50], abs=2)
     assert distorted((255, 0, 0), Chosen("hue", 30)) == pytest.approx([255, 128, 0], abs=10)  # red to orange
-    turned = distorted((255, 0, 0), Chosen("hue", -30))
-    assert turned == pytest.approx([255, 0, 128], abs=10)  # below 0 it goes on at 360
+    assert distorted((255, 0, 0), Chosen("hue", -30)) == pytest.approx([255, 0, 128], abs=10)  # wraps around
     assert distorted((200, 100, 100), Chosen("saturation hue", 0.5, 30)) == pytest.approx([200, 175, 150], abs=4)
 
 
-def test_contrast_comes_before_the_colours_or_after_them_but_once():
-    assert distorted((255, 0, 0), Chosen("contrast saturation", 1.5, 0.5, early=True)) == pytest.approx(
-        [255, 128, 128], abs=1
-    )
+def test_contrast_is_changed_once_before_or_after_the_colours():
+    before = distorted((255, 0, 0), Chosen("contrast saturation", 1.5, 0.5, contrast_first=True))
+    assert before == pytest.approx([255, 128, 128], abs=1)
     assert distorted((255, 0, 0), Chosen("contrast saturation", 0.5, 1.5)) == pytest.approx([255, 192, 192], abs=2)
 
 
-def test_amounts_of_distortion_are_drawn_from_their_ranges():
-    early = Chosen("brightness contrast saturation hue", 0, 1, 1, 0, early=True)
-    late = Chosen("brightness contrast saturation hue", 0, 1, 0, 1)
-    for chosen in (early, late):
+def test_ranges_of_the_distortions():
+    first = Chosen("brightness contrast saturation hue", 0, 1, 1, 0, contrast_first=True)
+    last = Chosen("brightness contrast saturation hue", 0, 1, 0, 1)
+    for chosen in (first, last):
         distorted((1, 2, 3), chosen)
-    assert early.asked == [(-32, 32), (0.5, 1.5), (0.5, 1.5), (-36, 36)]
-    assert late.asked == [(-32, 32), (0.5, 1.5), (-36, 36), (0.5, 1.5)]
+    assert first.ranges == [(-32, 32), (0.5, 1.5), (0.5, 1.5), (-36, 36)]
+    assert last.ranges == [(-32, 32), (0.5, 1.5), (-36, 36), (0.5, 1.5)]
 
 
-def test_every_setting_reaches_its_transform():
-    settings = {"base_size": 50, "crop_size": 32, "scale": (0.5, 3), "mirror": 0.1, "blur": 0.2}
-    crop, mirror, blur = train_transform(**settings).transforms
-    assert (crop.short_sides, crop.crop_size, crop.max_class_share, mirror.p, blur.p) == ((25, 150), 32, None, 0.1, 0.2)
-    crop, *_, distortion = train_transform(**settings, max_class_share=0.7, photometric=0.4).transforms
-    assert (crop.max_class_share, distortion.p) == (0.7, 0.4)
+# --- normalisation
 
 
-def test_both_are_parts_of_the_training_transform_and_off_by_default():
-    image, target = pair()
-    settings = {"base_size": 48, "crop_size": 32, "scale": (0.7, 1.5), "mirror": 0.5, "blur": 0.5}
-    before = train_transform(**settings)(image, target, rng(1))
-    off = train_transform(**settings, max_class_share=None, photometric=0.0)(image, target, rng(1))
-    assert_same(before, off)
-    on = train_transform(**settings, max_class_share=0.9, photometric=1.0)(image, target, rng(1))
-    assert not np.array_equal(np.asarray(on[0]), np.asarray(before[0]))
+def test_normalize_by_hand():
+    image = torch.tensor([[0, 255], [51, 102]], dtype=torch.uint8).expand(2, 3, 2, 2)
+    normal = Normalize()(image)
+    assert normal.dtype == torch.float32 and normal.shape == (2, 3, 2, 2)
+    for channel, (mean, std) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):
+        expected = torch.tensor([[(0.0 - mean) / std, (1 - mean) / std], [(0.2 - mean) / std, (0.4 - mean) / std]])
+        torch.testing.assert_close(normal[1, channel], expected)
 
 
-def assert_same(ours, theirs):
-    for a, b in zip(ours, theirs, strict=True):
-        assert np.array_equal(np.asarray(a), np.asarray(b))
+def test_normalize_with_other_statistics_and_without_a_batch_dimension():
+    image = torch.full((3, 1, 1), 51, dtype=torch.uint8)
+    normal = Normalize(mean=(0, 0.1, 0.2), std=(1, 0.5, 0.2))(image)
+    torch.testing.assert_close(normal.flatten(), torch.tensor([0.2, 0.2, 0.0]))
+
+
+def test_normalize_copies_its_statistics_to_a_device_once():
+    normalize = Normalize()
+    normalize(torch.zeros(3, 1, 1, dtype=torch.uint8, device="meta"))
+    mean, std = normalize.mean, normalize.std
+    normalize(torch.zeros(3, 1, 1, dtype=torch.uint8, device="meta"))
+    assert mean.is_meta and normalize.mean is mean and normalize.std is std

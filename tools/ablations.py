@@ -1,8 +1,8 @@
-"""Train every trial of tools/ablating/trials.py on CamVid: python tools/ablations.py dataset.root=FOLDER
+"""Train the trials of the ablation study and compare them: python tools/ablations.py dataset.root=FOLDER
 
-Each trial is a run of train.py with configs/camvid.yaml in a folder of its own. What is complete is not run again, what
-was interrupted goes on, so the tool can be started at any time, also twice beside itself. At the end it prints the
-table of docs/camvid.md and draws its plot.
+Each trial is a run of train.py in its own folder. Completed runs are skipped and interrupted ones resumed, so the tool
+can be started at any time, and several times in parallel. At the end it prints the table of docs/camvid.md and draws
+its plot.
 """
 
 import argparse
@@ -10,107 +10,128 @@ import subprocess
 import sys
 from pathlib import Path
 from statistics import mean
+from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository, of which this is a script
+from tabulate import tabulate
 
-from tools.ablating.trials import BASELINE, TRIALS, Trial
+sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
+
 from utils import cli
-from utils.io.files import replacing
 from utils.training.records import read_json_lines
 
 REPOSITORY = Path(__file__).parent.parent
+DEFAULT_CONFIG = REPOSITORY / "configs/camvid.yaml"
+
+
+class Trial(NamedTuple):
+    """A training run that differs from the baseline only in its `overrides`."""
+
+    name: str  # of its run folders
+    question: str  # that it answers together with the other trials of the same question
+    label: str  # in the table
+    overrides: tuple[str, ...] = ()
+
+
+BASELINE = ("model.crop_size=240", "train.epochs=6", "train.val_epoch=6")
+SINGLE_RATE = ("optimizer.init_lr=0.01",)
+TENFOLD_RATE = (*SINGLE_RATE, "optimizer.sub1_lr_factor=10", "optimizer.head_lr_factor=10")
+TRIALS = (
+    Trial("baseline", "baseline", "0.04 for all, crop 240, sum of pooled maps, sub4 from the image, nearest labels"),
+    Trial("rate-1x", "learning rates", "0.01 for all", SINGLE_RATE),
+    Trial("rate-10x", "learning rates", "0.01, 10 x for new layers (as published)", TENFOLD_RATE),
+    Trial("ppm-none", "pyramid pooling", "none", ("model.ppm=none",)),
+    Trial("ppm-concat", "pyramid pooling", "concatenated, learned", ("model.ppm=concat",)),
+    Trial("sub4-sub2", "sub4's input", "layer2 of sub2", ("model.sub4_input=sub2",)),
+    Trial("psp", "structure", "the whole variant psp", ("model.variant=psp",)),
+    Trial("crop-352", "crop", "352", ("model.crop_size=352",)),
+    Trial("loss-full", "loss", "at label resolution", ("loss.resolution=full",)),
+    Trial("labels-bilinear", "loss", "labels resized bilinearly (as published)", ("loss.label_resize=bilinear",)),
+)
 
 
 def main() -> None:
-    """Run what is missing, and report."""
+    """Run the missing trials and report all results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", help="of every trial: dataset.root=FOLDER and what the machine wants")
+    parser.add_argument("overrides", nargs="*", help="section.key=value for every trial, such as dataset.root=FOLDER")
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="default: configs/camvid.yaml")
     parser.add_argument("--out", type=Path, default=Path("ckpt/ablations"), help="folder (default: ckpt/ablations)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="default: 0 1")
     parser.add_argument("--only", nargs="+", choices=[trial.name for trial in TRIALS], help="default: all")
-    parser.add_argument("--plot", type=Path, help="PNG or SVG to draw (default: ablations.svg in --out)")
-    parser.add_argument("--report", action="store_true", help="run nothing, report what there is")
+    parser.add_argument("--plot", type=Path, help="PNG or SVG file (default: ablations.svg in --out)")
+    parser.add_argument("--report", action="store_true", help="train nothing, only report existing results")
     args = parser.parse_args()
     trials = [trial for trial in TRIALS if args.only is None or trial.name in args.only]
     if not args.report:
         for seed in args.seeds:
             for trial in trials:
-                run_trial(trial, seed, out=args.out, overrides=args.overrides)
-    results = {trial: read_results(trial, out=args.out, seeds=args.seeds) for trial in trials}
-    results = {trial: values for trial, values in results.items() if values}
+                run_trial(trial, seed, args)
+    mious = {trial: [final_miou(args.out / f"{trial.name}-{seed}") for seed in args.seeds] for trial in trials}
+    finished = {trial: [100 * miou for miou in values if miou is not None] for trial, values in mious.items()}
+    results = {trial: values for trial, values in finished.items() if values}
     print(format_results(results))
-    draw_results(results, args.plot or args.out / "ablations.svg")
+    plot_results(results, args.plot or args.out / "ablations.svg")
 
 
-def run_trial(trial: Trial, seed: int, *, out: Path, overrides: list[str]) -> None:
-    """Train one trial from one seed, unless it is complete or another process is at it.
+def run_trial(trial: Trial, seed: int, args: argparse.Namespace) -> None:
+    """Train one trial with one seed, unless it is complete or running in another process.
 
     Raises:
-        ValueError: the training ended with an error; the line says where its own message is.
+        ValueError: training failed; its own message has been printed.
     """
-    folder = out.resolve() / f"{trial.name}-{seed}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    claim = folder.with_suffix(".running")
+    folder = args.out.resolve() / f"{trial.name}-{seed}"
     if final_miou(folder) is not None:
         return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = folder.with_suffix(".running")
     try:
-        claim.touch(exist_ok=False)
+        lock.touch(exist_ok=False)
     except FileExistsError:
-        print(f"{folder.name}: left to another process; delete {claim} if there is none")
+        print(f"{folder.name}: skipped, running in another process; if there is none, delete {lock}")
         return
     own = [f"train.seed={seed}", f"train.ckpt_dir={folder}", "train.resume=auto"]
-    command = [trial.script, "--config", "configs/camvid.yaml", *BASELINE, *trial.overrides, *overrides, *own]
+    command = ["train.py", "--config", str(args.config.resolve())]
+    command += [*BASELINE, *args.overrides, *trial.overrides, *own]  # the trial's override what all trials share
     print(f"{folder.name}: python {' '.join(command)}", flush=True)
     try:
         code = subprocess.run([sys.executable, *command], cwd=REPOSITORY).returncode
     finally:
-        claim.unlink()
+        lock.unlink()
     if code != 0:
-        raise ValueError(f"{folder.name} ended with exit code {code}; its message stands above")
+        raise ValueError(f"{folder.name} failed with exit code {code}; see its message above")
 
 
 def final_miou(folder: Path) -> float | None:
-    """The mIoU (0 to 1) after the last epoch of a run; None if it has not come so far."""
+    """Return the mIoU (0 to 1) after the last epoch of a run; None if the run is incomplete."""
     path = folder / "train.jsonl"
     records = read_json_lines(path) if path.exists() else []
     return records[-1].get("miou") if records else None
 
 
-def read_results(trial: Trial, *, out: Path, seeds: list[int]) -> list[float]:
-    """The mIoU in per cent of each seed that is complete."""
-    found = [final_miou(out / f"{trial.name}-{seed}") for seed in seeds]
-    return [100 * value for value in found if value is not None]
-
-
 def format_results(results: dict[Trial, list[float]]) -> str:
-    """A Markdown table of mean and spread, with the difference from the baseline."""
-    lines = [
-        "| question | trial | mIoU % of each seed | mean | from the baseline |",
-        "|---|---|---|---|---|",
-    ]
+    """Format the mIoU (%) of each trial as a Markdown table."""
     baseline = next((mean(values) for trial, values in results.items() if trial.name == "baseline"), None)
+    rows = []
     for trial, values in results.items():
         difference = "" if baseline is None or trial.name == "baseline" else f"{mean(values) - baseline:+.1f}"
         seeds = ", ".join(f"{value:.1f}" for value in values)
-        lines.append(f"| {trial.question} | {trial.label} | {seeds} | {mean(values):.1f} | {difference} |")
-    return "\n".join(lines)
+        rows.append([trial.question, trial.label, seeds, f"{mean(values):.1f}", difference])
+    headers = ["question", "trial", "mIoU % of each seed", "mean", "vs. baseline"]
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 
-def draw_results(results: dict[Trial, list[float]], path: Path) -> None:
-    """Draw a bar for each trial's mean and a point for each seed."""
+def plot_results(results: dict[Trial, list[float]], path: Path) -> None:
+    """Draw each trial's mean as a bar and its seeds as points."""
     from matplotlib.figure import Figure  # takes a second to import
 
-    trials = list(results)
-    figure = Figure(figsize=(9, 0.4 * len(trials) + 1), layout="constrained")
+    figure = Figure(figsize=(9, 0.4 * len(results) + 1), layout="constrained")
     axes = figure.subplots()
-    axes.barh([trial.name for trial in trials], [mean(results[trial]) for trial in trials], color="lightsteelblue")
-    for row, trial in enumerate(trials):
-        axes.plot(results[trial], [row] * len(results[trial]), "o", color="midnightblue", markersize=4)
+    for trial, values in results.items():
+        axes.barh(trial.name, mean(values), color="lightsteelblue")
+        axes.plot(values, [trial.name] * len(values), "o", color="midnightblue", markersize=4)
     axes.invert_yaxis()
     axes.set_xlabel("mIoU % on val; bar: mean, points: seeds")
     axes.grid(axis="x", alpha=0.3)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:])
+    figure.savefig(path)
 
 
 if __name__ == "__main__":

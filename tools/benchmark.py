@@ -1,11 +1,11 @@
-"""Measure speed and memory here, in turns with the published way: python tools/benchmark.py --ckpt ckpt/last.pth"""
+"""Measure speed and memory, by default against the published code: python tools/benchmark.py --ckpt ckpt/last.pth"""
 
 import argparse
 import platform
+import re
 import statistics
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,146 +13,132 @@ from typing import Any
 
 import numpy as np
 import torch
+from tabulate import tabulate
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository, of which this is a script
+sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 
-from tools.benchmarking.contenders import CONTENDERS, Setting
-from tools.benchmarking.stages import time_stages
-from tools.benchmarking.steps import time_steps
-from tools.benchmarking.timing import count_flops, matmul_peak, memory_of, time_in_turns
+from dataset.transforms import Normalize
+from tools.benchmarking.contenders import CONTENDERS, Workload, prediction_job
+from tools.benchmarking.stages import prediction_stages, training_steps
+from tools.benchmarking.timing import Job, count_flops, matmul_peak, peak_memory, time_in_turns
 from utils import cli, runtime
-from utils.inference.onnx_export import export_onnx
+from utils.inference.segmenter import build_segmenter
 from utils.io.files import write_json
 
-COLUMNS = ("median ms", "p95 ms", "images/s", "ratio", "GFLOP", "of the peak", "MB beyond the model", "same labels")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CPU_FEATURES = ("avx2", "avx512_vnni", "avx512_bf16", "amx_bf16")  # they decide the speed of fp32, int8 and bf16
+HEADINGS = ("median ms", "p95 ms", "images/s", "speedup", "GFLOP", "of peak FLOP/s", "peak MB", "same labels")
+FORMATS = (".1f", ".1f", ".2f", ".2f", ".0f", ".0%", ".0f", ".4%")
 
 
 def main() -> None:
-    """Measure what is asked for, and print tables."""
+    """Run the requested measurements and print them as Markdown tables."""
     args = parse_arguments()
     device = torch.device(args.device)
-    setting = Setting(
-        ckpt=args.ckpt,
-        backbone=args.backbone,
-        size=args.size,
-        batch=args.batch,
-        device=args.device,
-        precision=args.precision,
-    )
-    results = {"machine": machine(device), "arguments": vars(args)}
-    print(f"{results['machine']}\n{setting.describe()}, {args.repeats} repeats in turns after a warm-up\n")
-    if "predict" in args.what:
-        with TemporaryDirectory() as folder:
-            if "onnx" in args.only:
-                file = f"{folder}/network.onnx"
-                export_onnx(setting.checkpoint(), file)
-                setting = replace(setting, onnx=file)
-            results["predict"] = time_predictions(setting, args.only, args.repeats)
-    if "stages" in args.what:
-        results["stages"] = show(time_stages(setting, repeats=args.repeats), "stage, one image")
-    if "train" in args.what:
-        results["train"] = show(time_steps(setting, crop=args.crop, repeats=args.repeats), "training step")
+    results: dict[str, Any] = {"machine": describe_machine(device), "arguments": vars(args)}
+    network, (height, width) = args.ckpt or f"{args.backbone}, random weights, 19 classes", args.size
+    print(results["machine"])
+    print(f"{network}; {width}x{height}, batch {args.batch}, {args.precision}, {args.repeats} repeats after warm-up\n")
+    with TemporaryDirectory() as folder:
+        workload = Workload(
+            folder=Path(folder),
+            ckpt=args.ckpt,
+            backbone=args.backbone,
+            size=args.size,
+            batch=args.batch,
+            device=device,
+            precision=args.precision,
+        )
+        if "predict" in args.what:
+            results["predict"] = compare(workload, args.only, args.repeats)
+        if "stages" in args.what:
+            jobs = prediction_stages(workload)
+            results["stages"] = time_jobs(jobs, "stage, one image", args.repeats, device)
+        if "train" in args.what:
+            jobs = training_steps(workload, crop=args.crop)
+            results["train"] = time_jobs(jobs, "training step", args.repeats, device)
     if args.json:
         write_json(args.json, results)
 
 
-def time_predictions(setting: Setting, names: Sequence[str], repeats: int) -> dict[str, dict[str, Any]]:
-    """Compare the contenders from image tensor to label map; time ratios and labels are against the first's."""
-    device, image = torch.device(setting.device), setting.image()
-    contenders = {name: CONTENDERS[name](setting) for name in names}
+def compare(workload: Workload, names: Sequence[str], repeats: int) -> dict[str, dict[str, Any]]:
+    """Measure the contenders from image tensor to label map; speedup and labels are relative to the first."""
+    device, image, first = workload.device, workload.image(), names[0]
+    contenders = {name: CONTENDERS[name](workload) for name in names}
     labels = {name: contender.predict(image).cpu() for name, contender in contenders.items()}
     jobs = {name: partial(contender.predict, image) for name, contender in contenders.items()}
     seconds = time_in_turns(jobs, repeats=repeats, device=device)
-    peak = matmul_peak(device, DTYPES[setting.precision])
-    print(f"largest matrix product: {peak / 1e9:.0f} GFLOP/s in {setting.precision}\n")
-    print(f"| from image tensor to label map | {' | '.join(COLUMNS)} |\n|---{'|---' * len(COLUMNS)}|")
-    rows = {}
+    peak = matmul_peak(device, DTYPES[workload.precision])
+    network = build_segmenter(workload.checkpoint(), device).logits
+    rows: dict[str, dict[str, Any]] = {}
     for name, contender in contenders.items():
-        median, memory = statistics.median(seconds[name]), memory_of(Predicting(setting, name), device)
-        flops = count_flops(contender.network, setting.tensor())
+        median = statistics.median(seconds[name])
+        flops = count_flops(contender.network or network, Normalize()(image))
+        memory = peak_memory(partial(prediction_job, workload, name), device)
+        same = (labels[name] == labels[first]).double().mean().item()
         rows[name] = {
             "median_ms": 1000 * median,
             "p95_ms": 1000 * float(np.percentile(seconds[name], 95)),
-            "images_per_second": setting.batch / median,
-            "ratio": statistics.median(a / b for a, b in zip(seconds[names[0]], seconds[name], strict=True)),
+            "images_per_second": workload.batch / median,
+            "ratio": statistics.median(a / b for a, b in zip(seconds[first], seconds[name], strict=True)),
             "gflop": flops / 1e9,
             "share_of_peak": flops / median / peak,
             "memory_mb": None if memory is None else memory / 1e6,
-            "same_labels": (labels[name] == labels[names[0]]).double().mean().item(),
+            "same_labels": same if contender.same_network else None,
         }
-        print(_line(name, rows[name]))
-    print(f"\nratio: time of {names[0]} over that of the line, median over the turns; same labels: as {names[0]}'s\n")
+    print_table("from image tensor to label map", HEADINGS, FORMATS, {name: row.values() for name, row in rows.items()})
+    print(f"speedup, same labels: compared with {first}; peak MB: beyond the loaded model")
+    print(f"peak FLOP/s: {peak / 1e9:.0f} G, of a large matrix product in {workload.precision}\n")
     return rows
 
 
-def _line(name: str, row: dict[str, Any]) -> str:
-    cells = [
-        *(f"{row[key]:.1f}" for key in ("median_ms", "p95_ms")),
-        *(f"{row[key]:.2f}" for key in ("images_per_second", "ratio")),
-        f"{row['gflop']:.0f}",
-        f"{100 * row['share_of_peak']:.0f} %",
-        "-" if row["memory_mb"] is None else f"{row['memory_mb']:.0f}",
-        "-" if name == "deeplabv3" else f"{100 * row['same_labels']:.4f} %",  # another network
-    ]
-    return f"| {name} | {' | '.join(cells)} |"
-
-
-class Predicting:
-    """Make the job of one prediction, in whatever process (see `tools.benchmarking.timing.memory_of`)."""
-
-    def __init__(self, setting: Setting, name: str) -> None:
-        self.setting, self.name = setting, name
-
-    def __call__(self) -> Callable[[], object]:
-        """Load the contender and run it on a small image, so that libraries are loaded too."""
-        predict, image = CONTENDERS[self.name](self.setting).predict, self.setting.image()
-        predict(image[..., :64, :64].contiguous())
-        return partial(predict, image)
-
-
-def show(seconds: dict[str, list[float]], title: str) -> dict[str, float]:
-    """Print medians as a table; return them in milliseconds."""
+def time_jobs(jobs: dict[str, Job], title: str, repeats: int, device: torch.device) -> dict[str, float]:
+    """Print how long each job takes; return the medians in milliseconds."""
+    seconds = time_in_turns(jobs, repeats=repeats, device=device)
     medians = {name: 1000 * statistics.median(values) for name, values in seconds.items()}
-    print(f"| {title} | median ms | p95 ms |\n|---|---|---|")
-    for name, values in seconds.items():
-        print(f"| {name} | {medians[name]:.1f} | {1000 * np.percentile(values, 95):.1f} |")
-    print()
+    rows = {name: (medians[name], 1000 * np.percentile(values, 95)) for name, values in seconds.items()}
+    print_table(title, HEADINGS[:2], FORMATS[:2], rows)
     return medians
 
 
-def machine(device: torch.device) -> str:
-    """Name what is measured on."""
-    cpu = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
-    instructions = torch.backends.cpu.get_cpu_capability()
-    return f"{cpu} ({instructions}), {runtime.describe(device)}, PyTorch {torch.__version__}"
+def print_table(title: str, headings: Sequence[str], formats: Sequence[str], rows: dict[str, Any]) -> None:
+    """Print rows of numbers by name as a Markdown table."""
+    table = [[name, *values] for name, values in rows.items()]
+    print(tabulate(table, [title, *headings], tablefmt="github", floatfmt=["", *formats], missingval="-") + "\n")
+
+
+def describe_machine(device: torch.device) -> str:
+    """Name the CPU with its vector extensions, the device and the PyTorch version."""
+    info = Path("/proc/cpuinfo")
+    fields = dict(re.findall(r"^([\w ]+?)\s*: (.*)$", info.read_text(), re.MULTILINE)) if info.exists() else {}
+    cpu = fields.get("model name") or platform.processor() or platform.machine()
+    features = [name for name in CPU_FEATURES if name in fields.get("flags", "").split()]
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{cpu} ({', '.join([capability, *features])}), {runtime.describe(device)}, PyTorch {torch.__version__}"
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--what", nargs="+", default=["predict"], choices=("predict", "stages", "train"))
-    parser.add_argument("--only", nargs="+", default=[n for n in CONTENDERS if n != "compiled"], choices=CONTENDERS)
-    parser.add_argument("--ckpt", metavar="FILE", help="whose network; none: one of --backbone with random weights")
+    parser.add_argument("--only", nargs="+", default=["published", "eager", "onnx", "deeplabv3"], choices=CONTENDERS)
+    parser.add_argument("--ckpt", metavar="FILE", help="checkpoint (default: --backbone with random weights)")
     parser.add_argument("--backbone", default="resnet50_v1s", help="without --ckpt (default: the published one's)")
     parser.add_argument("--size", type=_size, default=(1024, 2048), metavar="WxH", help="default: 2048x1024")
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--crop", type=int, default=352, help="side of the images of the training step")
+    parser.add_argument("--crop", type=int, default=352, help="image side of the training step (default: 352)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="fp32", choices=DTYPES)
     parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--json", metavar="FILE", help="write the figures there too")
+    parser.add_argument("--json", metavar="FILE", help="also write the results to this file")
     return parser.parse_args()
 
 
 def _size(text: str) -> tuple[int, int]:
-    """Read WIDTHxHEIGHT; return height and width."""
+    """Parse WIDTHxHEIGHT; return height and width."""
     width, _, height = text.partition("x")
     if not (width.isdecimal() and height.isdecimal() and min(int(width), int(height)) >= 32):
-        raise argparse.ArgumentTypeError(f"{text!r} is no WIDTHxHEIGHT of at least 32x32")
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, at least 32x32")
     return int(height), int(width)
 
 

@@ -1,100 +1,152 @@
-"""Look at a dataset before training on it: python tools/check_data.py --config FILE section.key=value …
+"""Check a dataset before training on it: python tools/check_data.py --config FILE section.key=value …
 
-Reads every image and mask of the splits to train and to validate on, prints what they hold and each file that is wrong,
-and draws samples as training would see them. Exit code 2 if something is wrong.
+Decodes every image and mask of the training and validation splits, prints their statistics and every problem, and draws
+augmented training samples. The exit code is 2 if there are problems.
 """
 
+import os
 import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from tabulate import tabulate
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository, of which this is a script
+sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 
-from dataset.labels import IGNORE_INDEX
+from dataset.images import open_rgb, read_mask
+from dataset.labels import IGNORE_INDEX, UNKNOWN
+from dataset.pairs import Pairs, Sample, check_sizes
 from dataset.segmentation import EpochSampler, SegmentationDataset
-from tools.checking.inspection import Inspection, inspect
 from utils import cli
-from utils.cli import DEFAULT_CONFIG, parse_arguments
-from utils.config import Config, load_config
+from utils.config import load_config
 from utils.data import build_transform, find_pairs
-from utils.io.drawing import colorize, grid, save_image
-from utils.io.files import check_folder
+from utils.io.drawing import class_shares, colorize, grid
+from utils.io.files import check_folder, save_image
 from utils.loss import balanced_weights
 
 SHEET_SAMPLES = 12
 
 
 def main() -> int:
-    """Inspect, report, draw."""
-    args = parse_arguments(__doc__)
-    config = load_config(args.config or DEFAULT_CONFIG, args.overrides)
-    folder = Path(config.train.ckpt_dir)
-    check_folder(folder, "train.ckpt_dir")
-    train, val = config.train.split, config.test.split
-    splits = {split: inspect_split(config, split) for split in dict.fromkeys((train, val))}
-    dataset, found = splits[train]
-    report({split: one for split, (_, one) in splits.items()}, dataset.classes.names, counts=found.pixels)
-    if found.sound:
-        save_image(folder / "check_data.png", draw_samples(dataset, found.sound))
-        print(f"augmented samples with their labels: {folder / 'check_data.png'}")
-    faults = sum(len(one.faults) for _, one in splits.values())
-    print(f"{faults} faults; mend them before training" if faults else "no faults")
-    return 2 if faults else 0
-
-
-def inspect_split(config: Config, split: str) -> tuple[SegmentationDataset, Inspection]:
-    """Find the files of a split and read them all."""
-    pairs, classes, train_ids = find_pairs(config.dataset, split, cityscapes_root=config.train.cityscapes_root)
-    if any(sample.mask is None for sample in pairs.samples):
-        raise ValueError(f"the split {split!r} has no labels; choose another train.split or test.split")
+    """Check both splits, print the report, and draw training samples."""
+    args = cli.parse_arguments(__doc__)
+    config = load_config(args.config or cli.DEFAULT_CONFIG, args.overrides)
+    sheet = Path(config.train.ckpt_dir) / "check_data.png"
+    check_folder(sheet.parent, "train.ckpt_dir")
     transform = build_transform(config.model, config.augment)
-    dataset = SegmentationDataset(pairs.samples, classes, train_ids, transform=transform, seed=config.train.seed)
-    return dataset, inspect(dataset, pairs, name=split)
+    checks: dict[str, SplitCheck] = {}
+    for split in dict.fromkeys((config.train.split, config.test.split)):
+        pairs, classes, train_ids = find_pairs(config.dataset, split, cityscapes_root=config.train.cityscapes_root)
+        if any(sample.mask is None for sample in pairs.samples):
+            raise ValueError(f"the split {split!r} has no labels; choose another train.split or test.split")
+        dataset = SegmentationDataset(pairs.samples, classes, train_ids, transform=transform, seed=config.train.seed)
+        checks[split] = check_split(dataset, pairs, name=split)
+        print_split(split, checks[split])
+    train = checks[config.train.split]
+    print_classes(checks, train)
+    if train.valid:
+        save_image(sheet, draw_samples(train))
+        print(f"augmented samples with their labels: {sheet}")
+    problems = sum(len(check.problems) for check in checks.values())
+    print(f"{problems} problems; fix them before training" if problems else "no problems")
+    return 2 if problems else 0
 
 
-def report(found: dict[str, Inspection], names: tuple[str, ...], *, counts: np.ndarray) -> None:
-    """Print what the splits hold, what is wrong, and each class's shares and weight.
+@dataclass
+class SplitCheck:
+    """Statistics and problems of a split."""
 
-    Args:
-        counts: of the pixels to train on (256,), see `Inspection.pixels`.
-    """
-    for split, one in found.items():
-        sizes = ", ".join(f"{width}x{height} ({count})" for (width, height), count in one.sizes.most_common(5))
-        more = f" and {len(one.sizes) - 5} more sizes" if len(one.sizes) > 5 else ""
-        print(f"{split}: {sum(one.sizes.values())} readable images: {sizes or 'none'}{more}")
-        print(f"  {100 * one.ignored:.2f} % of the pixels are ignored, {len(one.faults)} faults")
-        for fault in one.faults:
-            print(f"  fault: {fault}")
-    weights = balanced_weights(torch.from_numpy(counts[: len(names)])).tolist()
-    shares = [one.shares(len(names)) for one in found.values()]
-    width = max(map(len, ("class", *names)))
-    print(f"\n{'class':{width}}" + "".join(f"{split:>11}" for split in found) + f"{'weight':>9}  (loss.balance=log)")
-    for index, name in enumerate(names):
-        columns = "".join(f"{100 * share[index]:9.3f} %" if share[index] else f"{'none':>11}" for share in shares)
-        print(f"{name:{width}}{columns}{weights[index]:9.3f}")
-    print()
+    dataset: SegmentationDataset
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # of the images (width, height)
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))  # per class; 255 ignored, 254 unknown
+    problems: list[str] = field(default_factory=list)
+    valid: list[int] = field(default_factory=list)  # indices of the samples without problems
 
 
-def draw_samples(dataset: SegmentationDataset, sound: list[int]) -> np.ndarray:
-    """Draw the first samples of the first epoch, augmented, each beside its label."""
+def check_split(dataset: SegmentationDataset, pairs: Pairs, *, name: str) -> SplitCheck:
+    """Decode every file of a split; `name` labels the progress bar."""
+    check = SplitCheck(dataset)
+    check.problems += [f"{path}: this image has no mask" for path in pairs.images]
+    check.problems += [f"{path}: this mask has no image" for path in pairs.masks]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding releases the GIL
+        results = pool.map(partial(check_sample, train_ids=dataset.train_ids), dataset.samples)
+        for index, (sizes, pixels, problems) in enumerate(cli.progress(results, name, total=len(dataset))):
+            check.sizes.update(sizes)
+            check.pixels += pixels
+            check.problems += problems
+            check.valid += [] if problems else [index]
+    if not check.pixels[: len(dataset.classes)].any():
+        check.problems.append(f"{name}: not a single labelled pixel")
+    return check
+
+
+def check_sample(sample: Sample, *, train_ids: np.ndarray) -> tuple[list[tuple[int, int]], np.ndarray, list[str]]:
+    """Decode an image and its mask; return the image's size (if readable), pixels per class (256,) and problems."""
+    pixels, problems = np.zeros(256, np.int64), list[str]()
+    image, mask = _attempt(problems, open_rgb, sample.image), _attempt(problems, read_mask, sample.mask)
+    if mask is not None:
+        counts = np.bincount(mask.ravel(), minlength=256)
+        np.add.at(pixels, train_ids, counts)
+        unknown = np.flatnonzero((counts > 0) & (train_ids == UNKNOWN))
+        if unknown.size:
+            values = ", ".join(f"{value} ({counts[value]} pixels)" for value in unknown)
+            problems.append(f"{sample.mask}: unknown label values: {values}")
+    if image is not None and mask is not None:
+        _attempt(problems, check_sizes, sample, image.size, mask.shape[::-1])
+    return [] if image is None else [image.size], pixels, problems
+
+
+def _attempt(problems: list[str], function: Callable, *args: object) -> Any:
+    """Call a function that reads or checks a file; on an error add it to the problems and return None."""
+    try:
+        return function(*args)
+    except (OSError, ValueError) as error:
+        problems.append(str(error))
+        return None
+
+
+def print_split(name: str, check: SplitCheck) -> None:
+    """Print image sizes, the share of ignored pixels, and every problem."""
+    sizes = ", ".join(f"{width}x{height} ({count})" for (width, height), count in check.sizes.most_common(5))
+    more = f" and {len(check.sizes) - 5} more sizes" if len(check.sizes) > 5 else ""
+    ignored = check.pixels[IGNORE_INDEX] / max(1, check.pixels.sum())
+    print(f"{name}: {check.sizes.total()} readable images: {sizes or 'none'}{more}")
+    print(f"  {100 * ignored:.2f} % of the pixels are ignored, {len(check.problems)} problems")
+    for problem in check.problems:
+        print(f"  problem: {problem}")
+
+
+def print_classes(checks: Mapping[str, SplitCheck], train: SplitCheck) -> None:
+    """Print each class's share (%) of the labelled pixels of every split, and its weight for training."""
+    names = train.dataset.classes.names
+    columns: dict[str, Iterable] = {"class": names}
+    for split, check in checks.items():
+        counts = check.pixels[: len(names)]
+        columns[f"{split} %"] = [100 * count / counts.sum() if count else None for count in counts]
+    columns["loss.balance=log"] = balanced_weights(torch.from_numpy(train.pixels[: len(names)])).tolist()
+    print(f"\n{tabulate(columns, headers='keys', tablefmt='github', floatfmt='.3f', missingval='none')}\n")
+
+
+def draw_samples(check: SplitCheck) -> np.ndarray:
+    """Draw the first valid samples of epoch 1, augmented, each beside its label map."""
+    dataset, valid = check.dataset, set(check.valid)
     order = EpochSampler(len(dataset), batch_size=1, seed=dataset.seed).batches(1).ravel().tolist()
-    allowed = set(sound)
-    pictures, captions = [], []
-    for index in [index for index in order if index in allowed][:SHEET_SAMPLES]:
+    images, captions = [], []
+    for index in [index for index in order if index in valid][:SHEET_SAMPLES]:
         sample = dataset[1, index]
         label = sample["target"].numpy()
-        pictures += [sample["image"].permute(1, 2, 0).numpy(), colorize(label, dataset.classes)]
-        captions += [dataset.samples[index].image.name, largest(label, dataset.classes.names)]
-    return grid(pictures, columns=4, captions=captions, width=360)
-
-
-def largest(label: np.ndarray, names: tuple[str, ...], *, most: int = 3) -> str:
-    """Name the classes that cover most of a label map."""
-    shares = np.bincount(label.ravel(), minlength=256) / label.size
-    order = [index for index in np.argsort(-shares)[:most] if shares[index]]
-    return ", ".join(f"{'ignored' if i == IGNORE_INDEX else names[i]} {100 * shares[i]:.0f} %" for i in order)
+        images += [sample["image"].permute(1, 2, 0).numpy(), colorize(label, dataset.classes)]
+        largest = islice(class_shares(label, dataset.classes).items(), 3)
+        captions += [dataset.samples[index].image.name, ", ".join(f"{name} {share:.0%}" for name, share in largest)]
+    return grid(images, columns=4, captions=captions, width=360)
 
 
 if __name__ == "__main__":

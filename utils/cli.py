@@ -1,4 +1,7 @@
-"""The command line that the three scripts share."""
+"""Command line of the scripts: arguments, log, progress bars, signals and exit codes.
+
+Imported before torch, so that --help answers at once; must not import anything slow.
+"""
 
 import argparse
 import logging
@@ -19,85 +22,72 @@ DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "icnet.yaml"
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as all errors here."""
-
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; {self.prog} --help lists what there is\n")
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
 def parse_arguments(
     description: str, add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
 ) -> argparse.Namespace:
-    """Read `--config FILE`, what `add_arguments` adds, and any number of `section.key=value`, in any order."""
-    parser = _Parser(description=description, epilog="The keys are those of the YAML files in configs.")
+    """Parse `--config FILE`, the options of `add_arguments`, and any number of `section.key=value` overrides."""
+    parser = _Parser(description=description, epilog="All keys: docs/configuration.md")
     parser.add_argument("--config", metavar="FILE", help="YAML file (default: configs/icnet.yaml)")
     add_arguments(parser)
     parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="section.key=value",
-        help="what to change in it, as in train.epochs=10",
+        "overrides", nargs="*", metavar="section.key=value", help="override configuration values: train.epochs=10"
     )
     return parser.parse_intermixed_args()
 
 
 class Interruption(Exception):
-    """A signal asked the program to end, and it did so in good order; the message says how to go on."""
+    """The program stopped cleanly on a signal; the message says how to resume."""
 
 
 @contextmanager
 def catching_signals() -> Iterator[Callable[[], bool]]:
-    """Note SIGINT and SIGTERM in place of ending at once; give a function that tells whether one came.
+    """Defer SIGINT and SIGTERM; yield a function that returns whether one arrived. A second one stops at once."""
+    received: list[int] = []
 
-    A second signal ends the program at once.
-    """
-    came: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if came:
+    def handle(number: int, frame: FrameType | None) -> None:
+        if received:
             raise KeyboardInterrupt
-        came.append(number)
+        received.append(number)
 
-    former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(came)
+        yield lambda: bool(received)
     finally:
-        for number, handler in former.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Run a script's `main` and exit: its own code, or 2 with one line on stderr for what the user can mend.
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Run a script's `main` and exit with its return value, with 2 after a user error, with 130 if interrupted.
 
-    `python -X dev train.py …` shows the traceback of such an error.
+    A user error is printed as one line; `python -X dev train.py …` shows its traceback.
     """
     try:
-        code = main()
+        sys.exit(main() or 0)
     except (ValueError, OSError) as error:
         if sys.flags.dev_mode:
             raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        code = 2
+        code, message = 2, f"error: {one_line(error)}"
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's; importing torch here would make --help wait for it
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which cannot be imported here
             raise
-        print(
-            "error: the GPU's memory is full; in training lower train.train_batch_size or model.crop_size, "
-            "in evaluation train.valid_batch_size, or set test.window",
-            file=sys.stderr,
-        )
         code = 2
-    except Interruption as interruption:
-        print(interruption, file=sys.stderr)
-        code = 130
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        code = 130
-    sys.exit(code or 0)
+        message = (
+            "error: out of GPU memory; lower train.train_batch_size or model.crop_size for training, "
+            "train.valid_batch_size for evaluation, or set test.window"
+        )
+    except (Interruption, KeyboardInterrupt) as interruption:
+        code, message = 130, str(interruption) or "interrupted"
+    print(message, file=sys.stderr)
+    sys.exit(code)
 
 
 def one_line(error: BaseException) -> str:
-    """Say an error in one line; of one from a loader process, what was raised there."""
+    """Format an error as one line; of an error in a loader worker, only what was raised there."""
     text = str(error).strip()
     if text.startswith("Caught "):
         text = re.split(r"^[\w.]+(?:Error|Exception): ", text, flags=re.MULTILINE)[-1]
@@ -105,14 +95,14 @@ def one_line(error: BaseException) -> str:
 
 
 class _TerminalHandler(logging.Handler):
-    """Print through tqdm, so that lines do not tear its bars."""
+    """Print through tqdm, which keeps progress bars intact."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record))
 
 
 def open_log(*, quiet: bool = False) -> logging.Logger:
-    """Return the logger of the project, writing to the terminal unless `quiet`."""
+    """Return the project's logger, which prints unless `quiet`, and keeps its messages for a log file opened later."""
     logger = logging.getLogger("icnet")
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -127,9 +117,6 @@ def open_log(*, quiet: bool = False) -> logging.Logger:
 def progress(
     items: Iterable, name: str, *, total: int | None = None, initial: int = 0, unit: str = "it", quiet: bool = False
 ) -> tqdm:
-    """Show a bar while `items` are worked through, and leave none behind; none where the output is no terminal.
-
-    Of several processes only the first shows one, and not if it is to be `quiet`.
-    """
+    """Show a transient progress bar on terminals, only in process 0, and unless `quiet`."""
     hidden = True if quiet or os.environ.get("RANK", "0") != "0" else None
     return tqdm(items, name, total=total, initial=initial, unit=unit, leave=False, dynamic_ncols=True, disable=hidden)

@@ -1,166 +1,172 @@
-"""The configuration: typed sections, filled from their defaults, a YAML file and the command line, in this order."""
+"""The configuration: typed sections with defaults, overridden by a YAML file, overridden by the command line."""
 
-import dataclasses
-import json
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import Field, StrictBool, ValidationError, model_validator
 
 from models import BACKBONES, POOLINGS, SUB4_INPUTS, VARIANTS
-from utils.settings import copy_of, fill, option, override, read_yaml
+from utils.settings import Float, Int, Section, describe, flatten, override, read_yaml
+
+PositiveInt = Annotated[Int, Field(ge=1)]
+NonNegativeInt = Annotated[Int, Field(ge=0)]
+InputSize = Annotated[Int, Field(ge=32)]  # pixels; the network takes no less
+PositiveFloat = Annotated[Float, Field(gt=0)]
+NonNegativeFloat = Annotated[Float, Field(ge=0)]
+Probability = Annotated[Float, Field(ge=0, le=1)]
+Fraction = Annotated[Float, Field(gt=0, le=1)]
+Color = Annotated[tuple[Int, ...], Field(min_length=3, max_length=3)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """The network and the size of the images it is trained on."""
+class ModelConfig(Section):
+    """The network, its initial weights and its training input size."""
 
-    name: str = option("icnet", choices=("icnet",))
-    backbone: str = option("resnet50", choices=BACKBONES)
-    backbone_weights: str | None = (
-        None  # torchvision's name (IMAGENET1K_V1, …), one of utils/weights/zoo.py, a file, or none
-    )
-    weights: str | None = (
-        None  # a checkpoint to start from, also of another's layout, or a name of utils/weights/zoo.py
-    )
-    variant: str = option("published", choices=tuple(VARIANTS))  # psp: the structure of the best known results
-    ppm: str | None = option(None, choices=POOLINGS)  # pyramid pooling; none of these: the variant's own
-    sub4_input: str | None = option(None, choices=SUB4_INPUTS)  # what sub4 goes on from; likewise
-    dropout: float = option(0.0, low=0, below=1)  # probability of dropping a channel in the heads
-    base_size: int = option(1024, low=32)  # short side that augmentation's scale 1 stands for
-    crop_size: int = option(960, low=32)
+    name: Literal["icnet"] = "icnet"
+    backbone: Literal[BACKBONES] = "resnet50"  # type: ignore[valid-type]
+    backbone_weights: str | None = None  # torchvision's name (IMAGENET1K_V1), a name of utils/weights/zoo.py, or a file
+    weights: str | None = None  # checkpoint to fine-tune, in any supported layout, or a name of utils/weights/zoo.py
+    variant: Literal[tuple(VARIANTS)] = "published"  # type: ignore[valid-type]  # psp: that of the best results
+    ppm: Literal[POOLINGS] | None = None  # type: ignore[valid-type]  # pyramid pooling; null: the variant's own
+    sub4_input: Literal[SUB4_INPUTS] | None = None  # type: ignore[valid-type]  # input of sub4; null: the variant's own
+    dropout: Annotated[Float, Field(ge=0, lt=1)] = 0.0  # channel dropout in the heads
+    base_size: InputSize = 1024  # short side in pixels at augmentation scale 1
+    crop_size: InputSize = 960
 
 
-@dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """SGD with a learning rate per branch: `init_lr` times the branch's factor, in poly decay."""
+class OptimizerConfig(Section):
+    """SGD with poly decay and a learning rate per branch: `init_lr` times the branch's factor."""
 
-    init_lr: float = option(0.01, above=0)
-    momentum: float = option(0.9, low=0, high=1)
-    weight_decay: float = option(1e-4, low=0)
-    power: float = option(0.9, low=0)  # of the poly decay, at every iteration
-    min_lr: float = option(0.0, low=0)  # where the poly decay ends
-    backbone_lr_factor: float = option(1.0, low=0)
-    sub1_lr_factor: float = option(10.0, low=0)  # not pretrained, as is the head
-    head_lr_factor: float = option(10.0, low=0)
-    warmup_iters: int = option(0, low=0)  # the rate rises linearly over these first iterations
-    decay_all: bool = True  # weight decay on norms and biases too, as published
-    clip_norm: float | None = option(None, above=0)  # largest norm of all gradients together
+    init_lr: PositiveFloat = 0.01
+    momentum: Probability = 0.9
+    weight_decay: NonNegativeFloat = 1e-4
+    power: NonNegativeFloat = 0.9  # of the poly decay, applied every iteration
+    min_lr: NonNegativeFloat = 0.0  # final learning rate
+    backbone_lr_factor: NonNegativeFloat = 1.0
+    sub1_lr_factor: NonNegativeFloat = 10.0  # not pretrained, like the head
+    head_lr_factor: NonNegativeFloat = 10.0
+    warmup_iters: NonNegativeInt = 0  # linear warm-up
+    decay_all: StrictBool = True  # weight decay on norms and biases too, as published
+    clip_norm: PositiveFloat | None = None  # gradient clipping by global norm
 
-
-@dataclass(frozen=True, kw_only=True)
-class LossConfig:
-    """Cross-entropy of the cascade's three outputs."""
-
-    class_weights: tuple[float, ...] = ()  # one per class; none: see balance
-    balance: str = option("none", choices=("none", "log"))  # log: 1 / ln(1.05 + share of the training pixels)
-    aux_weight: float = option(0.4, low=0)  # of the outputs at 1/8 and 1/16; the one at 1/4 has 1
-    resolution: str = option("branch", choices=("branch", "full"))  # labels made smaller, or logits made larger
-    label_smoothing: float = option(0.0, low=0, high=1)
-    ohem: float | None = option(None, above=0, high=1)  # count only pixels whose class has a lower probability (0.7)
-    ohem_keep: float = option(0.0625, above=0, high=1)  # but at least this share of the pixels
+    @model_validator(mode="after")
+    def _check_order(self) -> "OptimizerConfig":
+        if self.min_lr > self.init_lr:
+            raise ValueError(f"min_lr ({self.min_lr}) must not exceed init_lr ({self.init_lr})")
+        return self
 
 
-@dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    """Random changes to training images."""
+class LossConfig(Section):
+    """Cross-entropy over the three cascade outputs."""
 
-    scale_min: float = option(0.5, above=0)
-    scale_max: float = option(2.0, above=0)
-    mirror: float = option(0.5, low=0, high=1)  # probability
-    blur: float = option(0.5, low=0, high=1)  # probability
-    max_class_share: float | None = option(None, above=0, high=1)  # of a crop's labelled pixels (0.75), in ten tries
-    photometric: float = option(0.0, low=0, high=1)  # probability of each change of brightness, contrast, colours (0.5)
+    class_weights: tuple[Float, ...] = ()  # one per class; empty: see balance
+    balance: Literal["none", "log"] = "none"  # log: 1 / ln(1.05 + class frequency in the training set)
+    aux_weight: NonNegativeFloat = 0.4  # of the outputs at 1/8 and 1/16; the one at 1/4 has weight 1
+    resolution: Literal["branch", "full"] = "branch"  # branch: downsample labels; full: upsample logits
+    label_resize: Literal["nearest", "bilinear"] = "nearest"  # bilinear: as published, interpolates class ids
+    label_smoothing: Probability = 0.0
+    ohem: Fraction | None = None  # only pixels whose true class has a probability below this (try 0.7)
+    ohem_keep: Fraction = 0.0625  # but at least this fraction of the pixels
 
 
-@dataclass(frozen=True, kw_only=True)
-class SplitConfig:
-    """Where a split of a `folder` dataset lies: glob patterns below `dataset.root`."""
+class AugmentConfig(Section):
+    """Random augmentation of training images."""
+
+    scale_min: PositiveFloat = 0.5
+    scale_max: PositiveFloat = 2.0
+    mirror: Probability = 0.5
+    blur: Probability = 0.5
+    max_class_share: Fraction | None = None  # re-crop, up to ten times, above this share of one class (try 0.75)
+    photometric: Probability = 0.0  # of each: brightness, contrast, saturation, hue (try 0.5)
+
+    @model_validator(mode="after")
+    def _check_order(self) -> "AugmentConfig":
+        if self.scale_min > self.scale_max:
+            raise ValueError(f"scale_min ({self.scale_min}) must not exceed scale_max ({self.scale_max})")
+        return self
+
+
+class SplitConfig(Section):
+    """One split of a `folder` dataset: glob patterns relative to `dataset.root`."""
 
     images: str | None = None
     masks: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class StreetsConfig:
-    """How many streets to generate, and how large."""
+class StreetsConfig(Section):
+    """Number and size of the generated streets."""
 
-    train: int = option(200, low=1)
-    val: int = option(50, low=1)
-    height: int = option(256, low=64)
-    width: int = option(512, low=128)
-    seed: int = option(0, low=0)
+    train: PositiveInt = 200
+    val: PositiveInt = 50
+    height: Annotated[Int, Field(ge=64)] = 256
+    width: Annotated[Int, Field(ge=128)] = 512
+    seed: NonNegativeInt = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class DatasetConfig:
-    """The images and labels."""
+class DatasetConfig(Section):
+    """Images and labels."""
 
-    name: str = option("cityscapes", choices=("cityscapes", "folder", "streets"))
-    root: str | None = None  # of `folder` and `streets`; Cityscapes has train.cityscapes_root
-    train: SplitConfig = SplitConfig()  # `folder` only, as all up to `ignore_index`
+    name: Literal["cityscapes", "folder", "streets"] = "cityscapes"
+    root: str | None = None  # of `folder` and `streets`; for Cityscapes see train.cityscapes_root
+    train: SplitConfig = SplitConfig()  # `folder` only, like the keys up to ignore_index
     val: SplitConfig = SplitConfig()
     test: SplitConfig = SplitConfig()
-    classes: tuple[str, ...] = ()
-    colors: tuple[tuple[int, int, int], ...] = ()  # one per class; none: chosen
-    ignore_index: int = option(255, low=0, high=255)  # the masks' value for "not labelled"
+    classes: tuple[str, ...] = ()  # names, in the order of the mask values
+    colors: tuple[Color, ...] = ()  # RGB per class; empty: chosen automatically
+    ignore_index: Annotated[Int, Field(ge=0, le=255)] = 255  # mask value of unlabelled pixels
     streets: StreetsConfig = StreetsConfig()
-    cache: bool = False  # keep decoded images in memory, in every loader process
+    cache: StrictBool = False  # keep decoded images in memory, in every loader worker
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Section):
     """The training run."""
 
-    specific_gpu_num: str = "0"  # CUDA device, or several as in "0, 1"; without CUDA the CPU is used
-    train_batch_size: int = option(7, low=1)  # of all processes together
-    valid_batch_size: int = option(1, low=1)
+    specific_gpu_num: str = "0"  # CUDA device or devices ("0, 1"); without CUDA the CPU is used
+    train_batch_size: PositiveInt = 7  # over all GPUs
+    valid_batch_size: PositiveInt = 1  # per GPU
     cityscapes_root: str = "data/cityscapes"
-    epochs: int = option(200, low=1)
-    log_iter: int = option(10, low=1)  # iterations between updates of the progress bar's figures
-    val_epoch: int = option(1, low=1)  # epochs between validations
+    epochs: PositiveInt = 200
+    log_iter: PositiveInt = 10  # iterations between progress bar updates
+    val_epoch: PositiveInt = 1  # epochs between validations
     ckpt_dir: str = "ckpt"
     split: str = "train"
-    resume: str | None = None  # a last.pth to go on from; auto: the one in ckpt_dir, if there is one
-    save_iter: int | None = option(None, low=1)  # iterations between saves within an epoch; none: at its end only
-    num_workers: int | None = option(None, low=0)  # loader processes; none: by the machine
-    seed: int = option(0, low=0, high=2**32 - 1)  # what NumPy takes
-    amp: str = option("off", choices=("auto", "off", "bf16", "fp16"))  # auto: what the GPU is fastest in
-    accumulate: int = option(1, low=1)  # parts that a batch is computed in, to save memory
-    ema: float | None = option(None, above=0, below=1)  # decay of the weights' running mean (0.999), used from then on
-    freeze: tuple[str, ...] = ()  # parts of the network that stay as they are: backbone, sub1, …
-    freeze_bn: bool = False  # batch norms keep the statistics that they have
+    resume: str | None = None  # path of a last.pth; auto: the one in ckpt_dir, if it exists
+    save_iter: PositiveInt | None = None  # iterations between saves of last.pth; null: only after each epoch
+    num_workers: NonNegativeInt | None = None  # loader workers; null: chosen for the machine
+    seed: Annotated[Int, Field(ge=0, le=2**32 - 1)] = 0  # NumPy's range
+    amp: Literal["auto", "off", "bf16", "fp16"] = "off"  # auto: the fastest on the GPU
+    accumulate: PositiveInt = 1  # gradient accumulation steps per batch
+    ema: Annotated[Float, Field(gt=0, lt=1)] | None = None  # decay of the EMA of the weights (try 0.999)
+    freeze: tuple[str, ...] = ()  # modules to freeze: backbone, sub1, …
+    freeze_bn: StrictBool = False  # keep batch norm statistics fixed
 
 
-@dataclass(frozen=True, kw_only=True)
-class TtaConfig:
-    """Test-time augmentation: views of an image whose probabilities are averaged."""
+class TtaConfig(Section):
+    """Test-time augmentation: predictions averaged over scaled and mirrored views."""
 
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False  # each scale mirrored too
+    scales: tuple[Float, ...] = (1.0,)
+    flip: StrictBool = False  # add the mirror image at each scale
 
 
-@dataclass(frozen=True, kw_only=True)
-class TestConfig:
+class TestConfig(Section):
     """Evaluation and inference."""
 
-    ckpt_path: str | None = None  # none: the best in train.ckpt_dir
+    ckpt_path: str | None = None  # null: the best in train.ckpt_dir
     split: str = "val"
-    precision: str = option("fp32", choices=("auto", "fp32", "bf16", "fp16"))  # auto: what the GPU is fastest in
-    compile: str = option("none", choices=("none", "default", "cuda_graphs"))  # through torch.compile
-    short_side: int | None = option(None, low=0)  # that images are resized to; none: the checkpoint's; 0: as they are
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"  # auto: the fastest on the GPU
+    compile: Literal["none", "default", "cuda_graphs"] = "none"  # torch.compile
+    short_side: NonNegativeInt | None = None  # input size; null: the checkpoint's own; 0: images are not resized
     tta: TtaConfig = TtaConfig()
-    window: int | None = option(None, low=32)  # side of the squares that larger images are cut into
-    stride: int | None = option(None, low=1)  # from one square to the next; none: two thirds of window
-    save: str = option("pred", choices=("none", "pred", "overlay"))  # what evaluation writes of each image
-    submission: str | None = None  # folder for the files that the Cityscapes server takes
-    branches: bool = False  # measure sub4, and sub4 with sub2, by themselves too
+    window: InputSize | None = None  # side of sliding windows over larger images
+    stride: PositiveInt | None = None  # of the sliding windows; null: two thirds of window
+    save: Literal["none", "pred", "overlay"] = "pred"  # what evaluation writes for each image
+    submission: str | None = None  # folder for label images in the Cityscapes server's format
+    branches: StrictBool = False  # also measure sub4 alone and sub4 with sub2
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(Section):
     """The whole configuration; only the scripts' `main` sees it."""
 
     model: ModelConfig = ModelConfig()
@@ -172,39 +178,31 @@ class Config:
     test: TestConfig = TestConfig()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return nested dicts of plain values, as a YAML file would give them."""
-        return dataclasses.asdict(self)
+        """Return nested dicts of plain values, which `load_config` takes."""
+        return self.model_dump()
 
     def as_yaml(self) -> str:
         """Return the text of a YAML file with every key."""
-        return yaml.safe_dump(json.loads(json.dumps(self.as_dict())), sort_keys=False)  # tuples as lists
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
 def load_config(source: str | Path | Mapping, overrides: Sequence[str] = (), *, name: str | None = None) -> Config:
     """Build the configuration.
 
     Args:
-        source: a YAML file, or what one holds.
-        overrides: `section.key=value`, the value in YAML's notation.
-        name: where a mapping came from, to be named in errors.
+        source: a YAML file or its contents.
+        overrides: `section.key=value`, the value in YAML syntax.
+        name: origin of a mapping, for error messages.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: an unknown key, a wrong type or an impossible value, by its dotted path.
+        ValueError: invalid YAML, an unknown key, a wrong type or an invalid value; one line with the dotted path.
     """
-    values = copy_of(source) if isinstance(source, Mapping) else read_yaml(Path(source))
-    for text in overrides:
-        override(values, text)
+    values = copy.deepcopy(dict(source)) if isinstance(source, Mapping) else read_yaml(Path(source))
+    for setting in overrides:
+        override(values, setting)
     try:
-        config = fill(Config, values)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}" if name else str(error)) from None
-    if config.augment.scale_min > config.augment.scale_max:
-        raise ValueError(
-            f"augment.scale_min ({config.augment.scale_min}) is above augment.scale_max ({config.augment.scale_max})"
-        )
-    if config.optimizer.min_lr > config.optimizer.init_lr:
-        raise ValueError(
-            f"optimizer.min_lr ({config.optimizer.min_lr}) is above optimizer.init_lr ({config.optimizer.init_lr})"
-        )
-    return config
+        return Config.model_validate(values)
+    except ValidationError as error:
+        problem = describe(error, [*Config.model_fields, *flatten(Config().as_dict())])
+        raise ValueError(f"{name}: {problem}" if name else problem) from None

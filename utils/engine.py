@@ -1,6 +1,6 @@
-"""The two loops: an epoch of training, and an evaluation."""
+"""The training loop of one epoch, and the evaluation loop."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
 import torch
@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from dataset.labels import IGNORE_INDEX
 from utils import runtime
 from utils.metrics import ConfusionMatrix
 
@@ -29,47 +30,61 @@ def train_one_epoch(
     freeze_bn: bool = False,
     on_step: Callable[[dict[str, Tensor]], None] = lambda losses: None,
 ) -> None:
-    """Train on every batch once.
+    """Train for one epoch.
 
     Args:
-        network: the network, or what `runtime.parallel` made of it.
+        network: possibly wrapped by `runtime.parallel`.
         batches: of `image` (B, 3, H, W) uint8 and `target` (B, H, W) uint8.
-        criterion: gives the losses by name, "loss" being the one to make small, see `utils.loss.CascadeLoss`.
-        scheduler: stepped at every iteration, also where the scaler skips the optimiser's step: the poly decay is over
-            all iterations of the run, and would else not reach its end.
-        scaler: of the gradients under fp16, where it skips a step whose gradients are not finite; disabled otherwise.
-        precision: of the network's arithmetic, see `runtime.autocast`.
-        accumulate: parts that a batch is computed in, one after the other, to save memory.
-        clip: largest norm of all gradients together; None: as they are.
-        freeze_bn: leave the statistics of all batch norms as they are.
-        on_step: called after each iteration with its losses, still on the device: reading one waits for the device.
+        criterion: returns losses by name; "loss" is minimised, see `utils.loss.CascadeLoss`.
+        scheduler: stepped at every iteration, including those whose optimiser step the scaler skips: the poly schedule
+            spans all iterations and would otherwise not reach its end.
+        scaler: fp16 loss scaler, which skips steps with non-finite gradients; disabled for other precisions.
+        precision: see `runtime.autocast`.
+        accumulate: gradient accumulation steps: each batch is processed as this many micro-batches, to save memory.
+            Batch norm sees one micro-batch at a time; for the loss see `micro_batch_weights`.
+        clip: maximum gradient norm; None for no clipping.
+        freeze_bn: keep the running statistics of all batch norms.
+        on_step: called after each iteration with its losses, still on the device: reading them synchronises.
     """
     train_mode(network, freeze_bn=freeze_bn)
     for batch in batches:
         optimizer.zero_grad(set_to_none=True)
-        parts = list(zip(batch["image"].chunk(accumulate), batch["target"].chunk(accumulate), strict=True))
-        mean: dict[str, Tensor] = {}
-        for number, (image, target) in enumerate(parts, start=1):
-            share = len(image) / len(batch["image"])  # the last part may have fewer images
-            image = normalize(image.to(device, non_blocking=True))
-            target = target.to(device, non_blocking=True)
-            with runtime.sharing_gradients(network, now=number == len(parts)):
+        images = batch["image"].to(device, non_blocking=True).chunk(accumulate)
+        targets = batch["target"].to(device, non_blocking=True).chunk(accumulate)
+        total: dict[str, Tensor] = {}
+        parts = zip(images, targets, micro_batch_weights(targets), strict=True)
+        for number, (image, target, weight) in enumerate(parts, start=1):
+            with runtime.sharing_gradients(network, now=number == len(images)):
+                x = normalize(image)
                 with runtime.autocast(device, precision):
-                    outputs = network(image)
+                    outputs = network(x)
                 losses = criterion(outputs, target)
-                scaler.scale(losses["loss"] * share).backward()
-            mean = {name: mean.get(name, 0) + loss.detach() * share for name, loss in losses.items()}
+                scaler.scale(losses["loss"] * weight).backward()
+            total = {name: total.get(name, 0) + loss.detach() * weight for name, loss in losses.items()}
         if clip is not None:
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(network.parameters(), clip)
         scaler.step(optimizer)
         scaler.update()
         scheduler.step()
-        on_step(mean)
+        on_step(total)
+
+
+def micro_batch_weights(targets: Sequence[Tensor]) -> Tensor:
+    """Return the fraction of the batch's labelled pixels in each micro-batch (len(targets),), without synchronising.
+
+    Losses averaged over labelled pixels (of all processes, see `utils.loss.CascadeLoss`), weighted by these, sum to the
+    average over the whole batch. With class weights, OHEM or labels downsampled to the resolution of an output, which
+    change the denominator, this is an approximation.
+    """
+    labelled = torch.stack([(target != IGNORE_INDEX).sum() for target in targets])
+    if len(targets) > 1:
+        runtime.sum_over_processes(labelled)
+    return labelled / labelled.sum().clamp(min=1)
 
 
 def train_mode(network: nn.Module, *, freeze_bn: bool = False) -> None:
-    """Set the network to training, but batch norms that are frozen to the statistics that they have."""
+    """Set training mode, except for batch norms whose parameters are frozen, or all batch norms with `freeze_bn`."""
     network.train()
     for norm in (module for module in network.modules() if isinstance(module, _BatchNorm)):
         if freeze_bn or not any(parameter.requires_grad for parameter in norm.parameters()):
@@ -83,25 +98,21 @@ def evaluate(
     confusion: ConfusionMatrix,
     on_image: Callable[[int, Tensor], None] = lambda index, pred: None,
 ) -> None:
-    """Compare the predictions for whole images with their labels.
+    """Predict all images and add them to a confusion matrix.
 
     Args:
-        segment: from images (B, 3, H, W) uint8 to label maps (B, H, W) uint8, see `inference.segmenter`.
-        batches: lists of samples (`index`, `image`, `target`); images of different sizes may be in one list.
-        confusion: where they are counted, unless they come without a `target`.
+        segment: maps images (B, 3, H, W) uint8 to label maps (B, H, W) uint8, see `utils.inference.segmenter`.
+        batches: lists of samples (`index`, `image`, and for labelled data `target`); image sizes may differ.
+        confusion: updated with every sample that has a `target`.
         on_image: called with the index and the prediction (H, W) of each image.
     """
     for batch in batches:
         for _, group in groupby(batch, key=lambda sample: sample["image"].shape):
             samples = list(group)
-            preds = segment(stacked([sample["image"] for sample in samples]))
+            images = [sample["image"] for sample in samples]
+            preds = segment(torch.stack(images) if len(images) > 1 else images[0][None])  # a single one without copying
             for sample, pred in zip(samples, preds, strict=True):
                 if "target" in sample:
                     target = sample["target"].to(pred.device, non_blocking=True)
                     confusion.update(pred, target, index=sample["index"])
                 on_image(sample["index"], pred)
-
-
-def stacked(images: list[Tensor]) -> Tensor:
-    """Make a batch (B, 3, H, W) of images (3, H, W); a single one is not copied."""
-    return torch.stack(images) if len(images) > 1 else images[0][None]

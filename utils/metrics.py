@@ -1,21 +1,22 @@
-"""Segmentation quality, from one confusion matrix over all images."""
+"""Segmentation metrics, computed from a confusion matrix over all images."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from tabulate import tabulate
 from torch import Tensor
 
 from utils import runtime
 
 
 class ConfusionMatrix:
-    """Count pixels by (label, prediction), image after image.
+    """Pixel counts by (label, prediction), for the whole set and, as marginals, for each image.
 
     Attributes:
-        counts: (C, C + 1) int64; row = label, column = prediction, the last one: no class; ignored pixels are in none.
-        images: of each image, by its index in the set, (3, C) int64: pixels that are right, labelled and predicted as
-            each class.
+        counts: (C, C + 1) int64; rows are labels, columns predictions, the last column "no class". Ignored pixels are
+            not counted.
+        images: `marginals` of each image (3, C) int64, by its index in the set.
     """
 
     def __init__(self, num_classes: int, device: torch.device | str = "cpu") -> None:
@@ -24,109 +25,110 @@ class ConfusionMatrix:
         self.images: dict[int, Tensor] = {}
 
     def update(self, pred: Tensor, target: Tensor, *, index: int | None = None) -> None:
-        """Add one image: class indices (H, W) each; where `target` is 255 nothing is counted.
+        """Add one image, given as class indices (H, W) uint8; pixels whose target is 255 are ignored.
 
         Args:
-            pred: 255 where it gives no class, which is wrong for the label and counts against no other class.
-            index: of the image in the set; without it, images are numbered as they come.
+            pred: 255 means "no class", a miss for the label but a false positive for no class.
+            index: of the image in the set; by default images are numbered in order of arrival.
         """
-        pairs = target.to(torch.int32) << 8 | pred  # all 256 x 256 pairs: counting them is quicker than choosing pixels
-        table = torch.bincount(pairs.flatten(), minlength=1 << 16).view(256, 256).to(self.counts.device)
-        known, void = table[: self.num_classes].split([self.num_classes, 256 - self.num_classes], dim=1)
-        counts = torch.cat([known, void.sum(1, keepdim=True)], 1)  # the row of what is ignored is left out
+        pairs = target.to(torch.int32) << 8 | pred  # counting all 256 x 256 pairs is faster than selecting valid pixels
+        table = torch.bincount(pairs.flatten(), minlength=1 << 16).view(256, 256)[: self.num_classes]
+        counts = torch.cat([table[:, : self.num_classes], table[:, self.num_classes :].sum(1, keepdim=True)], 1)
+        counts = counts.to(self.counts.device)
         self.counts += counts
-        self.images[len(self.images) if index is None else index] = torch.stack(marginals(counts))
+        self.images[len(self.images) if index is None else index] = marginals(counts)
 
     def merge(self) -> None:
-        """Take in what the other processes counted; all of them must ask."""
+        """Combine the counts of all processes, each of which must call this."""
         runtime.sum_over_processes(self.counts)
-        parts = runtime.gather((list(self.images), self._stacked(list(self.images))))
-        self.images = {index: image for keys, images in parts for index, image in zip(keys, images, strict=True)}
+        parts = runtime.gather((sorted(self.images), self._marginals()))
+        self.images = {index: image for indices, images in parts for index, image in zip(indices, images, strict=True)}
 
     @property
     def running(self) -> Tensor:
-        """MIoU and pixel accuracy of all images so far, after each image (images, 2).
+        """Cumulative mIoU and pixel accuracy after each image (N, 2), as the published code computed them.
 
-        Computed as the published code did, with 0 for classes not met yet.
+        Classes that have not occurred yet have an IoU of 0.
         """
-        hits, labelled, predicted = self._stacked(sorted(self.images)).cumsum(0).double().unbind(1)
-        iou = (hits / (labelled + predicted - hits)).nan_to_num(0.0)
-        return torch.stack([iou.mean(1), hits.sum(1) / labelled.sum(1)], 1).nan_to_num(0.0)
+        totals = self._marginals().cumsum(0)
+        hits, labelled, _ = totals.double().sum(2).unbind(1)
+        return torch.stack([iou(totals).nan_to_num(0.0).mean(1), hits / labelled], 1).nan_to_num(0.0)
 
     def image_iou(self) -> dict[int, float]:
-        """Mean IoU over the classes of each image that has labels, by its index in the set."""
-        indices = sorted(self.images)
-        hits, labelled, predicted = self._stacked(indices).double().unbind(1)
-        iou = (hits / (labelled + predicted - hits)).nanmean(1).tolist()
-        return {index: value for index, value in zip(indices, iou, strict=True) if value == value}
+        """Return the mIoU of each image that has labelled pixels, by its index in the set."""
+        values = iou(self._marginals()).nanmean(1).tolist()
+        return {index: value for index, value in zip(sorted(self.images), values, strict=True) if value == value}
 
-    def summary(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """Return all figures as plain numbers, None where there is nothing to compute one from.
+    def summary(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return all metrics as plain numbers from 0 to 1; undefined ones are None for a class and 0 for a mean.
 
         Returns:
             `miou` (mean over the classes that occur in labels or predictions), `pixel_accuracy`, `mean_accuracy` (mean
-            recall of the labelled classes), `frequency_weighted_iou`; by name `class_iou`, `class_precision`,
-            `class_recall`, `class_share` (of the labelled pixels); `absent_classes` (how many), `images`, and as
-            `miou_running_mean` and `pixel_accuracy_running_mean` what the published code reported: the means, over the
-            images, of the running figures.
+            recall of the labelled classes), `frequency_weighted_iou`; by class name `class_iou`, `class_precision`,
+            `class_recall`, `class_share` (of the labelled pixels); the numbers of `absent_classes` and `images`; and
+            `miou_running_mean` and `pixel_accuracy_running_mean`, the means of `running`, which the published code
+            reported.
         """
-        hits, labelled, predicted = (counts.double() for counts in marginals(self.counts.cpu()))
-        iou, recall, share = class_iou(self.counts.cpu()), hits / labelled, labelled / labelled.sum()
-        running = self.running.mean(0) if self.images else torch.zeros(2)
+        counts = self.counts.cpu()
+        hits, labelled, predicted = marginals(counts).double()
+        ious, recall, share = iou(marginals(counts)), hits / labelled, labelled / labelled.sum()
+        running = self.running
         return {
-            "miou": iou.nanmean().nan_to_num(0.0).item(),
-            "pixel_accuracy": pixel_accuracy(self.counts).nan_to_num(0.0).item(),
-            "mean_accuracy": recall.nanmean().nan_to_num(0.0).item(),
-            "frequency_weighted_iou": (share * iou.nan_to_num(0.0)).sum().nan_to_num(0.0).item(),
-            "class_iou": by_name(names, iou),
+            "miou": defined_mean(ious),
+            "pixel_accuracy": defined_mean(hits.sum() / labelled.sum()),
+            "mean_accuracy": defined_mean(recall),
+            "frequency_weighted_iou": (share * ious).nansum().item(),
+            "class_iou": by_name(names, ious),
             "class_precision": by_name(names, hits / predicted),
             "class_recall": by_name(names, recall),
             "class_share": by_name(names, share),
-            "absent_classes": int(iou.isnan().sum()),
+            "absent_classes": int(ious.isnan().sum()),
             "images": len(self.images),
-            "miou_running_mean": running[0].item(),
-            "pixel_accuracy_running_mean": running[1].item(),
+            "miou_running_mean": defined_mean(running[:, 0]),
+            "pixel_accuracy_running_mean": defined_mean(running[:, 1]),
         }
 
-    def _stacked(self, indices: list[int]) -> Tensor:
-        """Return `images` (images, 3, C) in that order."""
-        images = [self.images[index] for index in indices]
+    def _marginals(self) -> Tensor:
+        """Stack `images` (N, 3, C) in the order of their indices."""
+        images = [self.images[index] for index in sorted(self.images)]
         return torch.stack(images).cpu() if images else torch.zeros(0, 3, self.num_classes, dtype=torch.int64)
 
 
-def marginals(counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return, of each class, how many pixels are right, labelled and predicted as it, (C,) int64 each."""
-    return counts.diagonal(), counts.sum(1), counts.sum(0)[: len(counts)]
+def marginals(counts: Tensor) -> Tensor:
+    """Return (3, C): the correctly predicted, the labelled and the predicted pixels of each class."""
+    return torch.stack([counts.diagonal(), counts.sum(1), counts.sum(0)[:-1]])
 
 
-def class_iou(counts: Tensor) -> Tensor:
-    """Intersection over union of each class (C,) float64, NaN for one that occurs nowhere."""
-    hits, labelled, predicted = (part.double() for part in marginals(counts))
+def iou(marginals: Tensor) -> Tensor:
+    """Return intersection over union (..., C) float64 from marginals (..., 3, C); NaN for absent classes."""
+    hits, labelled, predicted = marginals.double().unbind(-2)
     return hits / (labelled + predicted - hits)
 
 
-def pixel_accuracy(counts: Tensor) -> Tensor:
-    """Share of the labelled pixels that are right, () float64, NaN without labelled pixels."""
-    return counts.diagonal().sum().double() / counts.sum()
-
-
 def category_summary(counts: Tensor, categories: Sequence[str]) -> dict[str, Any]:
-    """Return the IoU of categories, each of which counts its classes as one.
+    """Return the IoU of each category as `category_iou` (None if absent), and their mean as `category_miou`.
 
     Args:
         counts: see `ConfusionMatrix`.
         categories: the category of each class.
-
-    Returns:
-        `category_iou` by name (None for one that does not occur), and their mean as `category_miou`.
     """
-    names = tuple(dict.fromkeys(categories))
-    member = torch.tensor([[category == name for category in categories] for name in names], device=counts.device)
-    columns = torch.cat([member, torch.zeros_like(member[:, :1])], 1).double()  # (categories, C + 1)
-    rows = member.double() @ counts.double()  # exact, as long as there are less than 2**53 pixels
-    merged = torch.cat([rows @ columns.T, rows[:, -1:]], 1)
-    iou = class_iou(merged.cpu())
-    return {"category_iou": by_name(names, iou), "category_miou": iou.nanmean().nan_to_num(0.0).item()}
+    names = list(dict.fromkeys(categories))
+    group = torch.tensor([names.index(name) for name in categories])
+    ious = iou(marginals(merge_classes(counts.cpu(), group)))
+    return {"category_iou": by_name(names, ious), "category_miou": defined_mean(ious)}
+
+
+def merge_classes(counts: Tensor, group: Tensor) -> Tensor:
+    """Merge the classes of a confusion matrix (C, C + 1) into groups (G, G + 1), given the group of each class (C,)."""
+    groups = int(group.max()) + 1
+    columns = torch.cat([group, torch.tensor([groups])])  # "no class" remains the last column
+    merged = torch.zeros(groups, groups + 1, dtype=torch.int64)
+    return merged.index_put_((group[:, None], columns), counts, accumulate=True)
+
+
+def defined_mean(values: Tensor) -> float:
+    """Return the mean of the values that are not NaN, 0 if there are none."""
+    return values.nanmean().nan_to_num(0.0).item()
 
 
 def by_name(names: Sequence[str], values: Tensor) -> dict[str, float | None]:
@@ -135,61 +137,28 @@ def by_name(names: Sequence[str], values: Tensor) -> dict[str, float | None]:
 
 
 _TITLES = {
-    "iou": "IoU %",
-    "precision": "precision %",
-    "recall": "recall %",
-    "share": "share %",
-    "iiou": "iIoU %",
     "miou": "mIoU",
     "pixel_accuracy": "pixel accuracy",
     "mean_accuracy": "mean accuracy",
     "frequency_weighted_iou": "frequency-weighted IoU",
     "miiou": "mean iIoU",
-    "category_miou": "mIoU of categories",
-    "category_miiou": "mean iIoU of categories",
-    "miou_running_mean": "mean of the running mIoU",
-    "pixel_accuracy_running_mean": "of the running pixel accuracy",
+    "category_miou": "category mIoU",
+    "category_miiou": "category mean iIoU",
+    "miou_running_mean": "running mIoU, mean over images (as published)",
+    "pixel_accuracy_running_mean": "running pixel accuracy, mean over images (as published)",
 }
 
 
 def format_table(summary: dict[str, Any]) -> str:
-    """Write the figures of `ConfusionMatrix.summary`, and those of categories and instances, if any, as tables."""
-    columns = ("iou", "precision", "recall", "share", "iiou")
-    lines = _table("class", {key: summary[f"class_{key}"] for key in columns if f"class_{key}" in summary})
-    if "category_iou" in summary:
-        found = {key: summary[f"category_{key}"] for key in ("iou", "iiou") if f"category_{key}" in summary}
-        lines += ["", *_table("category", found), ""]
-    absent = f", {summary['absent_classes']} absent classes left out" if summary["absent_classes"] else ""
-    lines.append(f"{_means(summary, ['miou', 'pixel_accuracy'])} ({summary['images']} images{absent})")
-    lines.append(_means(summary, ["mean_accuracy", "frequency_weighted_iou"]))
-    if "category_miou" in summary:
-        lines.append(_means(summary, ["category_miou", "miiou", "category_miiou"]))
-    lines.append(f"as published, {_means(summary, ['miou_running_mean', 'pixel_accuracy_running_mean'])}")
-    return "\n".join(lines)
+    """Format `ConfusionMatrix.summary`, with category and instance metrics if present, for the terminal."""
+    tables = [_metric_table(summary, kind) + "\n" for kind in ("class", "category") if f"{kind}_iou" in summary]
+    means = [f"{title} {100 * summary[key]:.2f} %" for key, title in _TITLES.items() if key in summary]
+    return "\n".join([*tables, *means, f"{summary['images']} images, {summary['absent_classes']} absent classes"])
 
 
-def _means(summary: dict[str, Any], keys: Sequence[str]) -> str:
-    return ", ".join(f"{_TITLES[key]} {100 * summary[key]:.2f} %" for key in keys if key in summary)
-
-
-def _table(head: str, columns: dict[str, dict[str, float | None]]) -> list[str]:
-    """Write a row for each name of the first column; `absent` for a class that does not occur, `-` for no figure."""
-    names = next(iter(columns.values()))
-    width = max(len(name) for name in [head, *names])
-    rows = [f"  {head:<{width}}" + "".join(f"  {_TITLES[key]:>11}" for key in columns)]
-    for name in names:
-        cells = []
-        for number, values in enumerate(columns.values()):
-            value = values.get(name)
-            cells.append(("-" if number else "absent") if value is None else f"{100 * value:.2f}")
-        rows.append(f"  {name:<{width}}" + "".join(f"  {cell:>11}" for cell in cells))
-    return rows
-
-
-def branch_table(branches: dict[str, dict[str, Any]]) -> str:
-    """Write the figures of each part of the cascade, by name, as a table."""
-    rows = [f"  {'branches':<22}  {'mIoU %':>7}  {'pixel accuracy %':>16}  {'latency ms':>10}"]
-    for name, part in branches.items():
-        quality = [f"{100 * part[key]:.2f}" if key in part else "-" for key in ("miou", "pixel_accuracy")]
-        rows.append(f"  {name:<22}  {quality[0]:>7}  {quality[1]:>16}  {part['speed']['latency_median_ms']:>10.1f}")
-    return "\n".join(rows)
+def _metric_table(summary: dict[str, Any], kind: str) -> str:
+    """Format the metrics of each class or category; undefined ones are shown as -."""
+    metrics = [name for name in ("iou", "precision", "recall", "share", "iiou") if f"{kind}_{name}" in summary]
+    rows = [[name, *(summary[f"{kind}_{metric}"].get(name) for metric in metrics)] for name in summary[f"{kind}_iou"]]
+    headers = [kind, *(metric.replace("iou", "IoU") for metric in metrics)]
+    return tabulate(rows, headers, floatfmt=".2%", missingval="-", disable_numparse=[0])

@@ -1,82 +1,69 @@
-"""SGD with a learning rate per branch, its poly decay, and the running mean of the weights."""
+"""SGD with a learning rate per branch, poly learning-rate decay, and an exponential moving average of the weights."""
 
+from copy import deepcopy
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel
 
 from utils.config import OptimizerConfig
 
 
-def parameter_groups(
-    model: nn.Module, *, lr: float, factors: dict[str, float], weight_decay: float, decay_all: bool = True
-) -> list[dict]:
-    """Put every parameter that is trained into the group of its branch.
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+    """Build SGD with a parameter group per branch: the children `backbone` and `sub1`, and "head" for all others.
 
-    Args:
-        lr: learning rate for factor 1.
-        factors: by the name of a direct child of the model; what is not named belongs to "head".
-        decay_all: else norms and biases, all of one dimension, are groups of their own, `{branch}_1d`, without decay.
-
-    Returns:
-        a group per branch that has parameters, with `name`, `params`, `lr` and `weight_decay`, in the order of
-        `factors`.
+    Without `decay_all`, norms and biases are in groups of their own, `{branch}_1d`, without weight decay.
     """
+    factors = {"backbone": config.backbone_lr_factor, "sub1": config.sub1_lr_factor, "head": config.head_lr_factor}
     groups: dict[str, dict] = {}
-    for branch in factors:
-        for suffix, decay in (("", weight_decay), ("_1d", 0.0)):
-            groups[branch + suffix] = {"params": [], "lr": lr * factors[branch], "weight_decay": decay}
+    for branch, factor in factors.items():
+        for name, decay in ((branch, config.weight_decay), (f"{branch}_1d", 0.0)):
+            groups[name] = {"name": name, "params": [], "lr": config.init_lr * factor, "weight_decay": decay}
     for name, child in model.named_children():
         branch = name if name in factors else "head"
         for parameter in filter(lambda p: p.requires_grad, child.parameters()):
-            groups[branch if decay_all or parameter.ndim > 1 else f"{branch}_1d"]["params"].append(parameter)
-    return [{"name": name, **group} for name, group in groups.items() if group["params"]]
-
-
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """SGD: backbone, sub1 and head each at their rate (the original author: 10 x for what is not pretrained)."""
-    factors = {
-        "backbone": config.backbone_lr_factor,
-        "sub1": config.sub1_lr_factor,
-        "head": config.head_lr_factor,
-    }
-    groups = parameter_groups(
-        model, lr=config.init_lr, factors=factors, weight_decay=config.weight_decay, decay_all=config.decay_all
-    )
+            groups[branch if config.decay_all or parameter.ndim > 1 else f"{branch}_1d"]["params"].append(parameter)
     fused = any(parameter.is_cuda for parameter in model.parameters())  # one kernel for all weights
-    return SGD(groups, momentum=config.momentum, fused=fused)
+    return SGD([group for group in groups.values() if group["params"]], momentum=config.momentum, fused=fused)
 
 
 def build_scheduler(optimizer: Optimizer, config: OptimizerConfig, *, iterations: int) -> LambdaLR:
-    """Poly decay by (1 - iteration / iterations) ** power, stepped at every iteration; warm-up before it.
+    """Build the poly schedule, (1 - iteration / iterations) ** power after linear warm-up, stepped every iteration.
 
-    From each group's rate down to `min_lr`; a group whose rate is lower than that keeps it.
+    Each group decays from its own rate to `min_lr`; a group whose rate is below `min_lr` keeps it.
     """
 
     def factor(iteration: int, lowest: float) -> float:
-        warm = min(1.0, (iteration + 1) / (config.warmup_iters + 1))
-        return warm * (lowest + (1 - lowest) * max(0.0, 1 - iteration / iterations) ** config.power)
+        warmup = min(1.0, (iteration + 1) / (config.warmup_iters + 1))
+        return warmup * (lowest + (1 - lowest) * max(0.0, 1 - iteration / iterations) ** config.power)
 
     lowest = [min(1.0, config.min_lr / group["lr"]) if group["lr"] else 0.0 for group in optimizer.param_groups]
     return LambdaLR(optimizer, [partial(factor, lowest=share) for share in lowest])
 
 
-def running_mean(model: nn.Module, decay: float) -> AveragedModel:
-    """Make a copy of a model that follows it as an exponential mean, weights and batch norms' statistics alike.
+class WeightEMA:
+    """Exponential moving average (EMA) of a model's weights and batch norm statistics, in the copy `module`.
 
-    The first updates weigh more, decay (1 + n) / (10 + n) if that is less, so that the random beginning is forgotten.
+    After n updates the decay is min(decay, (1 + n) / (10 + n)), so that the early, nearly random weights fade quickly.
+    Unlike torch's `AveragedModel`, an update does not synchronise with the GPU.
     """
-    return AveragedModel(model, multi_avg_fn=partial(_follow, decay=decay), use_buffers=True)
 
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.module = deepcopy(model)
+        self.decay = decay
+        self.updates = 0
 
-@torch.no_grad()
-def _follow(means: list[Tensor], values: list[Tensor], updates: Tensor, *, decay: float) -> None:
-    step = 1 - ((1 + updates) / (10 + updates)).clamp(max=decay)  # a tensor still: reading it would wait for the device
-    for mean, value in zip(means, values, strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(value, step)
-        else:  # how many batches a norm has seen
-            mean.copy_(value)
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Include the model's current weights; the first update copies them."""
+        n = self.updates
+        decay = torch.tensor(min(self.decay, (1 + n) / (10 + n)) if n else 0.0)
+        weight = float(1 - decay)
+        for average, value in zip(self.module.state_dict().values(), model.state_dict().values(), strict=True):
+            if average.is_floating_point():
+                average.lerp_(value, weight)
+            else:  # batch norm's counter
+                average.copy_(value)
+        self.updates += 1

@@ -1,4 +1,4 @@
-"""Where and how the program runs: device, precision, processes, seed. Decided here alone."""
+"""Device, precision, distributed processes and random seeds."""
 
 import os
 import random
@@ -13,71 +13,58 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 
-def select_device(gpu: str, *, one_size: bool = False) -> torch.device:
-    """Choose the CUDA device of that number, under torchrun that of this process, or the CPU where there is no CUDA.
-
-    Args:
-        one_size: all images will have one size, so it pays to try which convolution algorithm is fastest.
-
-    Raises:
-        ValueError: no number, several, or one that this machine does not have.
-    """
-    numbers = gpu_numbers(gpu)
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    if under_torchrun():
-        numbers = [int(os.environ["LOCAL_RANK"])]
-    if len(numbers) > 1:
-        raise ValueError(f"train.specific_gpu_num names {len(numbers)} GPUs ({gpu}); this script uses one, name that")
-    if numbers[0] >= torch.cuda.device_count():
-        raise ValueError(
-            f"train.specific_gpu_num is {gpu}, but this machine has {torch.cuda.device_count()} GPU(s), numbered from 0"
-        )
-    torch.backends.cudnn.benchmark = one_size
-    return torch.device("cuda", numbers[0])
-
-
-def gpu_numbers(gpu: str) -> list[int]:
-    """Read `train.specific_gpu_num`: "0", or "0, 1".
-
-    Raises:
-        ValueError: something else, or a number twice.
-    """
-    numbers = [number.strip() for number in gpu.split(",")]
-    if not all(n.isascii() and n.isdecimal() for n in numbers) or len(set(map(int, numbers))) < len(numbers):
-        raise ValueError(f"train.specific_gpu_num must be the number of a GPU, or several as in '0, 1', got {gpu!r}")
-    return [int(number) for number in numbers]
-
-
-def under_torchrun() -> bool:
-    """Tell whether this is one of several processes that torchrun started."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def start_process_per_gpu(gpu: str) -> None:
-    """Where several GPUs are named, start over as one process for each of them, through torchrun; else do nothing."""
-    numbers = gpu_numbers(gpu)
-    if len(numbers) == 1 or under_torchrun() or not torch.cuda.is_available():
+def start_process_per_gpu(gpus: str) -> None:
+    """If several GPUs are given, replace this process by torchrun with one process for each; otherwise do nothing."""
+    indices = _cuda_indices(gpus)
+    if len(indices) < 2:
         return
-    if max(numbers) >= torch.cuda.device_count():
-        raise ValueError(
-            f"train.specific_gpu_num is {gpu}, but this machine has {torch.cuda.device_count()} GPU(s), numbered from 0"
-        )
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")  # numbers count within these
-    names = visible.split(",") if visible else [str(number) for number in range(max(numbers) + 1)]
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[number] for number in numbers)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={len(numbers)}"]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")  # which the indices refer to
+    names = visible.split(",") if visible else [str(index) for index in range(max(indices) + 1)]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[index] for index in indices)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={len(indices)}"]
     os.execv(sys.executable, [*torchrun, *sys.argv])
+
+
+def select_device(gpus: str, *, one_size: bool = False) -> torch.device:
+    """Select the given GPU (under torchrun, this process's) as the current CUDA device, or the CPU without CUDA.
+
+    With `one_size`, when all images have the same size, cuDNN benchmarks its algorithms.
+    """
+    indices = _cuda_indices(gpus)
+    if not indices:
+        return torch.device("cpu")
+    if len(indices) > 1:
+        raise ValueError(f"train.specific_gpu_num lists {len(indices)} GPUs ({gpus}), but this script uses only one")
+    device = torch.device("cuda", indices[0])
+    torch.cuda.set_device(device)  # for NCCL, pinned memory and whatever else uses the current device
+    torch.backends.cudnn.benchmark = one_size
+    return device
+
+
+def _cuda_indices(gpus: str) -> list[int]:
+    """Parse "0" or "0, 1"; return the device indices that this process is to use, none without CUDA."""
+    texts = [text.strip() for text in gpus.split(",")]
+    if not all(text.isascii() and text.isdecimal() for text in texts) or len(set(map(int, texts))) < len(texts):
+        raise ValueError(f"train.specific_gpu_num must be the number of a GPU, or several as in '0, 1', got {gpus!r}")
+    if not torch.cuda.is_available():
+        return []
+    indices = [int(os.environ["LOCAL_RANK"])] if _under_torchrun() else [int(text) for text in texts]
+    if max(indices) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ValueError(f"train.specific_gpu_num is {gpus}, but this machine has {count} GPU(s), numbered from 0")
+    return indices
+
+
+def _under_torchrun() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the processes that torchrun started, NCCL between GPUs, Gloo between CPUs; alone, do nothing."""
-    if not under_torchrun():
+    """Join the other processes under torchrun, with NCCL on GPUs and Gloo on CPUs."""
+    if not _under_torchrun():
         yield
         return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # where NCCL works
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
@@ -86,42 +73,42 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 def rank() -> int:
-    """Number of this process; 0 is the one that writes."""
+    """Return the rank of this process; process 0 writes files and logs."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def processes() -> int:
-    """How many processes share the work."""
+    """Return the number of processes (the world size)."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def sum_over_processes(value: Tensor) -> Tensor:
-    """Add a tensor up over all processes, in place."""
+    """All-reduce a tensor to its sum, in place."""
     if processes() > 1:
         distributed.all_reduce(value)
     return value
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
-    """Return the average of a tensor over all processes."""
+    """All-reduce a tensor to its mean."""
     return sum_over_processes(value.clone()) / processes()
 
 
+def any_process(value: bool, device: torch.device) -> bool:
+    """Return whether `value` is true in any process; a collective operation."""
+    return value if processes() == 1 else bool(sum_over_processes(torch.tensor(float(value), device=device)))
+
+
 def gather(value: Any) -> list[Any]:
-    """Return what each of the processes has, in order; all must ask at the same point."""
+    """Return the values of all processes, by rank; a collective operation."""
     values = [value] * processes()
     if processes() > 1:
         distributed.all_gather_object(values, value)
     return values
 
 
-def any_process(value: bool, device: torch.device) -> bool:
-    """Tell whether something holds in any of the processes; all must ask at the same point."""
-    return value if processes() == 1 else bool(sum_over_processes(torch.tensor(float(value), device=device)))
-
-
 def parallel(network: nn.Module, device: torch.device) -> nn.Module:
-    """Make a network share its gradients with the other processes' (and, on GPUs, batch norm's statistics)."""
+    """With several processes, wrap a network in DistributedDataParallel (on GPUs with synchronised batch norm)."""
     if processes() == 1:
         return network
     if device.type == "cuda":
@@ -130,43 +117,57 @@ def parallel(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def sharing_gradients(network: nn.Module, *, now: bool) -> AbstractContextManager:
-    """Share gradients in the backward passes inside; not `now`: gather them for a later one."""
+    """Context of a backward pass; with several processes and not `now`, gradients accumulate without all-reduce."""
     return nullcontext() if now or not isinstance(network, DistributedDataParallel) else network.no_sync()
 
 
 def choose_precision(setting: str, device: torch.device) -> str:
-    """Resolve "auto": bf16 on a GPU that computes in it, fp16 on an older one, fp32 on a CPU; "off": fp32."""
+    """Resolve "auto" to bf16 on GPUs that support it, fp16 on older ones and fp32 on CPUs, and "off" to fp32."""
     if setting == "auto" and device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "fp32" if setting in ("auto", "off") else setting
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Compute in "bf16" or "fp16" what bears it; "fp32": all as it is."""
+    """Autocast to "bf16" or "fp16"; disabled for "fp32"."""
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 
 
 def gradient_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
-    """Keep fp16's small gradients from vanishing, and skip steps that overflow; disabled in other precisions."""
+    """Build the loss scaler of fp16 training; disabled for other precisions."""
     return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
 
+def loader_workers(setting: int | None, device: torch.device, *, training: bool) -> int:
+    """Return the number of data loader workers: the setting, or a default for this process's share of the CPU cores.
+
+    Evaluation on a CPU has none by default, as the network occupies all cores, see `utils.io.pipeline.in_rounds`.
+    """
+    if setting is not None:
+        return setting
+    if device.type != "cuda" and not training:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return min(cores, 8) if device.type == "cuda" else min(cores // 2, 2)  # on a CPU the network needs the cores
+
+
 def describe(device: torch.device) -> str:
-    """Name the device for a log."""
+    """Describe the device for logs."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"CPU, {torch.get_num_threads()} threads (no CUDA device found)"
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all that it was given; a CPU always has."""
+    """Wait for pending work on a GPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch, each process differently (augmentations: see `dataset.segmentation`)."""
+    """Seed Python, NumPy and PyTorch, differently in each process; augmentation has its own seed."""
     seed = (seed + rank()) % 2**32
     random.seed(seed)
     np.random.seed(seed)
@@ -174,16 +175,19 @@ def seed_everything(seed: int) -> None:
 
 
 def random_state() -> dict[str, Any]:
-    """Return the state of all random generators, as plain values and tensors."""
-    state = np.random.get_state(legacy=False)
-    keys = torch.from_numpy(state["state"]["key"].astype(np.int64))
-    numpy_state = [state["bit_generator"], keys, state["state"]["pos"], state["has_gauss"], state["gauss"]]
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"python": random.getstate(), "numpy": numpy_state, "torch": torch.get_rng_state(), "cuda": cuda}
+    """Return the state of all random generators as plain values and tensors."""
+    numpy_state: Any = np.random.get_state()
+    kind, keys, *rest = numpy_state
+    return {
+        "python": random.getstate(),
+        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Set the generators to what `random_state` returned in process 0; the others seed anew, each differently."""
+    """Restore the state that `random_state` returned in process 0; other processes reseed, each differently."""
     version, values, gauss = state["python"]
     random.setstate((version, tuple(values), gauss))
     kind, keys, *rest = state["numpy"]
@@ -193,17 +197,3 @@ def set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
     if rank() > 0:
         seed_everything(int(torch.randint(2**31, ())))
-
-
-def loader_workers(setting: int | None, device: torch.device, *, training: bool) -> int:
-    """Choose the number of loader processes: the setting, else by this process's part of the cores it may use.
-
-    For evaluation on a CPU there are none: the network leaves them no core, see `utils.io.pipeline.in_rounds`.
-    """
-    if setting is not None:
-        return setting
-    if device.type != "cuda" and not training:
-        return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # torchrun's, of this machine's processes
-    return min(cores, 8) if device.type == "cuda" else min(cores // 2, 2)  # on a CPU the network needs the cores

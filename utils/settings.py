@@ -1,65 +1,49 @@
-"""Typed settings: dataclasses of sections, filled from YAML and from `section.key=value`."""
+"""Typed settings: pydantic sections, YAML files, `section.key=value` overrides, and one-line error messages."""
 
-import dataclasses
-import difflib
-import math
 import re
-import types
-import typing
 from collections.abc import Mapping
-from dataclasses import field
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Annotated, Any, ClassVar
 
 import yaml
+from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+
+_bool_to_str = BeforeValidator(lambda value: str(value) if isinstance(value, bool) else value)  # or True would be 1
+Int = Annotated[int, _bool_to_str]
+Float = Annotated[float, _bool_to_str, AllowInfNan(False)]
 
 
-def option(default: Any, **limits: Any) -> Any:
-    """Declare a key with its limits: `low`, `high` (both allowed), `above`, `below` (neither), `choices`."""
-    return field(default=default, metadata=limits)
+class Section(BaseModel):
+    """A section of the configuration: immutable, without unknown keys, and with its defaults where YAML has null."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, str_min_length=1)
 
-def flatten(values: Mapping, prefix: str = "") -> dict[str, Any]:
-    """Turn nested sections into one mapping by dotted path."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_for_null(cls, values: Any) -> Any:
+        return {} if values is None else values
 
 
 def read_yaml(path: Path) -> dict:
-    """Read the sections of a YAML file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: no YAML, or no sections in it.
-    """
+    """Read the sections of a YAML file; raises FileNotFoundError, or ValueError for other contents."""
     if not path.is_file():
         raise FileNotFoundError(f"no configuration file {path}; see the folder configs")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict | None):
-        raise ValueError(f"{path} must hold sections (model, train, …), not {values!r:.60}")
+        raise ValueError(f"{path} must contain sections (model, train, …), not {values!r:.60}")
     return values or {}
 
 
-def copy_of(values: Mapping) -> dict:
-    """Copy nested mappings."""
-    return {key: copy_of(value) if isinstance(value, Mapping) else value for key, value in values.items()}
-
-
 def override(values: dict, setting: str) -> None:
-    """Put one `section.key=value` into nested dicts.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """Apply one `section.key=value` to nested dicts in place; raises ValueError if it is malformed."""
     dotted, equals, text = setting.partition("=")
     *parents, key = dotted.strip().split(".")
     if not equals or not parents or not all([*parents, key]):
-        raise ValueError(f"{setting!r} is no setting; write section.key=value, as in train.epochs=10")
+        raise ValueError(f"{setting!r} is not a setting; write section.key=value, as in train.epochs=10")
     for parent in parents:
         if values.get(parent) is None:
             values[parent] = {}
@@ -69,111 +53,40 @@ def override(values: dict, setting: str) -> None:
     try:
         values[key] = yaml.load(text, _Loader)
     except yaml.YAMLError:
-        raise ValueError(f"{dotted}: {text!r} is no valid YAML value; put it in quotes") from None
+        raise ValueError(f"{dotted}: {text!r} is not a valid YAML value; put it in quotes") from None
 
 
-def fill(kind: type, values: Mapping) -> Any:
-    """Build a dataclass of sections from what YAML gave.
-
-    Raises:
-        ValueError: an unknown key, a wrong type or an impossible value, by its dotted path.
-    """
-    return _convert_section(values, kind, "", root=kind)
-
-
-def _convert(value: Any, kind: Any, path: str, root: type) -> Any:
-    """Turn what YAML gave into the type that the key has."""
-    if _is_section(kind):
-        return _convert_section({} if value is None else value, kind, path, root)
-    if isinstance(kind, types.UnionType):  # X | None
-        return None if value is None else _convert(value, typing.get_args(kind)[0], path, root)
-    if typing.get_origin(kind) is tuple:
-        return _convert_list(value, typing.get_args(kind), path, root)
-    if kind is bool and isinstance(value, bool):
-        return value
-    plain = isinstance(value, str | int | float) and not isinstance(value, bool)
-    try:
-        if kind is str and plain and value != "":
-            return str(value)
-        if kind is int and plain and not (isinstance(value, float) and value != int(value)):
-            return int(value)
-        if kind is float and plain and math.isfinite(number := float(value)):  # YAML reads 1e-4 as a string
-            return number
-    except (ValueError, OverflowError):
-        pass
-    wanted = {str: "a text", int: "a whole number", float: "a finite number", bool: "true or false"}[kind]
-    raise ValueError(f"{path} must be {wanted}, got {value!r}")
+def flatten(values: Mapping, prefix: str = "") -> dict[str, Any]:
+    """Flatten nested mappings into one by dotted path."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
 
-def _is_section(kind: Any) -> TypeGuard[type]:
-    return dataclasses.is_dataclass(kind)
-
-
-def _convert_section(values: Any, kind: type, path: str, root: type) -> Any:
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{path} must be a section with keys, got {values!r}")
-    kinds = typing.get_type_hints(kind)
-    prefix = f"{path}." if path else ""
-    for key in values:
-        if key not in kinds:
-            raise ValueError(f"unknown key {prefix}{key}{_hint(f'{prefix}{key}', root)}")
-    result = {key: _convert(value, kinds[key], prefix + key, root) for key, value in values.items()}
-    for key in dataclasses.fields(kind):
-        if key.name in result:
-            _check_limits(result[key.name], prefix + key.name, **key.metadata)
-    return kind(**result)
-
-
-def _convert_list(value: Any, kinds: tuple, path: str, root: type) -> tuple:
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{path} must be a list, got {value!r}")
-    if kinds[-1] is Ellipsis:
-        kinds = kinds[:1] * len(value)
-    if len(value) != len(kinds):
-        raise ValueError(f"{path} must have {len(kinds)} values, got {value!r}")
-    return tuple(_convert(v, k, f"{path}[{i}]", root) for i, (v, k) in enumerate(zip(value, kinds, strict=True)))
-
-
-def _check_limits(
-    value: Any, path: str, *, low=-math.inf, high=math.inf, above=-math.inf, below=math.inf, choices=None
-) -> None:
-    if value is None:  # where the key may be
-        return
-    if choices is not None and value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1)
-        raise ValueError(
-            f"{path} must be one of {', '.join(choices)}, got {value!r}" + (f" (nearest: {near[0]})" if near else "")
-        )
-    if isinstance(value, int | float) and not (low <= value <= high and above < value < below):
-        limits = [f"at least {low}"] if low > -math.inf else [f"above {above}"] if above > -math.inf else []
-        limits += [f"at most {high}"] if high < math.inf else [f"below {below}"] if below < math.inf else []
-        raise ValueError(f"{path} must be {' and '.join(limits)}, got {value}")
-
-
-def _hint(path: str, root: type) -> str:
-    """Name the existing key nearest to one that does not exist: of the same name, the same section, or anywhere."""
-    keys = _dotted_keys(root, "")
-    section, _, leaf = path.rpartition(".")
-    same = [key for key in keys if key.rpartition(".")[2] == leaf]
-    siblings = [key for key in keys if section and key.rpartition(".")[0] == section]
-    longer = [key for key in siblings if key.startswith(path)] or [k for k in siblings if k.endswith(f"_{leaf}")]
-    near = same or longer or difflib.get_close_matches(path, siblings, n=1, cutoff=0)
-    near = near or difflib.get_close_matches(path, [*keys, *typing.get_type_hints(root)], n=1, cutoff=0)
-    return f"; the nearest that exists is {near[0]}"
-
-
-def _dotted_keys(kind: type, prefix: str) -> list[str]:
-    """List the keys that hold values, not sections."""
-    keys = []
-    for name, sub in typing.get_type_hints(kind).items():
-        keys += _dotted_keys(sub, f"{prefix}{name}.") if _is_section(sub) else [prefix + name]
-    return keys
+def describe(error: ValidationError, keys: list[str]) -> str:
+    """Describe the first error in one line: its dotted path, the value, and the limit, the choices or a similar key."""
+    first = error.errors()[0]
+    kind, value, context = first["type"], first["input"], first.get("ctx", {})
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).removeprefix(".")
+    if kind == "value_error":  # from a check of two keys, whose message begins with the first
+        return f"{path}.{context['error']}"
+    if kind in ("extra_forbidden", "invalid_key"):
+        name = path.rpartition(".")[2]
+        similar = [key for key in keys if key.startswith(path) or f".{key}".endswith((f".{name}", f"_{name}"))]
+        similar = similar or get_close_matches(path, keys, n=1, cutoff=0)
+        return f"unknown key {path}; did you mean {similar[0]}?"
+    yaml_types = {"bool_type": "true or false", "tuple_type": "a list", "model_type": "a section with keys"}
+    problem = re.sub(r"^\w+ should (.*?)(, unable.*|, got.*| after.*)?$", r"must \1", first["msg"])
+    problem = f"must be {yaml_types[kind]}" if kind in yaml_types else problem
+    near = get_close_matches(str(value), re.findall(r"'(.+?)'", context.get("expected", "")), n=1)
+    return f"{path} {problem}, got {value!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, but a repeated key is an error, and 2024_01_15, 2024-01-15, off and yes are texts."""
+    """PyYAML's safe loader, but duplicate keys are errors; 2024_01_15, 2024-01-15, off and yes are strings."""
 
-    yaml_implicit_resolvers: typing.ClassVar = {  # type: ignore[misc]  # PyYAML's own is of the class too
+    yaml_implicit_resolvers: ClassVar = {  # type: ignore[misc]  # a class variable in PyYAML too
         first: [
             ("tag:yaml.org,2002:str", re.compile(r"(\d+(_\d+)+|(?i:yes|no|on|off))$")),
             *(rule for rule in rules if rule[0] != "tag:yaml.org,2002:timestamp"),
@@ -182,10 +95,8 @@ class _Loader(yaml.SafeLoader):
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
+        names = [str(key.value) for key, _ in node.value]
         for key, _ in node.value:
-            name = str(key.value)
-            if name in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{name} is given twice", key.start_mark)
-            seen.add(name)
+            if names.count(str(key.value)) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key.value}", key.start_mark)
         return super().construct_mapping(node, deep)

@@ -1,7 +1,7 @@
-"""Generated street scenes: a data set in the Cityscapes layout that costs no licence and no download.
+"""Synthetic street scenes: a dataset in the Cityscapes layout, generated within minutes, free of licences.
 
-It is made to train and test on within minutes, not to stand in for photographs. All 19 classes occur often;
-colours overlap between classes and the light varies, so that shape, texture and place must be learned.
+It serves to try out training and to test, not to replace photographs. All 19 classes occur often; colours overlap
+between classes and the light varies, so that shape, texture and position have to be learned.
 """
 
 from demo.streets.files import generate

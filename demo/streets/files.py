@@ -1,4 +1,4 @@
-"""The set on the disk: written once, all or nothing, in the layout of Cityscapes."""
+"""Writing of the dataset to disk, in the Cityscapes layout."""
 
 import json
 import shutil
@@ -10,63 +10,63 @@ from tqdm import tqdm
 
 from demo.streets.scene import render
 
-VERSION = 1  # raise it when the pictures change, so that old files are not taken for new ones
+VERSION = 1  # to be increased when the images change, so that existing files are not mistaken for them
 SPLITS = {"train": (0, "drawnburg"), "val": (1, "sketchstadt")}  # number for the seed, city
 RECORD = "streets.json"
 
 
 def generate(root: Path | str, *, train: int, val: int, height: int, width: int, seed: int) -> bool:
-    """Write `train` and `val` scenes of height x width pixels below `root`, in the layout of Cityscapes.
+    """Write `train` and `val` scenes of height x width pixels to `root`, unless they exist.
 
-    Scene i of a split depends on (seed, split, i) alone. The set appears at `root` all at once, when
-    complete; let one process at a time generate it. Returns False if the same set is there already.
+    Scene i of a split depends only on (seed, split, i). The complete dataset appears at `root` atomically; only one
+    process at a time may generate it.
+
+    Returns:
+        False if the same dataset already exists.
 
     Raises:
-        ValueError: something else is there; a size below 64 x 128; a negative number.
+        ValueError: other content at `root`, a size below 64 x 128, or a negative number.
     """
     root = Path(root).expanduser().resolve()
     wanted = {"version": VERSION, "train": train, "val": val, "height": height, "width": width, "seed": seed}
     if min(train, val, seed) < 0 or height < 64 or width < 128:
-        raise ValueError(f"cannot generate streets with {wanted}: sizes start at 64 x 128, numbers at 0")
-    if _is_there(root, wanted):
+        raise ValueError(f"cannot generate streets with {wanted}: at least 64 x 128 pixels, and no negative numbers")
+    if _exists(root, wanted):
         return False
     unfinished = root.with_name(f".{root.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process
     try:
-        _write_all(unfinished, wanted)
+        _write(unfinished, wanted)
         if root.exists():
-            root.rmdir()  # empty, or _is_there had refused it
+            root.rmdir()  # empty, see _exists
         unfinished.rename(root)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return True
 
 
-def _is_there(root: Path, wanted: dict[str, int]) -> bool:
+def _exists(root: Path, wanted: dict[str, int]) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
-    mend = "delete it or give another dataset.root"
-    record = root / RECORD
-    if not record.is_file():
-        raise ValueError(f"{root} holds something other than generated streets; {mend}")
+    fix = "delete it or choose another dataset.root"
     try:
-        found = json.loads(record.read_text())
-    except ValueError:
-        raise ValueError(f"{record} is not readable JSON; {mend}") from None
+        found = json.loads((root / RECORD).read_text())
+    except (OSError, ValueError):
+        raise ValueError(f"{root} contains something other than generated streets; {fix}") from None
     if found != wanted:
-        raise ValueError(f"{root} holds generated streets with {found}, not {wanted}; {mend}")
+        raise ValueError(f"{root} contains generated streets with {found}, not {wanted}; {fix}")
     count, total = len(list(root.glob("gtFine/*/*/*_labelIds.png"))), wanted["train"] + wanted["val"]
     if count != total:
-        raise ValueError(f"{root} holds {count} of {total} generated streets; {mend}")
+        raise ValueError(f"{root} contains {count} of {total} generated streets; {fix}")
     return True
 
 
-def _write_all(root: Path, wanted: dict[str, int]) -> None:
+def _write(root: Path, wanted: dict[str, int]) -> None:
     for split, (number, city) in SPLITS.items():
         images, targets = root / "leftImg8bit" / split / city, root / "gtFine" / split / city
         images.mkdir(parents=True)
         targets.mkdir(parents=True)
-        for i in tqdm(range(wanted[split]), desc=f"drawing streets for {split}", leave=False, disable=None):
+        for i in tqdm(range(wanted[split]), desc=f"generating streets ({split})", leave=False, disable=None):
             rng = np.random.default_rng((wanted["seed"], number, i))
             image, label_ids, instance_ids = render(rng, height=wanted["height"], width=wanted["width"])
             name = f"{city}_{i:06d}_000019"  # Cityscapes labels the 20th frame of each sequence

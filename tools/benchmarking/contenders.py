@@ -1,132 +1,149 @@
-"""Who takes part in the benchmark, each from a uint8 image tensor to the label map."""
+"""The contenders of the benchmark: ways to predict label maps from uint8 images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.segmentation import deeplabv3_resnet50
 
 from dataset.labels import cityscapes_classes
 from dataset.transforms import Normalize
 from demo.streets import render
 from models import ICNet
-from tools.benchmarking.yardsticks import PublishedWay, deeplab
+from models.fusion import CascadeFeatureFusion
+from models.layers import resize
 from utils import runtime
 from utils.inference.onnx import OnnxSegmenter
+from utils.inference.onnx_export import export_onnx
 from utils.inference.segmenter import build_segmenter
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What is measured.
+class Workload:
+    """The network and the input that all contenders share."""
 
-    Attributes:
-        ckpt: whose network; None: one of `backbone` with random weights and Cityscapes' classes.
-        onnx: the network as an ONNX file, where ONNX Runtime takes part.
-        size: height and width.
-        precision: of all but ONNX Runtime, which has that of the file.
-    """
-
-    ckpt: str | None = None
-    onnx: str | None = None
-    backbone: str = "resnet50_v1s"
-    size: tuple[int, int] = (1024, 2048)
-    batch: int = 1
-    device: str = "cpu"
-    precision: str = "fp32"
+    folder: Path  # temporary, for files such as an exported network
+    ckpt: str | None  # None: `backbone` with random weights and the Cityscapes classes
+    backbone: str
+    size: tuple[int, int]  # height and width
+    batch: int
+    device: torch.device
+    precision: str  # of the PyTorch contenders, see `runtime.autocast`
 
     def checkpoint(self) -> Checkpoint:
-        """Read or make the network; a random one's batch norms have seen a street, so that values are ordinary."""
+        """Read the checkpoint, or make one with random weights and the batch norm statistics of a rendered street."""
         if self.ckpt is not None:
             return read_checkpoint(self.ckpt)
         torch.manual_seed(0)
-        network = ICNet(len(cityscapes_classes()), self.backbone)
+        classes = cityscapes_classes()
+        network = ICNet(len(classes), self.backbone)
         for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):
-            norm.momentum = None  # statistics are plain means
+            norm.momentum = None  # cumulative average: one forward pass sets the statistics
         with torch.no_grad():
-            network.train()(self.tensor(size=(256, 512)).cpu())
-        return Checkpoint(state_dict=network.state_dict(), backbone=self.backbone, classes=cityscapes_classes())
+            network.train()(Normalize()(self.image((256, 512)).cpu()))
+        return Checkpoint(state_dict=network.state_dict(), backbone=self.backbone, classes=classes)
 
     def image(self, size: tuple[int, int] | None = None) -> Tensor:
-        """Render a street (B, 3, H, W) uint8."""
+        """Render a street as a batch (B, 3, H, W) uint8 on the device."""
         height, width = size or self.size
         street, _, _ = render(np.random.default_rng(0), height=height, width=width)
         return torch.from_numpy(street).permute(2, 0, 1).contiguous().expand(self.batch, -1, -1, -1).to(self.device)
 
-    def tensor(self, size: tuple[int, int] | None = None) -> Tensor:
-        """Return the same, normalised."""
-        return Normalize()(self.image(size))
-
-    def describe(self) -> str:
-        """Say in a line what it is."""
-        whose = self.ckpt or f"{self.backbone}, random weights, 19 classes"
-        return f"{whose}; {self.size[1]}x{self.size[0]}, batch {self.batch}, {self.precision}"
-
 
 @dataclass(frozen=True)
 class Contender:
-    """Something that labels images.
+    """One way to predict label maps."""
 
-    Attributes:
-        network: from normalised images to logits; what its arithmetic is counted by.
-        predict: (B, 3, H, W) uint8 -> (B, H, W).
-    """
-
-    network: Callable[[Tensor], object]
-    predict: Callable[[Tensor], Tensor]
+    predict: Callable[[Tensor], Tensor]  # (B, 3, H, W) uint8 -> (B, H, W)
+    network: Callable[[Tensor], object] | None = None  # to count FLOPs of; None: the network as inference.py runs it
+    same_network: bool = True  # whether it runs the workload's network, so that its labels can be compared
 
 
-def published(setting: Setting) -> Contender:
-    """Build the network executed the published way: contiguous memory, batch norms, logits at full size."""
-    checkpoint = setting.checkpoint()
+def published(workload: Workload) -> Contender:
+    """Execute the network the way the published code does."""
+    checkpoint = workload.checkpoint()
     if checkpoint.structure.get("variant", "published") != "published":
-        raise ValueError(f"{setting.ckpt} has no published way of execution; leave it out: --only eager onnx deeplabv3")
-    return _plain(PublishedWay(checkpoint.build()), Normalize(checkpoint.mean, checkpoint.std), setting)
+        raise ValueError(f"{workload.ckpt} cannot run the published way; leave it out: --only eager onnx deeplabv3")
+    return _plain(PublishedExecution(checkpoint.build()), Normalize(checkpoint.mean, checkpoint.std), workload)
 
 
-def eager(setting: Setting) -> Contender:
-    """Build what evaluation and inference use."""
-    segmenter = build_segmenter(setting.checkpoint(), setting.device, precision=setting.precision)
-    return Contender(segmenter.logits, segmenter)
+def eager(workload: Workload) -> Contender:
+    """Execute the network the way `evaluate.py` and `inference.py` do."""
+    return Contender(build_segmenter(workload.checkpoint(), workload.device, precision=workload.precision))
 
 
-def compiled(setting: Setting) -> Contender:
-    """Build the same through torch.compile, on a GPU with CUDA graphs."""
-    mode = "cuda_graphs" if setting.device.startswith("cuda") else "default"
-    checkpoint = setting.checkpoint()
-    segmenter = build_segmenter(checkpoint, setting.device, precision=setting.precision, compiled=mode)
-    return Contender(eager(setting).network, segmenter)
+def compiled(workload: Workload) -> Contender:
+    """Execute the same through torch.compile, on a GPU with CUDA graphs."""
+    mode = "cuda_graphs" if workload.device.type == "cuda" else "default"
+    checkpoint, precision = workload.checkpoint(), workload.precision
+    return Contender(build_segmenter(checkpoint, workload.device, precision=precision, compiled=mode))
 
 
-def onnx(setting: Setting) -> Contender:
-    """Open the exported network in ONNX Runtime."""
-    assert setting.onnx is not None, "export the network first"
-    return Contender(eager(setting).network, OnnxSegmenter(setting.onnx, setting.device))
+def onnx(workload: Workload) -> Contender:
+    """Export the network in fp32, unless the folder has it already, and run it in ONNX Runtime."""
+    file = workload.folder / "network.onnx"
+    if not file.exists():
+        export_onnx(workload.checkpoint(), file)
+    return Contender(OnnxSegmenter(file, workload.device))
 
 
-def deeplabv3(setting: Setting) -> Contender:
-    """Build torchvision's network, which anyone can measure for themselves."""
-    return _plain(deeplab(len(cityscapes_classes())), Normalize(), setting)
+def deeplabv3(workload: Workload) -> Contender:
+    """Build torchvision's DeepLabV3-ResNet50 with random weights, a reference that anyone can reproduce."""
+    network = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=len(cityscapes_classes()))
+    return _plain(network, Normalize(), workload, same_network=False)
 
 
-def _plain(network: nn.Module, normalize: Normalize, setting: Setting) -> Contender:
-    device = torch.device(setting.device)
-    network = network.to(device).eval()
+def _plain(network: nn.Module, normalize: Normalize, workload: Workload, *, same_network: bool = True) -> Contender:
+    """Execute a network as it is: contiguous memory, unfused batch norms, argmax of full-size logits."""
+    network = network.to(workload.device).eval()
 
     @torch.inference_mode()
     def predict(image: Tensor) -> Tensor:
-        with runtime.autocast(device, setting.precision):
+        with runtime.autocast(workload.device, workload.precision):
             return network(normalize(image))["out"].argmax(1)
 
-    return Contender(network, predict)
+    return Contender(predict, network, same_network)
 
 
-CONTENDERS = {
-    "published": published,
-    "eager": eager,
-    "compiled": compiled,
-    "onnx": onnx,
-    "deeplabv3": deeplabv3,
-}
+class PublishedExecution(nn.Module):
+    """An ICNet executed as in the published code.
+
+    The half-resolution image passes through the whole backbone, features are upsampled before their channels are mixed,
+    and the logits of all three branches are computed, the main ones at full size.
+    """
+
+    def __init__(self, network: ICNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Return all logits that the published code returns: (B, 3, H, W) -> (B, num_classes, H, W) and smaller."""
+        network, (height, width) = self.network, image.shape[-2:]
+        sub1 = network.sub1(image)
+        sub2 = network.backbone.shallow(resize(image, (height // 2, width // 2)))
+        network.backbone.deep(sub2)  # the published code computes this and does not use it
+        sub4 = network.pyramid_pooling(network.backbone(resize(image, (height // 4, width // 4))))
+        fused, aux_16 = _fuse(network.cff_24, sub4, sub2)
+        fused, aux_8 = _fuse(network.cff_12, fused, sub1)
+        quarter = network.classifier(resize(fused, [2 * side for side in fused.shape[-2:]]))
+        return {"out": resize(quarter, (height, width)), "quarter": quarter, "aux_8": aux_8, "aux_16": aux_16}
+
+
+def _fuse(cff: CascadeFeatureFusion, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    low = cff.conv_low(resize(low, high.shape[-2:]))
+    return F.relu(low + cff.conv_high(high)), cff.aux_classifier(low)
+
+
+CONTENDERS = {function.__name__: function for function in (published, eager, compiled, onnx, deeplabv3)}
+
+
+def prediction_job(workload: Workload, name: str) -> Callable[[], Tensor]:
+    """Return a job that predicts one batch, with the contender warmed up on a small image."""
+    predict, image = CONTENDERS[name](workload).predict, workload.image()
+    predict(image[..., :64, :64].contiguous())
+    return lambda: predict(image)

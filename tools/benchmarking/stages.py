@@ -1,51 +1,101 @@
-"""Where the time of an image goes, from the file to the file."""
+"""Benchmark jobs: the stages of data loading and prediction, and the training step."""
 
 import itertools
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from functools import partial
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
 
 from dataset.labels import cityscapes_classes, cityscapes_train_ids
-from dataset.segmentation import Sample, SegmentationDataset
+from dataset.pairs import Sample
+from dataset.segmentation import SegmentationDataset
+from dataset.transforms import Normalize
 from demo.streets import render
-from tools.benchmarking.contenders import Setting
-from tools.benchmarking.timing import time_in_turns
-from utils.config import AugmentConfig, ModelConfig
+from models import ICNet
+from models.layers import resize_target
+from tools.benchmarking.contenders import Workload
+from tools.benchmarking.timing import Job
+from utils import runtime
+from utils.config import AugmentConfig, ModelConfig, OptimizerConfig
 from utils.data import build_transform
+from utils.engine import train_one_epoch
 from utils.inference.label_map import label_map
 from utils.inference.segmenter import build_segmenter
-from utils.io.drawing import colorize, overlay, save_image
+from utils.io.drawing import colorize, overlay
+from utils.io.files import save_image
 from utils.io.sources import read_image
+from utils.loss import CascadeLoss
+from utils.optim import build_optimizer, build_scheduler
 
 
-def time_stages(setting: Setting, *, repeats: int) -> dict[str, list[float]]:
-    """Return the seconds of each stage of training data, and of a prediction, for PNG files of the setting's size."""
-    height, width = setting.size
+def prediction_stages(workload: Workload) -> dict[str, Job]:
+    """Return a job per stage of data loading and prediction, on PNG files of the workload's size."""
+    height, width = workload.size
     street, ids, _ = render(np.random.default_rng(0), height=height, width=width)
-    segmenter = build_segmenter(setting.checkpoint(), setting.device, precision=setting.precision)
-    image = torch.from_numpy(street).permute(2, 0, 1)[None].to(setting.device)
-    scores = segmenter.scores(image)
-    labels = label_map(scores, setting.size)[0].cpu().numpy()
+    image_file, mask_file = workload.folder / "image.png", workload.folder / "labels.png"
+    Image.fromarray(street).save(image_file)
+    Image.fromarray(ids).save(mask_file)
     classes = cityscapes_classes()
-    with TemporaryDirectory() as folder:
-        image_file, mask_file = Path(folder, "image.png"), Path(folder, "labels.png")
-        Image.fromarray(street).save(image_file)
-        Image.fromarray(ids).save(mask_file)
-        sizes = ModelConfig(base_size=height, crop_size=min(960, height))
-        transform = build_transform(sizes, AugmentConfig())
-        data = SegmentationDataset(
-            [Sample(image_file, mask_file)], classes, cityscapes_train_ids(), transform=transform
-        )
-        epochs = itertools.count()
-        jobs = {
-            "decode image and labels": lambda: (read_image(image_file), Image.open(mask_file).load()),
-            "training sample: decode, scale, crop, mirror, blur": lambda: data[next(epochs), 0],
-            "network": lambda: segmenter.scores(image),
-            "label map": lambda: label_map(scores, setting.size),
-            "overlay": lambda: overlay(street, labels, classes),
-            "encode as PNG": lambda: save_image(Path(folder, "out.png"), colorize(labels, classes)),
-        }
-        return time_in_turns(jobs, repeats=repeats, device=setting.device)
+    transform = build_transform(ModelConfig(base_size=height, crop_size=min(960, height)), AugmentConfig())
+    data = SegmentationDataset([Sample(image_file, mask_file)], classes, cityscapes_train_ids(), transform=transform)
+    epochs = itertools.count()  # so that each repeat is augmented differently
+    segmenter = build_segmenter(workload.checkpoint(), workload.device, precision=workload.precision)
+    image = torch.from_numpy(street).permute(2, 0, 1)[None].to(workload.device)
+    scores = segmenter.scores(image)
+    labels = label_map(scores, workload.size)[0].cpu().numpy()
+    return {
+        "decode image and labels": lambda: (read_image(image_file), Image.open(mask_file).load()),
+        "training sample: decode, scale, crop, mirror, blur": lambda: data[next(epochs), 0],
+        "network": lambda: segmenter.scores(image),
+        "label map": lambda: label_map(scores, workload.size),
+        "overlay": lambda: overlay(street, labels, classes),
+        "encode as PNG": lambda: save_image(workload.folder / "out.png", colorize(labels, classes)),
+    }
+
+
+def training_steps(workload: Workload, *, crop: int) -> dict[str, Job]:
+    """Return one training step of a plain PyTorch loop and one of `train.py`, on the same batch in memory."""
+    classes = len(cityscapes_classes())
+    image = workload.image((crop, crop))
+    target = torch.randint(0, classes, (workload.batch, crop, crop), dtype=torch.uint8)
+    batch = {"image": image, "target": target}
+    steps = {"the plainest loop": _plain_step, "this project's": _own_step}
+    return {name: make(ICNet(classes, workload.backbone), batch, workload) for name, make in steps.items()}
+
+
+def _plain_step(network: ICNet, batch: dict[str, Tensor], workload: Workload) -> Job:
+    device, normalize = workload.device, Normalize()
+    network.to(device).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+
+    def step() -> None:
+        image, target = normalize(batch["image"].to(device)), batch["target"].to(device).long()
+        with runtime.autocast(device, workload.precision):
+            outputs = network(image)
+        targets = [resize_target(target, logits.shape[-2:]) for logits in outputs.values()]
+        losses = [F.cross_entropy(x.float(), y) for x, y in zip(outputs.values(), targets, strict=True)]
+        optimizer.zero_grad()
+        (losses[0] + 0.4 * losses[1] + 0.4 * losses[2]).backward()
+        optimizer.step()
+
+    return step
+
+
+def _own_step(network: ICNet, batch: dict[str, Tensor], workload: Workload) -> Job:
+    network.to(workload.device).to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(network, OptimizerConfig())
+    return partial(
+        train_one_epoch,
+        network,
+        [batch],
+        criterion=CascadeLoss(),
+        normalize=Normalize(),
+        optimizer=optimizer,
+        scheduler=build_scheduler(optimizer, OptimizerConfig(), iterations=10**6),
+        device=workload.device,
+        scaler=runtime.gradient_scaler(workload.device, workload.precision),
+        precision=workload.precision,
+    )

@@ -1,4 +1,4 @@
-"""Measure time, arithmetic and memory in a way that bears comparison."""
+"""Measurement of latency, FLOPs and peak memory."""
 
 import multiprocessing
 import time
@@ -6,82 +6,67 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from utils import runtime
 
 Job = Callable[[], object]
+CPU = torch.device("cpu")
 
 
 def time_in_turns(
-    jobs: Mapping[str, Job], *, repeats: int, warm_up: int = 2, device: torch.device | str = "cpu"
+    jobs: Mapping[str, Job], *, repeats: int, warm_up: int = 2, device: torch.device = CPU
 ) -> dict[str, list[float]]:
-    """Return the seconds that each job took, `repeats` times each.
+    """Return the seconds of each job's `repeats` runs, after the warm-up and with the device synchronised.
 
-    They take turns, so that a machine whose speed drifts is as slow for one as for the other. The device is waited for
-    before and after each; CUDA is timed by its events.
+    The jobs take turns, so that drifts of the machine's speed affect all of them alike.
     """
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for turn in range(-warm_up, repeats):
         for name, job in jobs.items():
-            taken = _time(job, torch.device(device))
+            runtime.synchronize(device)
+            start = time.perf_counter()
+            job()
+            runtime.synchronize(device)
             if turn >= 0:
-                seconds[name].append(taken)
+                seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
-def _time(job: Job, device: torch.device) -> float:
-    runtime.synchronize(device)
-    if device.type != "cuda":
-        before = time.perf_counter()
-        job()
-        return time.perf_counter() - before
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    with torch.cuda.device(device):  # on whose stream events are recorded
-        start.record()
-        job()
-        end.record()
-    runtime.synchronize(device)
-    return start.elapsed_time(end) / 1000
-
-
 @torch.inference_mode()
-def count_flops(network: nn.Module | Callable[[Tensor], object], image: Tensor) -> float:
-    """Return the floating-point operations of convolutions and matrix products, a multiplication and addition as 2."""
+def count_flops(network: Callable[[Tensor], object], image: Tensor) -> float:
+    """Return the floating-point operations of convolutions and matrix products; a multiply-add counts as two."""
     with FlopCounterMode(display=False) as counter:
         network(image)
     return float(counter.get_total_flops())
 
 
 @torch.inference_mode()
-def matmul_peak(device: torch.device | str, dtype: torch.dtype, *, side: int = 4096) -> float:
-    """Return the operations a second that a large product of matrices reaches, the best of five."""
+def matmul_peak(device: torch.device, dtype: torch.dtype, *, side: int = 4096) -> float:
+    """Return the FLOP/s of a large matrix product, the best of five, as the practical peak of the device."""
     a = torch.randn(side, side, device=device, dtype=dtype)
-    seconds = time_in_turns({"": lambda: a @ a}, repeats=5, warm_up=1, device=device)[""]
+    seconds = time_in_turns({"matmul": lambda: a @ a}, repeats=5, warm_up=1, device=device)["matmul"]
     return 2 * side**3 / min(seconds)
 
 
-def memory_of(make: Callable[[], Job], device: torch.device) -> int | None:
-    """Return the bytes that a job takes at its peak, beyond what there is before it, in a process of its own.
+def peak_memory(make_job: Callable[[], Job], device: torch.device) -> int | None:
+    """Return the bytes that a job needs at its peak beyond what is allocated before it, in a fresh process.
 
-    On a GPU they are what PyTorch's allocator gave out; on a CPU the process's resident memory.
+    On a GPU it is memory from PyTorch's allocator, on a CPU resident memory of the process (None without Linux).
 
     Args:
-        make: makes the job, with all that it needs loaded; picklable.
-
-    Returns:
-        None where the system does not tell (a CPU without Linux).
+        make_job: builds the job with everything it needs already loaded; picklable.
     """
     if device.type == "cpu" and not Path("/proc/self/clear_refs").exists():
         return None
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (make, device, torch.get_num_threads()))
+        return pool.apply(_measure_peak, (make_job, device, torch.get_num_threads()))
 
 
-def _peak(make: Callable[[], Job], device: torch.device, threads: int) -> int:
+def _measure_peak(make_job: Callable[[], Job], device: torch.device, threads: int) -> int:
     torch.set_num_threads(threads)
-    job = make()
+    job = make_job()
     if device.type == "cuda":
         runtime.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -89,14 +74,13 @@ def _peak(make: Callable[[], Job], device: torch.device, threads: int) -> int:
         job()
         runtime.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew, see proc(5)
-    before = _resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see proc(5)
+    before = _process_memory("VmRSS")
     job()
-    return _resident("VmHWM") - before
+    return _process_memory("VmHWM") - before
 
 
-def _resident(name: str) -> int:
-    """Read a figure of this process's memory, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (kilobytes,) = (line.split()[1] for line in lines if line.startswith(f"{name}:"))
-    return 1024 * int(kilobytes)
+def _process_memory(field: str) -> int:
+    """Read a memory field of /proc/self/status, in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition(f"{field}:")[2].split()[0])

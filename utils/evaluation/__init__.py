@@ -1,1 +1,1 @@
-"""A measurement of a whole split, and what it leaves on the disk: what only evaluate.py needs."""
+"""Evaluation of a network on a dataset split: the pass over the images, and the files written from it."""

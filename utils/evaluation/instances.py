@@ -1,5 +1,6 @@
-"""The instance-weighted IoU of Cityscapes (iIoU): small instances count as much as large ones."""
+"""The instance-level IoU (iIoU) of Cityscapes, in which small instances count as much as large ones."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from dataset.images import open_image, read_header
 from dataset.labels import UNKNOWN
 from dataset.segmentation import SegmentationDataset
 from utils import runtime
-from utils.metrics import by_name, marginals
+from utils.metrics import by_name, defined_mean, marginals, merge_classes
 
-# Pixels of the average instance in the training set, as cityscapesscripts' evalPixelLevelSemanticLabeling gives them.
+# Mean instance size in pixels over the training set, from cityscapesscripts' evalPixelLevelSemanticLabeling.
 AVERAGE_SIZE = {
     "person": 3462.4756337644,
     "rider": 3930.4788056518,
@@ -26,116 +27,106 @@ AVERAGE_SIZE = {
 }
 
 
-class InstanceScores:
-    """Count the pixels of each instance, scaled by its class's average size over its own.
-
-    False positives belong to no instance and are counted plainly, in the confusion matrix. A category is scored where
-    all of its classes have instances; there a pixel is right with any class of the category.
-
-    Args:
-        data: in the layout of Cityscapes, with `*_instanceIds.png` beside `*_labelIds.png`, see `has_instances`.
-
-    Attributes:
-        images: of each image, by its index in the set, (4, C) float64: hits and misses of each class, then of its
-            category.
-    """
-
-    def __init__(self, data: SegmentationDataset) -> None:
-        self.classes = data.classes
-        self.files = list(_instance_files(data).values())
-        self.train_ids = data.train_ids
-        categories = list(dict.fromkeys(data.classes.categories))
-        self.category = np.full(256, -1)  # of no class: none
-        self.category[: len(data.classes)] = [categories.index(name) for name in data.classes.categories]
-        self.size = np.array([AVERAGE_SIZE.get(name, 0.0) for name in data.classes.names])
-        self.images: dict[int, np.ndarray] = {}
-
-    def update(self, index: int, pred: np.ndarray) -> None:
-        """Add image `index`, predicted as the class indices (H, W) uint8; reads its file of instances."""
-        instances = np.asarray(open_image(self.files[index])).astype(np.int64)
-        inside = instances > 1000  # what is less is a class without instances, or a group: its label id alone
-        ids, pred = instances[inside], pred[inside]
-        sizes = np.bincount(ids)
-        found = np.flatnonzero(sizes)
-        label_of = np.zeros(len(sizes), dtype=np.uint8)
-        label_of[found] = self._labels(found, index)
-        target = label_of[ids]
-        found = found[label_of[found] < len(self.classes)]  # the others are ignored
-        label = label_of[found]
-        weights, rows = self.size[label] / sizes[found], []
-        for right in (pred == target, self.category[pred] == self.category[target]):
-            hits = np.bincount(ids[right], minlength=len(sizes))[found]
-            for pixels in (hits, sizes[found] - hits):
-                rows.append(np.bincount(label, weights=pixels * weights, minlength=len(self.classes)))
-        self.images[index] = np.stack(rows)
-
-    def _labels(self, ids: np.ndarray, index: int) -> np.ndarray:
-        """Return the class index of each instance id."""
-        labels = self.train_ids[np.minimum(ids // 1000, 255)]
-        if (labels == UNKNOWN).any():
-            raise ValueError(f"{self.files[index]} holds the instance {ids[labels == UNKNOWN][0]}, of no known label")
-        return labels
-
-    def merge(self) -> None:
-        """Take in what the other processes counted; all of them must ask."""
-        self.images = {index: image for part in runtime.gather(self.images) for index, image in part.items()}
-
-    def summary(self, counts: Tensor) -> dict[str, Any]:
-        """Return the figures of all images; `counts` is theirs in `ConfusionMatrix`.
-
-        Returns:
-            `class_iiou` and `category_iiou` by name (None for one that does not occur), and their means `miiou` and
-            `category_miiou`.
-        """
-        images = np.stack([self.images[index] for index in sorted(self.images)])
-        hits, misses, category_hits, category_misses = torch.from_numpy(images.sum(0))
-        right, _, predicted = marginals(counts.cpu())
-        own = torch.from_numpy(self.size > 0)
-        iou = (hits / (hits + misses + (predicted - right)))[own]
-        names = [name for name in self.classes.names if name in AVERAGE_SIZE]
-        kinds, kind_iou = [], []
-        for name in dict.fromkeys(self.classes.categories):
-            member = torch.tensor([category == name for category in self.classes.categories])
-            if own[member].all():
-                hit, missed = category_hits[member].sum(), category_misses[member].sum()
-                kinds.append(name)
-                kind_iou.append(hit / (hit + missed + counts.cpu()[:, :-1][~member][:, member].sum()))
-        return {
-            "class_iiou": by_name(names, iou),
-            "miiou": iou.nanmean().nan_to_num(0.0).item(),
-            "category_iiou": by_name(kinds, torch.stack(kind_iou)),
-            "category_miiou": torch.stack(kind_iou).nanmean().nan_to_num(0.0).item(),
-        }
-
-
-def has_instances(data: SegmentationDataset) -> bool:
-    """Tell whether a set has files of instances, after a look at their headers.
+def find_instances(data: SegmentationDataset) -> list[Path]:
+    """Return the `*_instanceIds.png` of each `*_labelIds.png` of Cityscapes data, [] if there are none.
 
     Raises:
-        ValueError: only some images have one, or one is broken, or of another size than its labels.
+        ValueError: files that are missing, damaged, or of another size than their labels.
     """
-    if not data.classes.categories or any(sample.mask is None for sample in data.samples):
-        return False
-    files = _instance_files(data)
-    missing = [str(path) for path in files.values() if not path.is_file()]
-    if len(missing) == len(files):
-        return False
+    masks = [sample.mask for sample in data.samples if sample.mask is not None]
+    files = [mask.with_name(mask.name.replace("_labelIds", "_instanceIds")) for mask in masks]
+    missing = [path for path in files if not path.is_file()]
+    if not data.classes.categories or len(masks) < len(data) or len(missing) == len(files):
+        return []
     if missing:
         raise ValueError(
-            f"{len(missing)} of {len(files)} label files have no *_instanceIds.png beside them; "
-            f"the first: {missing[0]}; unpack gtFine_trainvaltest.zip again, or move the others away to go without iIoU"
+            f"{len(missing)} of {len(files)} label files have no *_instanceIds.png next to them, e.g. {missing[0]}; "
+            "unpack gtFine_trainvaltest.zip again, or remove the other *_instanceIds.png to evaluate without iIoU"
         )
-    for mask, path in files.items():
+    for mask, path in zip(masks, files, strict=True):
         (size, mode), (mask_size, _) = read_header(path, checksums=True), read_header(mask)
         if size != mask_size or not (mode.startswith("I") or mode in ("L", "P")):
             raise ValueError(
                 f"{path} is {size[0]}x{size[1]} of mode {mode!r}; "
-                f"instance ids in one channel of {mask_size[0]}x{mask_size[1]} are needed, as in {mask.name}"
+                f"expected instance ids in one channel of {mask_size[0]}x{mask_size[1]}, as in {mask.name}"
             )
-    return True
+    return files
 
 
-def _instance_files(data: SegmentationDataset) -> dict[Path, Path]:
-    """Name the file of instances that belongs to each mask."""
-    masks = [sample.mask for sample in data.samples if sample.mask is not None]
-    return {mask: mask.with_name(mask.name.replace("_labelIds", "_instanceIds")) for mask in masks}
+class InstanceScores:
+    """Pixel counts of each class, weighted by the ratio of the class's average instance size to the instance's size.
+
+    False positives belong to no instance and enter unweighted, from the confusion matrix. A category is scored if all
+    of its classes have instances; any class of the category then counts as correct.
+
+    Args:
+        files: the instance ids of each image, see `find_instances`.
+
+    Attributes:
+        images: for each image, by its index, (4, C) float64: weighted true positives and false negatives of each class,
+            then the same with any class of the category as correct.
+    """
+
+    def __init__(self, data: SegmentationDataset, files: Sequence[Path]) -> None:
+        self.files = files
+        self.train_ids = data.train_ids
+        self.names = data.classes.names
+        self.category_names = list(dict.fromkeys(data.classes.categories))
+        self.category = np.full(256, -1)  # by class index; -1 for no class
+        self.category[: len(self.names)] = [self.category_names.index(name) for name in data.classes.categories]
+        self.average_size = np.array([AVERAGE_SIZE.get(name, 0.0) for name in self.names])
+        self.images: dict[int, np.ndarray] = {}
+
+    def update(self, index: int, pred: np.ndarray) -> None:
+        """Add image `index`, predicted as class indices (H, W) uint8; reads its instance ids."""
+        instances = np.asarray(open_image(self.files[index])).astype(np.int64)
+        inside = instances > 1000  # smaller values are label ids: of classes without instances, and of groups
+        ids, pred = instances[inside], pred[inside]
+        sizes = np.bincount(ids)
+        found = np.flatnonzero(sizes)
+        class_of = np.zeros(len(sizes), dtype=np.uint8)  # by instance id
+        class_of[found] = self.train_ids[np.minimum(found // 1000, 255)]
+        if (unknown := found[class_of[found] == UNKNOWN]).size:
+            raise ValueError(f"{self.files[index]} contains the instance {unknown[0]} of an unknown label")
+        target = class_of[ids]
+        found = found[class_of[found] < len(self.names)]  # the others are ignored
+        classes = class_of[found]
+        weights = self.average_size[classes] / sizes[found]
+        rows = []
+        for correct in (pred == target, self.category[pred] == self.category[target]):
+            hits = np.bincount(ids[correct], minlength=len(sizes))[found]
+            for pixels in (hits, sizes[found] - hits):
+                rows.append(np.bincount(classes, weights=pixels * weights, minlength=len(self.names)))
+        self.images[index] = np.stack(rows)
+
+    def merge(self) -> None:
+        """Combine the counts of all processes, each of which must call this."""
+        self.images = {index: image for part in runtime.gather(self.images) for index, image in part.items()}
+
+    def summary(self, counts: Tensor) -> dict[str, Any]:
+        """Return the iIoU over all images, given their confusion matrix.
+
+        Returns:
+            `class_iiou` and `category_iiou` by name (None if absent), and their means `miiou` and `category_miiou`.
+        """
+        images = torch.from_numpy(np.stack([self.images[index] for index in sorted(self.images)]).sum(0)).double()
+        category = torch.from_numpy(self.category[: len(self.names)])
+        merged = torch.zeros(2, len(self.category_names), dtype=torch.float64).index_add_(1, category, images[2:])
+        scored = torch.from_numpy(self.average_size > 0)
+        categories_scored = ~torch.isin(torch.arange(len(self.category_names)), category[~scored])
+        class_iiou = _iiou(images[:2], counts.cpu())[scored]
+        category_iiou = _iiou(merged, merge_classes(counts.cpu(), category))[categories_scored]
+        category_names = [name for name, keep in zip(self.category_names, categories_scored, strict=True) if keep]
+        return {
+            "class_iiou": by_name([name for name in self.names if name in AVERAGE_SIZE], class_iiou),
+            "miiou": defined_mean(class_iiou),
+            "category_iiou": by_name(category_names, category_iiou),
+            "category_miiou": defined_mean(category_iiou),
+        }
+
+
+def _iiou(instance_counts: Tensor, counts: Tensor) -> Tensor:
+    """Return iIoU (C,) from weighted true positives and false negatives (2, C) and the confusion matrix."""
+    hits, misses = instance_counts
+    correct, _, predicted = marginals(counts)
+    return hits / (hits + misses + (predicted - correct))

@@ -1,8 +1,8 @@
-"""One pass of a segmenter over a split: counted, timed, and handed to what writes files."""
+"""One pass of a segmenter over a dataset split, counted and timed."""
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,70 +12,71 @@ from torch import Tensor
 from dataset.segmentation import SegmentationDataset
 from utils import runtime
 from utils.cli import progress
+from utils.config import TrainConfig
 from utils.data import eval_loader, read_batches
 from utils.engine import evaluate
-from utils.inference.segmenter import Segments
+from utils.inference.segmenter import Segmenter
 from utils.io.pipeline import WriteBehind
 from utils.metrics import ConfusionMatrix
 
-Output = Callable[[int, np.ndarray], None]  # takes an image's index and its class indices (H, W) uint8
-WARM_UP = 5  # calls left out: they choose algorithms, compile and fill caches
+WARM_UP = 5  # calls excluded from the latency: they select algorithms, compile and fill caches
 
 
 def measure(
-    segment: Segments,
+    segmenter: Segmenter,
     data: SegmentationDataset,
-    *,
-    batch_size: int,
-    workers: int,
+    train: TrainConfig,
     device: torch.device,
-    outputs: Sequence[Output] = (),
+    *,
+    on_prediction: Callable[[int, np.ndarray], None] = lambda index, labels: None,
     title: str = "evaluation",
 ) -> tuple[ConfusionMatrix, dict[str, Any]]:
-    """Predict every image of a split once; of several processes each takes its part, and all get the same counts.
+    """Predict every image of a split once; several processes share the images, and all get the same metrics.
 
-    Images are read as `utils.data.read_batches` says, and the outputs work behind the network. What is in memory does
-    not depend on how many images there are, but for the counts of each.
+    Images are read ahead of the network and predictions consumed behind it, so that memory use does not grow with the
+    number of images, apart from the counts of each.
 
     Args:
-        batch_size: images that the network is given at a time, where they are of one size.
-        workers: loader processes.
-        outputs: called with every prediction, in threads.
+        train: batch size and number of loader processes.
+        on_prediction: called in background threads with the index and the label map (H, W) uint8 of each image.
 
     Returns:
-        the counts (none for a split without labels), and time and memory, see `Meter`.
+        the confusion matrix; and `ConfusionMatrix.summary` (only for labelled data) with `speed`, see `Timer.summary`.
     """
-    meter, timed = Meter(device), Timed(segment, device)
+    timer = Timer(segmenter, device)
+    workers = runtime.loader_workers(train.num_workers, device, training=False)
+    batches = eval_loader(data, batch_size=train.valid_batch_size, workers=workers)
     confusion = ConfusionMatrix(len(data.classes), device)
-    batches = eval_loader(data, batch_size=batch_size, workers=workers)
-    with WriteBehind() as behind:
+    with WriteBehind() as background:
 
-        def hand_on(index: int, pred: Tensor) -> None:
-            labels = pred.cpu().numpy() if outputs else None
-            for output in outputs:
-                behind.submit(output, index, labels)
+        def on_image(index: int, pred: Tensor) -> None:
+            background.submit(on_prediction, index, pred.cpu().numpy())
 
         with progress(read_batches(batches, device), title, total=len(batches)) as bar:
-            evaluate(timed, bar, confusion=confusion, on_image=hand_on)
-    speed = meter.summary(timed.seconds, images=len(data), batch_size=batch_size)
+            evaluate(timer, bar, confusion=confusion, on_image=on_image)
+    speed = timer.summary(images=len(data), batch_size=train.valid_batch_size)
     confusion.merge()
-    return confusion, speed
+    metrics = confusion.summary(data.classes.names) if confusion.images else {}
+    return confusion, metrics | {"speed": speed}
 
 
-class Timed:
-    """Call a segmenter and keep how long each call took, waiting for the device before and after it.
+class Timer:
+    """A segmenter that records the duration of each call, synchronising the device before and after.
 
     Attributes:
-        seconds: of each call.
+        seconds: duration of each call.
     """
 
-    def __init__(self, segment: Segments, device: torch.device) -> None:
+    def __init__(self, segment: Callable[[Tensor], Tensor], device: torch.device) -> None:
         self.segment = segment
         self.device = device
         self.seconds: list[float] = []
+        self.start = time.perf_counter()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Return the segmenter's label maps (B, H, W) of images (B, 3, H, W)."""
+        """Return the label maps (B, H, W) of images (B, 3, H, W)."""
         runtime.synchronize(self.device)
         start = time.perf_counter()
         labels = self.segment(image)
@@ -83,68 +84,39 @@ class Timed:
         self.seconds.append(time.perf_counter() - start)
         return labels
 
+    def summary(self, *, images: int, batch_size: int) -> dict[str, Any]:
+        """Return latency, throughput and peak memory, each with an `…_of` that says what was measured.
 
-class Meter:
-    """Measure a whole evaluation, from its making to `summary`."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.start = time.perf_counter()
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-
-    def summary(self, calls: list[float], *, images: int, batch_size: int) -> dict[str, Any]:
-        """Return the figures, each with `…_of`, what it is a figure of; all processes must ask.
-
-        Args:
-            calls: seconds of each call of the network in this process.
-            images: how many there were, in all processes together.
+        Every process must call this; `images` is their total number.
         """
         elapsed = time.perf_counter() - self.start
-        parts = runtime.gather((elapsed, peak_memory(self.device), calls[warm_up(len(calls)) :]))
-        seconds, memory, kept = max(p[0] for p in parts), max(p[1] for p in parts), [s for p in parts for s in p[2]]
-        gpu = self.device.type == "cuda"
+        skipped = max(0, min(WARM_UP, len(self.seconds) - 1))  # always keep one
+        parts = runtime.gather((elapsed, peak_memory(self.device), self.seconds[skipped:]))
+        seconds, memory = max(part[0] for part in parts), max(part[1] for part in parts)
+        calls = [call for part in parts for call in part[2]]
         return {
-            "latency_median_ms": 1000 * float(np.median(kept)),
-            "latency_p95_ms": 1000 * float(np.percentile(kept, 95)),
+            "latency_median_ms": 1000 * float(np.median(calls)),
+            "latency_p95_ms": 1000 * float(np.percentile(calls, 95)),
             "latency_of": f"one call with up to {batch_size} image(s): copy to the device, normalisation, network, "
-            f"label map at full size; device synchronised before and after; {len(kept)} calls, the first "
-            f"{warm_up(len(calls))} left out",
+            f"full-size label map; device synchronised before and after; {len(calls)} calls after {skipped} to warm up",
             "images_per_second": images / seconds,
             "seconds": seconds,
             "images_per_second_of": f"the whole run over {images} images in {len(parts)} process(es): starting the "
             "loaders, reading, decoding, network, counting, writing",
             "peak_memory_mib": memory / 2**20,
-            "peak_memory_of": "tensors on the GPU, by PyTorch's allocator, while evaluating"
-            if gpu
+            "peak_memory_of": "GPU memory allocated by PyTorch during evaluation"
+            if self.device.type == "cuda"
             else "resident memory of the (largest) process since its start, without loader processes",
         }
 
 
-def warm_up(calls: int) -> int:
-    """Return how many of so many calls are left out; of a few, all but the last."""
-    return max(0, min(WARM_UP, calls - 1))
-
-
 def peak_memory(device: torch.device) -> int:
-    """Return the most bytes that tensors took on a GPU, or that this process took; 0 where nobody says."""
+    """Return the peak memory in bytes: of tensors on a GPU, or resident of this process (0 on Windows)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
         import resource
-    except ImportError:  # Windows has none
+    except ImportError:  # Windows
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
-
-
-def speed_lines(speed: dict[str, Any]) -> str:
-    """Write the figures of `Meter.summary` for people."""
-    return "\n".join(
-        [
-            f"latency {speed['latency_median_ms']:.1f} ms median, {speed['latency_p95_ms']:.1f} ms p95 "
-            f"({speed['latency_of']})",
-            f"throughput {speed['images_per_second']:.2f} images/s ({speed['images_per_second_of']})",
-            f"peak memory {speed['peak_memory_mib']:.0f} MiB ({speed['peak_memory_of']})",
-        ]
-    )

@@ -1,91 +1,113 @@
-"""What an evaluation found, for people: the confusion matrix as a picture and as CSV, the worst images."""
+"""Human-readable reports of an evaluation: terminal tables, the confusion matrix, and sheets of the worst images."""
 
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from tabulate import tabulate
 from torch import Tensor
 
 from dataset.labels import IGNORE_INDEX
 from dataset.segmentation import SegmentationDataset
-from utils.inference.segmenter import Segments
-from utils.io.drawing import colorize, grid, save_image
-from utils.io.files import replacing
+from utils.inference.segmenter import Segmenter
+from utils.io.drawing import colorize, grid
+from utils.io.files import replacing, save_image
 
-WORST = 10  # images that are shown
-WRONG = (230, 40, 40)
-NUMBERED = 40  # classes up to which the picture of the confusion matrix has a number in each cell
+WORST = 10  # number of images shown
+ERROR_COLOR = (230, 40, 40)
+MAX_ANNOTATED = 40  # classes; the plot of a larger confusion matrix has no numbers in its cells
+
+
+def branch_table(branches: dict[str, dict[str, Any]]) -> str:
+    """Format accuracy and latency of each part of the cascade, given `measure`'s metrics by name."""
+    rows = [
+        [name, metrics.get("miou"), metrics.get("pixel_accuracy"), metrics["speed"]["latency_median_ms"]]
+        for name, metrics in branches.items()
+    ]
+    headers = ["branches", "mIoU", "pixel accuracy", "latency ms"]
+    return tabulate(rows, headers, floatfmt=("", ".2%", ".2%", ".1f"), missingval="-")
+
+
+def speed_lines(speed: dict[str, Any]) -> str:
+    """Format `Timer.summary` for the terminal."""
+    return (
+        f"latency {speed['latency_median_ms']:.1f} ms median, {speed['latency_p95_ms']:.1f} ms p95 "
+        f"({speed['latency_of']})\n"
+        f"throughput {speed['images_per_second']:.2f} images/s ({speed['images_per_second_of']})\n"
+        f"peak memory {speed['peak_memory_mib']:.0f} MiB ({speed['peak_memory_of']})"
+    )
 
 
 def write_confusion(folder: Path, counts: Tensor, names: Sequence[str]) -> None:
     """Write `confusion.csv` (pixels) and `confusion.png` (per cent of each label's pixels).
 
     Args:
-        counts: see `ConfusionMatrix`; its last column is shown if it is not empty.
-        names: of the classes.
+        counts: see `ConfusionMatrix`; the "no class" column is omitted if empty.
     """
     counts = counts.cpu()
     columns = [*names, "no class"] if counts[:, -1].any() else list(names)
     pixels = counts[:, : len(columns)].numpy()
     with replacing(folder / "confusion.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["label \\ prediction", *columns])
-        table.writerows([name, *row] for name, row in zip(names, pixels.tolist(), strict=True))
-    _draw(folder / "confusion.png", pixels, names, columns)
+        writer = csv.writer(file)
+        writer.writerow(["label \\ prediction", *columns])
+        writer.writerows([name, *row] for name, row in zip(names, pixels.tolist(), strict=True))
+    _plot(folder / "confusion.png", pixels, names, columns)
 
 
-def _draw(path: Path, pixels: np.ndarray, names: Sequence[str], columns: Sequence[str]) -> None:
-    from matplotlib.figure import Figure  # takes a second to import
+def _plot(path: Path, pixels: np.ndarray, names: Sequence[str], columns: Sequence[str]) -> None:
+    from matplotlib.figure import Figure  # slow to import
 
-    share = 100 * pixels / np.maximum(pixels.sum(1, keepdims=True), 1)
-    numbered = len(names) <= NUMBERED
-    side = 3 + (0.55 if numbered else 0.18) * max(4, len(names))  # inches
+    percent = 100 * pixels / np.maximum(pixels.sum(1, keepdims=True), 1)
+    annotated = len(names) <= MAX_ANNOTATED
+    side = 3 + (0.55 if annotated else 0.18) * max(4, len(names))  # inches
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
-    shown = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
     axes.set_xticks(range(len(columns)), columns, rotation=90)
     axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel("prediction")
-    axes.set_ylabel("label")
-    axes.set_title("per cent of the label's pixels; the row of a class without pixels is empty")
-    for row, column in zip(*np.nonzero(share >= 0.5), strict=True) if numbered else ():
-        value = share[row, column]
+    axes.set(xlabel="prediction", ylabel="label", title="% of the label's pixels (rows of absent classes are empty)")
+    for row, column in zip(*np.nonzero(percent >= 0.5), strict=True) if annotated else ():
+        value = percent[row, column]
         color = "white" if value > 55 else "black"
         axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=9, color=color)
-    figure.colorbar(shown, ax=axes, shrink=0.8, label="%")
+    figure.colorbar(image, ax=axes, shrink=0.8, label="%")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=100)
 
 
 def write_worst(
-    folder: Path, iou: dict[int, float], *, data: SegmentationDataset, segment: Segments, names: Sequence[str]
+    folder: Path, iou: dict[int, float], data: SegmentationDataset, segmenter: Segmenter, names: Sequence[str]
 ) -> None:
-    """Show the images with the lowest IoU: `{rank}_{name}.png`, image | label | prediction | errors.
+    """Write a sheet `{rank}_{name}.png` (image, label, prediction, errors) for each of the images with the lowest mIoU.
 
     Args:
-        folder: what an earlier evaluation left in it is removed.
-        iou: mean IoU of the classes of each image, by its index in `data`.
-        segment: predicts them once more, so that no prediction is kept while evaluating.
-        names: of the images.
+        folder: sheets of an earlier evaluation are deleted.
+        iou: mIoU of each image, by its index in `data`.
+        segmenter: predicts these images again, so that no predictions need to be kept during evaluation.
+        names: of all images.
     """
     for old in folder.glob("[0-9][0-9]_*.png"):
         old.unlink()
     for rank, index in enumerate(sorted(iou, key=lambda index: (iou[index], index))[:WORST], start=1):
         sample = data[index]
-        pred = segment(sample["image"][None])[0].cpu().numpy()
+        pred = segmenter(sample["image"][None])[0].cpu().numpy()
         image, target = sample["image"].permute(1, 2, 0).numpy(), sample["target"].numpy()
-        pictures = [image, colorize(target, data.classes), colorize(pred, data.classes), errors(image, pred, target)]
-        captions = [f"{names[index]}: mean IoU {100 * iou[index]:.1f} %", "label (black: ignored)", "prediction"]
-        captions.append("errors: red (black: ignored)")
-        sheet = grid(pictures, columns=4, captions=captions, width=640)
+        panels = {
+            f"{names[index]}: mIoU {100 * iou[index]:.1f} %": image,
+            "label (black: ignored)": colorize(target, data.classes),
+            "prediction": colorize(pred, data.classes),
+            "errors: red (black: ignored)": error_map(image, pred, target),
+        }
+        sheet = grid(list(panels.values()), columns=4, captions=list(panels), width=640)
         save_image(folder / f"{rank:02}_{names[index]}.png", sheet)
 
 
-def errors(image: np.ndarray, pred: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Paint wrong pixels red and ignored ones black over a faded grey of the image (H, W, 3) uint8."""
+def error_map(image: np.ndarray, pred: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return a pale greyscale copy of the image (H, W, 3) uint8 with errors in red and ignored pixels in black."""
     grey = image.mean(2, keepdims=True) / 2 + 100
-    picture = np.repeat(grey, 3, axis=2).astype(np.uint8)
-    picture[pred != target] = WRONG
-    picture[target == IGNORE_INDEX] = 0
-    return picture
+    errors = np.repeat(grey, 3, axis=2).astype(np.uint8)
+    errors[pred != target] = ERROR_COLOR
+    errors[target == IGNORE_INDEX] = 0
+    return errors

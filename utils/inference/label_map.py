@@ -1,4 +1,4 @@
-"""Label maps: from logits, without the logits at full size; and in another size."""
+"""The label map of logits at full size, without computing the logits at full size."""
 
 from collections.abc import Sequence
 
@@ -8,18 +8,18 @@ from torch.nn import functional as F
 
 STRIP = 16  # rows of the label map that are resized at a time
 AT_ONCE = 1 << 15  # pixels whose logits are in memory at a time
-MANY = 0.5  # share of mixed pixels from which on strips are faster
+MANY = 0.5  # share of mixed pixels above which strips are faster
 
 
 @torch.inference_mode()
 def label_map(logits: Tensor, size: Sequence[int], *, align_corners: bool = True) -> Tensor:
-    """Resize logits (B, C, h, w) bilinearly to `size` and take the class with the highest.
+    """Resize logits (B, C, h, w) bilinearly to `size` and take the argmax over the classes.
 
-    A pixel between four logits that all have the same highest class has that class too, since its logits are a mean of
-    theirs. So on a CPU only the mixed pixels, along the borders of objects, are computed one by one.
+    A pixel among four logits with the same argmax has that argmax too, as its logits are a mean of theirs. On a CPU
+    therefore only the mixed pixels, along the borders of objects, are interpolated one by one.
 
     Args:
-        align_corners: how to resize, see `models.layers.resize`; a network says it by its attribute of that name.
+        align_corners: see `models.layers.resize`; a network states it as its attribute of that name.
 
     Returns:
         (B, H, W) uint8.
@@ -32,9 +32,9 @@ def label_map(logits: Tensor, size: Sequence[int], *, align_corners: bool = True
 
 
 def _by_cells(logits: Tensor, height: int, width: int, align_corners: bool) -> Tensor:
-    """Label (C, h, w) logits at the size (height, width)."""
+    """Return the label map (height, width) of logits (C, h, w), interpolating mixed pixels only."""
     channels, h, w = logits.shape
-    table = logits.permute(1, 2, 0).reshape(h * w, channels)  # a row for each of the small pixels
+    table = logits.permute(1, 2, 0).reshape(h * w, channels)  # a row for each pixel of the logits
     small = table.argmax(1).to(torch.uint8).view(h, w)
     corner = small[:-1, :-1]
     mixed = (corner != small[1:, :-1]) | (corner != small[:-1, 1:]) | (corner != small[1:, 1:])  # (h - 1, w - 1)
@@ -55,7 +55,7 @@ def _by_cells(logits: Tensor, height: int, width: int, align_corners: bool) -> T
 
 
 def _in_strips(logits: Tensor, height: int, width: int, align_corners: bool = True) -> Tensor:
-    """Label (B, C, h, w) logits at the size (height, width), a few rows at a time."""
+    """Return the label maps (B, height, width) of logits (B, C, h, w), a few rows at a time."""
     row, down = _position(logits.shape[-2], height, logits, align_corners)
     below = (row + 1).clamp(max=logits.shape[-2] - 1)
     strips = []
@@ -68,11 +68,11 @@ def _in_strips(logits: Tensor, height: int, width: int, align_corners: bool = Tr
 
 
 def _position(small: int, large: int, like: Tensor, align_corners: bool) -> tuple[Tensor, Tensor]:
-    """Return, for each of `large` pixels, the pixel of `small` before it, and how far beyond that it lies (0 to 1)."""
+    """Return, for each of `large` output pixels, the input pixel before it and the fraction (0 to 1) beyond that."""
     place = torch.arange(large, dtype=torch.float64, device=like.device)
     if align_corners:
         place = place * ((small - 1) / max(1, large - 1))
-    else:  # half a pixel of `small` at either end lies beyond its outermost centres, and has their values
+    else:  # output pixels beyond the outermost input centres take their values
         place = ((place + 0.5) * (small / large) - 0.5).clamp(0, small - 1)
     before = place.floor().clamp(max=max(0, small - 2))
     return before.long(), (place - before).float()

@@ -1,66 +1,50 @@
-"""An exported network in ONNX Runtime, to be used as one of PyTorch."""
+"""An exported network in ONNX Runtime."""
 
 import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dataset.labels import class_table
 from dataset.transforms import Normalize
 from models.icnet import MIN_SIZE
 from models.layers import resize, resize_target
 from utils.inference.label_map import label_map
 from utils.weights.checkpoint import Checkpoint
 
-METADATA = "icnet"  # the key under which an exported file says what it is
+METADATA = "icnet"  # key of the JSON metadata in exported files
+DTYPES = {"tensor(uint8)": np.uint8, "tensor(float16)": np.float16, "tensor(float)": np.float32}
 
 
 class OnnxSegmenter:
-    """Segment images with a file that `tools/export.py` wrote; see `utils.inference.segmenter.Segments`.
+    """A file written by `tools/export.py` in ONNX Runtime, implementing `utils.inference.segmenter.Segmenter`.
 
     Attributes:
-        description: what the file says of itself, as a checkpoint without weights.
+        checkpoint: the file's metadata, as a checkpoint without weights.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that is something else, or ONNX Runtime is not installed.
+        ValueError: a file of another kind, or ONNX Runtime is not installed.
     """
 
     def __init__(self, path: str | Path, device: torch.device | str = "cpu") -> None:
         if not Path(path).is_file():
             raise FileNotFoundError(f"no ONNX file {path}; python tools/export.py writes one")
-        ort = _onnxruntime()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        cuda = ["CUDAExecutionProvider"] if torch.device(device).type == "cuda" else []
-        available = [name for name in (*cuda, "CPUExecutionProvider") if name in ort.get_available_providers()]
-        try:
-            self.session = ort.InferenceSession(str(path), options, providers=available)
-        except Exception as error:  # of classes that ONNX Runtime does not name
-            raise ValueError(f"{path} cannot be read as an ONNX file: {str(error).splitlines()[0]}") from None
-        known = self.session.get_modelmeta().custom_metadata_map
-        if METADATA not in known:
-            raise ValueError(f"{path} was not written by tools/export.py: it does not say what its classes are")
-        self.facts = json.loads(known[METADATA])
-        self.gives_scores = self.facts["output"] == "logits"
-        self.description = Checkpoint(
-            state_dict={},
-            backbone=self.facts["backbone"],
-            structure=self.facts["structure"],
-            classes=class_table(self.facts["classes"], self.facts["colors"]),
-            config=self.facts["config"],
-            mean=tuple(self.facts["mean"]),
-            std=tuple(self.facts["std"]),
-            source=Path(path),
-        )
-        self.align_corners = self.facts["align_corners"]
-        self.normalize = Normalize(self.description.mean, self.description.std)
+        self.session = _open_session(path, torch.device(device))
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        if METADATA not in metadata:
+            raise ValueError(f"{path} was not written by tools/export.py: it does not name its classes")
+        facts = json.loads(metadata[METADATA])
+        self.gives_scores = facts["output"] == "logits"
+        self.align_corners = facts["align_corners"]
+        self.checkpoint = Checkpoint.from_metadata(facts, state_dict={}, source=Path(path))
+        self.normalize = None if facts["normalized_inside"] else Normalize(self.checkpoint.mean, self.checkpoint.std)
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8, of any size."""
+        """Return the most likely class of every pixel: (B, 3, H, W) uint8 of any size -> (B, H, W) uint8."""
         size = image.shape[-2:]
         if self.gives_scores:
             return label_map(self.scores(image), size, align_corners=self.align_corners)
@@ -68,24 +52,35 @@ class OnnxSegmenter:
         return labels if labels.shape[-2:] == size else resize_target(labels, size)
 
     def scores(self, image: Tensor) -> Tensor:
-        """Return the logits (B, C, h, w) at the size the network has them in, see `models.ICNet.forward`.
+        """Return the logits (B, C, h, w): (B, 3, H, W) uint8 -> float32.
 
         Raises:
             ValueError: the file was exported to give label maps.
         """
         if not self.gives_scores:
-            raise ValueError(f"{self.description.source} gives label maps only; export it with --output logits")
+            raise ValueError(f"{self.checkpoint.source} gives only label maps; export it with --output logits")
         return self._run(image).float()
 
     def _run(self, image: Tensor) -> Tensor:
         image = image.cpu()
-        enough = [max(side, MIN_SIZE) for side in image.shape[-2:]]
-        if list(image.shape[-2:]) != enough:
-            image = resize(image.float(), enough, align_corners=self.align_corners).round().to(torch.uint8)
-        values = image if self.facts["normalized_inside"] else self.normalize(image)
-        kind = {"tensor(uint8)": np.uint8, "tensor(float16)": np.float16, "tensor(float)": np.float32}
+        size = [max(side, MIN_SIZE) for side in image.shape[-2:]]
+        if list(image.shape[-2:]) != size:
+            image = resize(image.float(), size, align_corners=self.align_corners).round().to(torch.uint8)
+        values = image if self.normalize is None else self.normalize(image)
         entry = self.session.get_inputs()[0]
-        return torch.from_numpy(self.session.run(None, {entry.name: values.numpy().astype(kind[entry.type])})[0])
+        return torch.from_numpy(self.session.run(None, {entry.name: values.numpy().astype(DTYPES[entry.type])})[0])
+
+
+def _open_session(path: str | Path, device: torch.device) -> Any:  # onnxruntime has no types
+    ort = _onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    cuda = [("CUDAExecutionProvider", {"device_id": device.index or 0})] if device.type == "cuda" else []
+    providers = [entry for entry in cuda if entry[0] in ort.get_available_providers()]
+    try:
+        return ort.InferenceSession(str(path), options, providers=[*providers, "CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions have no public base class
+        raise ValueError(f"{path} cannot be read as an ONNX file: {str(error).splitlines()[0]}") from None
 
 
 def _onnxruntime() -> ModuleType:

@@ -1,4 +1,4 @@
-"""Networks as ONNX files that say what they are, checked on the spot."""
+"""Export to ONNX: self-describing files, compared with PyTorch before they are put in place."""
 
 import importlib.util
 import json
@@ -13,17 +13,60 @@ from models import ICNet
 from models.fold import fold_batch_norms
 from models.layers import resize
 from utils.inference.onnx import METADATA, OnnxSegmenter
-from utils.inference.segmenter import Segmenter
+from utils.inference.segmenter import PyTorchSegmenter
 from utils.io.files import replacing
 from utils.weights.checkpoint import Checkpoint
 
 OUTPUTS = ("logits", "labels")
 PRECISIONS = ("fp32", "fp16")
-TRIED = ((1, 128, 192), (2, 97, 161))  # batch, height, width: two, since a file may have taken one size to be fixed
+TRIED = ((1, 128, 192), (2, 97, 161))  # (B, H, W): two, in case the export fixed a dimension
+
+
+def export_onnx(
+    checkpoint: Checkpoint,
+    path: str | Path,
+    *,
+    output: str = "logits",
+    precision: str = "fp32",
+    normalized_inside: bool = False,
+) -> dict[str, float]:
+    """Write a checkpoint's network as an ONNX file for any batch and image size, and compare it with PyTorch.
+
+    Input "image" (B, 3, H, W); output "logits" (B, num_classes, h, w), see `models.ICNet.cascade`, or "labels"
+    (B, H, W) uint8. The metadata, JSON under "icnet", hold classes, colours, normalisation and the training config.
+
+    Args:
+        output: one of `OUTPUTS`.
+        precision: one of `PRECISIONS`, for weights, arithmetic and logits.
+        normalized_inside: the input is uint8 RGB, normalised inside the file; otherwise it is normalised already.
+
+    Returns:
+        for "logits" the largest "difference" from PyTorch in fp32, relative to the largest logit; for "labels" the
+        share of pixels that are "different".
+
+    Raises:
+        ValueError: missing packages, or a result that differs from PyTorch's; no file is left then.
+    """
+    _check_packages()
+    network = fold_batch_norms(checkpoint.build())
+    facts = {
+        **checkpoint.metadata(),
+        "structure": network.structure,
+        "align_corners": network.align_corners,
+        "output": output,
+        "normalized_inside": normalized_inside,
+    }
+    dtype = torch.float16 if precision == "fp16" else torch.float32
+    normalize = Normalize(checkpoint.mean, checkpoint.std) if normalized_inside else None
+    program = _traced(_Graph(network.to(dtype), normalize=normalize, labels=output == "labels"), output)
+    program.model.metadata_props[METADATA] = json.dumps(facts)
+    with replacing(path) as temporary:
+        program.save(temporary, external_data=False)
+        return compare(OnnxSegmenter(temporary), checkpoint, output, tolerance=2e-2 if precision == "fp16" else 1e-4)
 
 
 class _Graph(nn.Module):
-    """What an ONNX file computes: an inference form of the network, and what is asked for around it."""
+    """The exported graph: the network, optionally with normalisation before it and the argmax after it."""
 
     def __init__(self, network: ICNet, *, normalize: Normalize | None, labels: bool) -> None:
         super().__init__()
@@ -40,57 +83,8 @@ class _Graph(nn.Module):
         return full.argmax(1).to(torch.uint8)
 
 
-def export_onnx(
-    checkpoint: Checkpoint,
-    path: str | Path,
-    *,
-    output: str = "logits",
-    precision: str = "fp32",
-    normalized_inside: bool = False,
-) -> dict[str, float]:
-    """Write a checkpoint's network as an ONNX file for images of any number and size, and compare it with PyTorch.
-
-    The file's input "image" is (B, 3, H, W), its output "logits" (B, num_classes, h, w), see `models.ICNet.forward`, or
-    "labels" (B, H, W) uint8. Its metadata, as JSON under "icnet", hold classes, colours, normalisation and the
-    training's configuration.
-
-    Args:
-        output: of `OUTPUTS`.
-        precision: of `PRECISIONS`; of the weights, the arithmetic and the logits.
-        normalized_inside: the input is uint8 RGB and the normalisation part of the file; else the input is normalised.
-
-    Returns:
-        for "logits" the largest "difference" from PyTorch's float32, as a share of the largest logit; for "labels" the
-        share of pixels that are "different".
-
-    Raises:
-        ValueError: the packages are missing, or the file gives something else than PyTorch; then none is left.
-    """
-    _check_packages()
-    network = fold_batch_norms(checkpoint.build())
-    facts = {
-        "backbone": checkpoint.backbone,
-        "structure": network.structure,
-        "align_corners": network.align_corners,
-        "classes": checkpoint.classes.names,
-        "colors": checkpoint.classes.colors,
-        "mean": checkpoint.mean,
-        "std": checkpoint.std,
-        "config": checkpoint.config,
-        "output": output,
-        "normalized_inside": normalized_inside,
-    }
-    dtype = torch.float16 if precision == "fp16" else torch.float32
-    normalize = Normalize(checkpoint.mean, checkpoint.std) if normalized_inside else None
-    program = _traced(_Graph(network.to(dtype), normalize=normalize, labels=output == "labels"), output)
-    program.model.metadata_props[METADATA] = json.dumps(facts)
-    with replacing(path) as temporary:
-        program.save(temporary, external_data=False)
-        return compare(OnnxSegmenter(temporary), checkpoint, output, tolerance=2e-2 if precision == "fp16" else 1e-4)
-
-
 def _traced(graph: _Graph, output: str) -> torch.onnx.ONNXProgram:
-    """Turn a graph into ONNX, for images of any number and size."""
+    """Convert a graph to ONNX with dynamic batch, height and width."""
     dtype = torch.uint8 if graph.normalize is not None else next(graph.parameters()).dtype
     sizes = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     with torch.inference_mode():
@@ -108,16 +102,16 @@ def _traced(graph: _Graph, output: str) -> torch.onnx.ONNXProgram:
 
 
 def compare(exported: OnnxSegmenter, checkpoint: Checkpoint, output: str, *, tolerance: float) -> dict[str, float]:
-    """Give the largest difference from PyTorch's float32, as `export_onnx` returns it, over images of several sizes.
+    """Return the largest difference from PyTorch in fp32 over several image sizes, in the form of `export_onnx`.
 
     Raises:
         ValueError: it is above the tolerance.
     """
-    network = Segmenter(checkpoint.build(), mean=checkpoint.mean, std=checkpoint.std)
+    network = PyTorchSegmenter(checkpoint.build(), mean=checkpoint.mean, std=checkpoint.std)
     generator = torch.Generator().manual_seed(0)
     worst = 0.0
     for shape in TRIED:
-        image = _picture(shape, generator)
+        image = _smooth_noise(shape, generator)
         if output == "labels":
             found = (exported(image) != network(image)).float().mean()
         else:
@@ -125,12 +119,12 @@ def compare(exported: OnnxSegmenter, checkpoint: Checkpoint, output: str, *, tol
             found = (exported.scores(image) - expected).abs().max() / expected.abs().max()
         worst = max(worst, found.item())
     if not worst <= tolerance:
-        raise ValueError(f"the exported network gives something else than PyTorch: {output} differ by {worst:.2g}")
+        raise ValueError(f"the exported network differs from PyTorch: {output} by {worst:.2g}")
     return {"different" if output == "labels" else "difference": worst}
 
 
-def _picture(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Return soft random pictures (B, 3, H, W) uint8, more like photographs than noise is."""
+def _smooth_noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Return random images (B, 3, H, W) uint8 without sharp edges, like photographs."""
     batch, height, width = shape
     coarse = 255 * torch.rand(batch, 3, height // 16, width // 16, generator=generator)
     return resize(coarse, (height, width)).to(torch.uint8)

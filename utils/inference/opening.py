@@ -1,4 +1,4 @@
-"""Open a trained network as a configuration says."""
+"""Opening a trained network: from a file and the configuration to a segmenter."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,69 +7,85 @@ import torch
 
 from utils import runtime
 from utils.config import Config, TestConfig, load_config
-from utils.inference.segmenter import BRANCHES, Segments, open_segmenter, read_description
+from utils.inference.onnx import OnnxSegmenter
+from utils.inference.segmenter import BRANCHES, Segmenter, build_segmenter
 from utils.inference.views import with_options
 from utils.settings import read_yaml
-from utils.weights.checkpoint import Checkpoint
+from utils.weights.checkpoint import Checkpoint, read_checkpoint
 
 
 def open_network(
     path: str | Path, device: torch.device, test: TestConfig, *, branches: int = BRANCHES
-) -> tuple[Checkpoint, Segments]:
-    """Open a checkpoint or an ONNX file to predict with, as the configuration says.
+) -> tuple[Checkpoint, Segmenter]:
+    """Open a checkpoint, or an ONNX file written by `tools/export.py`, for prediction.
 
-    Where that does not say to which size images are brought, the file's own configuration does.
+    Args:
+        test: precision, compilation, input size, test-time augmentation and sliding windows.
+        branches: how many of the cascade's branches to run.
 
-    Returns and raises what `utils.inference.segmenter.open_segmenter` and `utils.inference.views.with_options` do.
+    Returns:
+        the checkpoint (without weights for an ONNX file), and the segmenter.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file of another kind, options that do not go together, or a missing package.
     """
-    precision = runtime.choose_precision(test.precision, device)
-    network, segment = open_segmenter(path, device, precision=precision, compiled=test.compile, branches=branches)
-    segment = with_options(
-        segment,
-        short_side=short_side(network, test),
+    segmenter: Segmenter
+    if Path(path).suffix.lower() == ".onnx":
+        if branches < BRANCHES:
+            raise ValueError(f"{path} cannot run single branches; name a checkpoint (*.pth)")
+        segmenter = OnnxSegmenter(path, device)
+        checkpoint = segmenter.checkpoint
+    else:
+        checkpoint = read_checkpoint(path)
+        precision = runtime.choose_precision(test.precision, device)
+        segmenter = build_segmenter(checkpoint, device, precision=precision, compiled=test.compile, branches=branches)
+    return checkpoint, with_options(
+        segmenter,
+        short_side=short_side(checkpoint, test),
         scales=test.tta.scales,
         flip=test.tta.flip,
         window=test.window,
         stride=test.stride,
         device=device,
     )
-    return network, segment
 
 
-def short_side(network: Checkpoint, test: TestConfig) -> int | None:
-    """Return to how many pixels the short side of images is brought; None: they stay as they are."""
-    own = {"test": {"short_side": _own_section(network, "test").get("short_side")}}
-    chosen = load_config(own, name=str(network.source)).test if test.short_side is None else test
-    return chosen.short_side or None
+def short_side(checkpoint: Checkpoint, test: TestConfig) -> int | None:
+    """Return the size that images' short sides are resized to: the configured one, or else the checkpoint's own.
+
+    Returns:
+        pixels; None to leave images as they are.
+    """
+    if test.short_side is None:
+        own = _own_section(checkpoint, "test").get("short_side")
+        test = load_config({"test": {"short_side": own}}, name=str(checkpoint.source)).test
+    return test.short_side or None
 
 
-def describe(network: Checkpoint, test: TestConfig) -> str:
-    """Say in a line what was opened, and to which size it brings images."""
-    side = short_side(network, test)
-    return network.describe() + (f"; images are brought to a short side of {side}" if side else "")
+def describe(checkpoint: Checkpoint, test: TestConfig) -> str:
+    """Describe an opened network and its input size in one line."""
+    side = short_side(checkpoint, test)
+    return checkpoint.describe() + (f"; images are resized to a short side of {side}" if side else "")
 
 
-def config_with_own_data(path: str | Path, default: Path, overrides: Sequence[str] = ()) -> Config:
-    """Build the configuration where the user names none: a default file's, but with the data of a checkpoint.
-
-    Args:
-        path: a checkpoint or an ONNX file, whose own configuration says what data it was trained on.
-        default: a YAML file for all else.
-        overrides: see `utils.config.load_config`.
+def with_own_data(checkpoint: Checkpoint, default: Path, overrides: Sequence[str] = ()) -> Config:
+    """Build the configuration of a user who names none: a default file with the dataset of the checkpoint.
 
     Raises:
-        FileNotFoundError, ValueError: as `utils.inference.segmenter.open_segmenter` and `utils.config.load_config` do.
+        ValueError: a damaged configuration in the checkpoint, or impossible overrides.
     """
-    values, network = read_yaml(default), read_description(path)
-    if "dataset" in network.config:
-        root = {key: value for key, value in _own_section(network, "train").items() if key == "cityscapes_root"}
-        values |= {"dataset": network.config["dataset"], "train": (values.get("train") or {}) | root}
-    return load_config(values, overrides, name=str(path))
+    values = read_yaml(default)
+    if "dataset" in checkpoint.config:
+        train = _own_section(checkpoint, "train")
+        root = {key: value for key, value in train.items() if key == "cityscapes_root"}
+        values |= {"dataset": checkpoint.config["dataset"], "train": (values.get("train") or {}) | root}
+    return load_config(values, overrides, name=str(checkpoint.source))
 
 
-def _own_section(network: Checkpoint, name: str) -> Mapping:
-    """Return a section of a checkpoint's own configuration, empty where it has none."""
-    section = network.config.get(name) or {}
+def _own_section(checkpoint: Checkpoint, name: str) -> Mapping:
+    """Return a section of the checkpoint's own configuration, empty if it has none."""
+    section = checkpoint.config.get(name) or {}
     if not isinstance(section, Mapping):
-        raise ValueError(f"{network.source}: {name} in its own configuration is {section!r:.40}, which is no section")
+        raise ValueError(f"{checkpoint.source}: {name} in its configuration is {section!r:.40}, not a section")
     return section

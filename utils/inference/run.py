@@ -1,195 +1,134 @@
-"""Inference over any number of inputs: read, segment, write and tell, all at the same time."""
+"""The loop of inference.py: read, segment, write and report every input."""
 
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from utils.cli import Interruption, progress
 from utils.inference.predictor import Predictor
-from utils.io.outputs import Outputs, check_apart
-from utils.io.sources import Source, read_image
-from utils.io.video import Span, VideoReader
-from utils.io.window import Window
+from utils.io import window
+from utils.io.outputs import Outputs, Target
+from utils.io.sources import Source, read_images
+from utils.io.video import Span, VideoReader, VideoWriter
 
 
 @dataclass(kw_only=True)
 class Inference:
-    """A run over inputs.
+    """A run over one or more sources.
 
     Attributes:
-        predictor: what segments.
-        outputs: what is written.
-        log: where lines go, one for each input.
-        stopping: tells whether the user asked for an end.
-        span: the frames of videos that are meant.
-        smooth: see `utils.inference.predictor.Smoother`.
-        quiet: show no progress bar.
-        window: shows overlays, if there is one.
-        done, kept, skipped: inputs that were segmented; whose outputs were there; that are broken.
-        pictures: images and frames that were segmented.
-        parts: what is there of a video that the user ended.
+        stopping: returns whether the user asked to stop.
+        span: which frames of videos to use.
+        smooth: weight of past frames, see `utils.inference.predictor.Smoother`.
+        quiet: hide the progress bar.
+        show: show overlays in the window, which must be open.
+        done, skipped: sources that were segmented, and that could not be read.
+        images: images and frames segmented.
     """
 
+    sources: Sequence[Source]
     predictor: Predictor
     outputs: Outputs
     log: logging.Logger
-    stopping: Callable[[], bool] = lambda: False
-    span: Span = field(default_factory=Span)
-    smooth: float = 0.0
-    quiet: bool = False
-    window: Window | None = None
+    stopping: Callable[[], bool]
+    span: Span
+    smooth: float
+    quiet: bool
+    show: bool
     done: int = field(default=0, init=False)
-    kept: int = field(default=0, init=False)
     skipped: int = field(default=0, init=False)
-    pictures: int = field(default=0, init=False)
-    parts: list[Path] = field(default_factory=list, init=False)
-    _closed: bool = field(default=False, init=False)
+    images: int = field(default=0, init=False)
 
-    def run(self, sources: Sequence[Source]) -> None:
-        """Segment images, then videos; a broken input among several is reported and skipped.
+    def run(self) -> None:
+        """Segment images, then videos; a source that cannot be read is skipped, unless it is the only one.
 
         Raises:
-            ValueError, FileNotFoundError: the only input is broken.
-            OSError: a result cannot be written.
-            Interruption: the user asked for an end; the same command does the rest.
+            ValueError, FileNotFoundError: the only source cannot be read.
+            OSError: an output cannot be written.
+            Interruption: the user asked to stop.
         """
-        todo = self._without_done(sources)
-        images = [source for source in todo if source.kind == "image"]
-        alone = len(sources) == 1
-        with closing(self.predictor.pipeline(self._read(images, alone))) as labelled:
-            self._images(labelled, len(images))
-        for source in todo:
-            if source.kind != "image" and not self._ended():
+        started = time.perf_counter()
+        pending = self.outputs.pending(self.sources)
+        self._segment_images([source for source in pending if source.kind == "image"])
+        for source in pending:
+            if source.kind != "image":
                 try:
-                    self._video(source)
+                    self._segment_video(source)
                 except (ValueError, FileNotFoundError) as error:
-                    self._skip(error, alone)
-        if self._ended() and not (alone and sources[0].kind == "live"):
-            parts = f"; frames so far: {', '.join(map(str, self.parts))}" if self.parts else ""
-            done = f"{self.done} of {len(todo)} inputs"
-            raise Interruption(f"stopped after {done}; the same command does the rest{parts}")
+                    self._skip(error)
+        if self.images:
+            rate = self.images / (time.perf_counter() - started)
+            stages = self.predictor.watch.describe(self.images)
+            self.log.info(f"speed: {rate:.2f} images/s; per image, in parallel: {stages}")
+        kept = len(self.sources) - len(pending)
+        skipped = f", {kept} already complete (--overwrite replaces them)" if kept else ""
+        self.log.info(f"{self.done} of {len(self.sources)} inputs done{skipped}; results in {self.outputs.folder}")
 
-    def report(self, inputs: int) -> list[str]:
-        """Say in lines how fast it went, and where the results of the `inputs` lie."""
-        kept = f", {self.kept} kept as they were (--overwrite writes them again)" if self.kept else ""
-        lines = [f"{self.done} of {inputs} inputs done{kept}; results in {self.outputs.folder}"]
-        return [f"speed: {self.predictor.watch.describe(self.pictures, 'picture')}", *lines] if self.pictures else lines
+    def _segment_images(self, sources: Sequence[Source]) -> None:
+        decoded = self.predictor.watch.each("decode", read_images(sources, self._skip))
+        with closing(self.predictor.pipeline(decoded)) as results:
+            bar = progress(results, "images", total=len(sources), unit="image", quiet=self.quiet)
+            for source, image, labels in bar:
+                height, width = labels.shape
+                facts = {"input": str(source), "width": width, "height": height}
+                stop = self._output(self.outputs.files(source), image, labels, facts, wait=True)
+                self.done += 1
+                shares = self.outputs.painter.shares(labels).items()
+                listed = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares if share >= 0.005)
+                self.log.info(f"{source}: {width}x{height}, {listed}")
+                if stop:
+                    raise self._interruption()
 
-    def _without_done(self, sources: Sequence[Source]) -> list[Source]:
-        inputs = {source.place.absolute() for source in sources if isinstance(source.place, Path)}
-        todo = []
-        for source in sources:
-            if source.kind != "image" and self.outputs.frames:
-                todo.append(source)  # frame by frame, when it is read
-                continue
-            files = (self.outputs.of_image if source.kind == "image" else self.outputs.of_video)(source.name)
-            check_apart(inputs, files)
-            if self.outputs.done(files):
-                self.kept += 1
-            else:
-                todo.append(source)
-        return todo
+    def _segment_video(self, source: Source) -> None:
+        reader = VideoReader(source.location, span=self.span)
+        before = self.images
+        batch = 1 if source.kind == "live" else self.predictor.video_batch
+        frames = self.predictor.pipeline(self._frames(source, reader), smooth=self.smooth, batch=batch)
+        with self.outputs.open_video(source, reader.fps) as writers, closing(frames) as results:
+            bar = progress(results, str(source), total=reader.frames or None, unit="frame", quiet=self.quiet)
+            for number, image, labels in bar:
+                targets = self.outputs.files(source, number) if self.outputs.frames else writers
+                facts = {"frame": number, "seconds": round(number / reader.source_fps, 3)}
+                stop = self._output(targets, image, labels, facts, wait=False)
+                if stop and source.kind == "live":
+                    break  # which is how a camera or stream ends
+                if stop:
+                    raise self._interruption([writer.name for writer in writers.values()])
+        self.done += 1
+        codec = next((f", {w.codec}" for w in writers.values() if isinstance(w, VideoWriter)), "")
+        truncated = "; it ends before the length in its header: truncated or damaged" if reader.truncated else ""
+        self.log.info(f"{source}: {self.images - before} frames at {reader.fps:g} frames/s{codec}{truncated}")
 
-    def _read(self, sources: Sequence[Source], alone: bool) -> Iterator[tuple[Source, np.ndarray]]:
-        for source in sources:
-            try:
-                assert not isinstance(source.place, int), "a camera gives no image"
-                with self.predictor.watch.measuring("decode"):
-                    image = read_image(source.place)
-                yield source, image
-            except (ValueError, FileNotFoundError) as error:
-                self._skip(error, alone)
+    def _frames(self, source: Source, reader: VideoReader) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the frames to segment: all of them, except that frames written as images are skipped if they exist."""
+        resume = self.outputs.frames and not self.smooth  # a smoothed result depends on all frames before it
+        for number, frame in self.predictor.watch.each("decode", reader):
+            if not (resume and self.outputs.complete(self.outputs.files(source, number))):
+                yield number, frame
 
-    def _skip(self, error: Exception, alone: bool) -> None:
-        if alone:
+    def _output(
+        self, targets: Mapping[str, Target], image: np.ndarray, labels: np.ndarray, facts: dict, *, wait: bool
+    ) -> bool:
+        """Write and show a result; return whether the user asked to stop."""
+        with self.predictor.watch.measuring("write"):
+            self.outputs.write(targets, image, labels, facts)
+        self.images += 1
+        closed = self.show and window.show(self.outputs.painter.paint("overlay", image, labels), wait=wait)
+        return closed or self.stopping()
+
+    def _interruption(self, parts: Sequence[str] = ()) -> Interruption:
+        written = f"; frames so far: {', '.join(parts)}" if parts else ""
+        done = f"{self.done} of {len(self.sources)} inputs"
+        return Interruption(f"stopped after {done}; run the same command again for the rest{written}")
+
+    def _skip(self, error: Exception) -> None:
+        if len(self.sources) == 1:
             raise error
         self.skipped += 1
         tqdm.write(f"skipped: {error}", file=sys.stderr)
-
-    def _images(self, labelled: Iterator[tuple[Source, np.ndarray, np.ndarray]], count: int) -> None:
-        before = time.perf_counter()
-        for source, image, labels in progress(labelled, "images", total=count, unit="image", quiet=self.quiet):
-            height, width = labels.shape
-            facts = {"input": str(source), "width": width, "height": height}
-            with self.predictor.watch.measuring("write"):
-                self.outputs.write_image(self.outputs.of_image(source.name), image, labels, facts)
-            self._show(image, labels, wait=True)
-            self.done += 1
-            self.pictures += 1
-            now = time.perf_counter()
-            self.log.info(f"{source}: {width}x{height}, {self._shares(labels)}; {now - before:.2f} s")
-            before = now
-            if self._ended():
-                break
-
-    def _video(self, source: Source) -> None:
-        reader = VideoReader(source.place, span=self.span)
-        write = self._write_frames if self.outputs.frames else self._write_video
-        before = self.pictures
-        how = write(source, reader)
-        cut = self._ended() and source.kind == "video"  # of a live one that is the end
-        self.done += not cut
-        short = "; it ends before its stated length: cut short or damaged" if reader.short and not cut else ""
-        self.log.info(f"{source}: {self.pictures - before} frames at {reader.fps:g} frames/s{how}{short}")
-
-    def _write_video(self, source: Source, reader: VideoReader) -> str:
-        """Write MP4 files; say how they are compressed."""
-        with self.outputs.writing_video(self.outputs.of_video(source.name), reader.fps) as files:
-            for number, image, labels in self._labelled(source, reader):
-                with self.predictor.watch.measuring("write"):
-                    files.write(image, labels, _facts(number, reader))
-            if self._ended() and source.kind == "video":
-                self.parts = files.cut()
-        return f", {files.codec}" if files.codec else ""
-
-    def _write_frames(self, source: Source, reader: VideoReader) -> str:
-        """Write single pictures, those that are not there yet; say where."""
-        for number, image, labels in self._labelled(source, reader):
-            with self.predictor.watch.measuring("write"):
-                files = self.outputs.of_frame(source.name, number)
-                self.outputs.write_image(files, image, labels, _facts(number, reader))
-        return f", as pictures in {self.outputs.folder / source.name}_frames"
-
-    def _labelled(self, source: Source, reader: VideoReader) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Yield number, image and label map of a video's frames until the user asks for an end."""
-        batch = 1 if source.kind == "live" else self.predictor.frames_at_once
-        pipeline = self.predictor.pipeline(self._frames(source, reader), smooth=self.smooth, batch=batch)
-        total = reader.frames or None
-        with closing(pipeline) as frames:
-            for number, image, labels in progress(frames, str(source), total=total, unit="frame", quiet=self.quiet):
-                yield number, image, labels
-                self.pictures += 1
-                self._show(image, labels, wait=False)
-                if self._ended():
-                    return
-
-    def _frames(self, source: Source, reader: VideoReader) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the frames that need work, with their numbers; for a smooth result all do."""
-        for image in self.predictor.watch.each("decode", reader):
-            written = self.outputs.frames and self.outputs.done(self.outputs.of_frame(source.name, reader.number))
-            if self.smooth or not written:
-                yield reader.number, image
-
-    def _show(self, image: np.ndarray, labels: np.ndarray, *, wait: bool) -> None:
-        if self.window:
-            picture = self.outputs.painter.paint("overlay", image, labels)
-            self._closed = self.window.show(picture, wait=wait) or self._closed
-
-    def _ended(self) -> bool:
-        return self._closed or self.stopping()
-
-    def _shares(self, labels: np.ndarray) -> str:
-        shares = self.outputs.painter.shares(labels)
-        return ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items() if share >= 0.005)
-
-
-def _facts(number: int, reader: VideoReader) -> dict[str, Any]:
-    return {"frame": number, "seconds": round(number / reader.fps / reader.span.every, 3)}

@@ -1,6 +1,6 @@
-"""Segmenters made of a segmenter: several views of an image averaged, and large images in windows.
+"""Segmenters built from a segmenter: test-time augmentation, and sliding windows over large images.
 
-Both average probabilities and give their logarithms as scores, so that one view alone gives the labels it gave before.
+Both average probabilities and return their logarithms as scores, so that a single view gives the labels it gave before.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from models.layers import resize, resize_target
 from utils.inference.label_map import label_map
-from utils.inference.segmenter import Segments
+from utils.inference.segmenter import Segmenter
 
 _LEAST = 1e-30  # probability, so that its logarithm is finite
 
 
 def with_options(
-    segment: Segments,
+    segmenter: Segmenter,
     *,
     short_side: int | None = None,
     scales: Sequence[float] = (1.0,),
@@ -24,11 +24,11 @@ def with_options(
     window: int | None = None,
     stride: int | None = None,
     device: torch.device | str = "cpu",
-) -> Segments:
-    """Wrap a segmenter as a configuration's `test.short_side`, `tta`, `window` and `stride` say, or return it as it is.
+) -> Segmenter:
+    """Wrap a segmenter as `test.short_side`, `tta`, `window` and `stride` demand, or return it unchanged.
 
     Args:
-        short_side: None or 0: images as they are.
+        short_side: input size in pixels; None or 0 leaves images as they are.
 
     Raises:
         ValueError: options that do not go together, by their keys.
@@ -37,45 +37,47 @@ def with_options(
         raise ValueError(f"test.tta.scales must be a list of numbers above 0, got {list(scales)}")
     if stride is not None and (window is None or stride > window):
         against = "is set without test.window" if window is None else f"({stride}) is above test.window ({window})"
-        raise ValueError(f"test.stride {against}; it is the way from one window to the next, at most its side")
+        raise ValueError(
+            f"test.stride {against}; it is the step between windows, at most the side of one"
+        )
     if window is not None and short_side:
         raise ValueError(
-            f"test.window is for images as they are, which test.short_side ({short_side}, maybe the checkpoint's own) "
-            "resizes; set test.short_side=0 or leave out test.window"
+            f"test.window is for images at their own size, but test.short_side ({short_side}, possibly the "
+            "checkpoint's own) resizes them; set test.short_side=0 or leave out test.window"
         )
-    if not segment.gives_scores and (len(scales) > 1 or flip or window is not None):
+    if not segmenter.gives_scores and (len(scales) > 1 or flip or window is not None):
         raise ValueError(
             "test.tta and test.window average scores, but this file gives label maps; export it with --output logits"
         )
     if tuple(scales) != (1.0,) or flip or short_side:
-        segment = MultiView(segment, scales=scales, flip=flip, short_side=short_side or None, device=device)
+        segmenter = MultiView(segmenter, scales=scales, flip=flip, short_side=short_side or None, device=device)
     if window is not None:
-        segment = SlidingWindow(segment, window=window, stride=stride or max(1, 2 * window // 3))
-    return segment
+        segmenter = SlidingWindow(segmenter, window=window, stride=stride or max(1, 2 * window // 3))
+    return segmenter
 
 
 class MultiView:
-    """Average what a segmenter says of an image at several scales, and of its mirror images.
+    """Test-time augmentation: the mean probabilities over scaled and mirrored copies of an image.
 
     Args:
-        scales: of the image's sides; 1 is the image itself, or as `short_side` has it.
-        flip: look at each of them mirrored too.
-        short_side: of an image of scale 1, in pixels; None: that of the image itself.
+        scales: of the image's sides, relative to the image itself or to its size under `short_side`.
+        flip: also use each scale mirrored.
+        short_side: size in pixels that the short side has at scale 1; None for the image's own.
         device: where images are resized.
     """
 
     def __init__(
         self,
-        segment: Segments,
+        segmenter: Segmenter,
         *,
         scales: Sequence[float],
         flip: bool,
         short_side: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.segment = segment
-        self.gives_scores = segment.gives_scores
-        self.align_corners = segment.align_corners
+        self.segmenter = segmenter
+        self.gives_scores = segmenter.gives_scores
+        self.align_corners = segmenter.align_corners
         self.scales = sorted(scales, reverse=True)
         self.flip = flip
         self.short_side = short_side
@@ -84,13 +86,13 @@ class MultiView:
     def __call__(self, image: Tensor) -> Tensor:
         """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8."""
         size = image.shape[-2:]
-        if not self.gives_scores:  # one view, whose labels are brought back by the nearest
-            return resize_target(self.segment(self._scaled(image, self.scales[0])), size)
+        if not self.gives_scores:  # a single view, whose labels are resized by nearest neighbour
+            return resize_target(self.segmenter(self._scaled(image, self.scales[0])), size)
         return label_map(self.scores(image), size, align_corners=self.align_corners)
 
     @torch.inference_mode()
     def scores(self, image: Tensor) -> Tensor:
-        """Return the logarithms of the mean probabilities (B, C, h, w), at the largest view's size of logits."""
+        """Return the log of the mean probabilities (B, C, h, w), at the logits' resolution for the largest view."""
         image = image.to(self.device, non_blocking=True)
         views = self._views(image)
         total = next(views).softmax(1)
@@ -99,15 +101,15 @@ class MultiView:
         return (total / (len(self.scales) * (1 + self.flip))).clamp_min(_LEAST).log()
 
     def _views(self, image: Tensor) -> Iterator[Tensor]:
-        """Yield the logits (B, C, h, w) of each view, the largest first, mirrored back where it was mirrored."""
+        """Yield the logits (B, C, h, w) of each view, largest first; those of mirrored views are mirrored back."""
         for scale in self.scales:
             view = self._scaled(image, scale)
-            yield self.segment.scores(view)
+            yield self.segmenter.scores(view)
             if self.flip:
-                yield self.segment.scores(view.flip(-1)).flip(-1)
+                yield self.segmenter.scores(view.flip(-1)).flip(-1)
 
     def _scaled(self, image: Tensor, scale: float) -> Tensor:
-        """Resize uint8 images, in the way that the network itself makes them smaller."""
+        """Resize uint8 images in the same way as the network downsamples its input."""
         if self.short_side is not None:
             scale = scale * self.short_side / min(image.shape[-2:])
         if scale == 1:
@@ -117,20 +119,20 @@ class MultiView:
 
 
 class SlidingWindow:
-    """Segment images window by window, and average where windows overlap.
+    """Prediction window by window, averaging probabilities where windows overlap.
 
-    What is in memory at a time is the probabilities of one row of windows, at full size, however high the image is.
+    Memory holds the probabilities of one row of windows at full size, however high the image is.
 
     Args:
-        window: side of the square windows; an image's shorter side cuts them short.
-        stride: from one window to the next; the last ones lie at the image's borders.
+        window: side of the square windows in pixels; clipped to the image's shorter side.
+        stride: step from one window to the next; the last ones end at the image's borders.
     """
 
     gives_scores = False  # those of a large image would not fit into memory
 
-    def __init__(self, segment: Segments, *, window: int, stride: int) -> None:
-        self.segment = segment
-        self.align_corners = segment.align_corners
+    def __init__(self, segmenter: Segmenter, *, window: int, stride: int) -> None:
+        self.segmenter = segmenter
+        self.align_corners = segmenter.align_corners
         self.window = window
         self.stride = stride
 
@@ -141,14 +143,14 @@ class SlidingWindow:
 
     @torch.inference_mode()
     def scores(self, image: Tensor) -> Tensor:
-        """Return the logarithms of the mean probabilities (B, C, H, W)."""
+        """Return the log of the mean probabilities (B, C, H, W)."""
         bands = [(band / band.sum(1, keepdim=True)).clamp_min(_LEAST).log() for band in self._bands(image)]
         return torch.cat(bands, 2)
 
     def _bands(self, image: Tensor) -> Iterator[Tensor]:
-        """Yield the summed probabilities (B, C, rows, W) of rows that no further window reaches, from the top on."""
+        """Yield summed probabilities (B, C, rows, W) from the top, each band once no later window reaches it."""
         height = image.shape[-2]
-        tops = _places(height, self.window, self.stride)
+        tops = _starts(height, self.window, self.stride)
         rest: Tensor | None = None
         for top, following in zip(tops, [*tops[1:], height], strict=True):
             row = self._row(image[..., top : top + self.window, :])
@@ -160,9 +162,9 @@ class SlidingWindow:
     def _row(self, image: Tensor) -> Tensor:
         """Return the summed probabilities (B, C, h, W) of one row of windows."""
         total: Tensor | None = None
-        for left in _places(image.shape[-1], self.window, self.stride):
+        for left in _starts(image.shape[-1], self.window, self.stride):
             part = image[..., left : left + self.window]
-            logits = resize(self.segment.scores(part), part.shape[-2:], align_corners=self.align_corners)
+            logits = resize(self.segmenter.scores(part), part.shape[-2:], align_corners=self.align_corners)
             probabilities = logits.softmax(1)
             if total is None:
                 total = probabilities.new_zeros(*probabilities.shape[:3], image.shape[-1])
@@ -171,7 +173,7 @@ class SlidingWindow:
         return total
 
 
-def _places(side: int, window: int, stride: int) -> list[int]:
-    """Return where windows begin along a side, so that they cover it and none leaves it."""
+def _starts(side: int, window: int, stride: int) -> list[int]:
+    """Return the windows' first pixels along a side, which they cover without leaving it."""
     last = max(0, side - window)
     return [*range(0, last, stride), last]

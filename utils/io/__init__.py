@@ -1,1 +1,1 @@
-"""Files, pictures and videos, read and written."""
+"""Reading and writing of images, videos and other files."""

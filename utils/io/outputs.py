@@ -1,37 +1,33 @@
-"""What inference writes, and under which names."""
+"""The files that inference writes."""
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from PIL import Image
 
 from dataset.labels import cityscapes_classes, cityscapes_label_ids
-from utils.io.drawing import PICTURES, Painter, save_image, save_labels
-from utils.io.files import Part, growing, replacing, write_json
+from utils.io.drawing import RENDERINGS, Painter
+from utils.io.files import growing, save_image, save_labels, write_json
+from utils.io.sources import Source
 from utils.io.video import VideoWriter, writing_video
 
+Target = Path | VideoWriter | TextIO  # a new file, or an open one that grows frame by frame
 KINDS = ("pred", "color", "overlay", "labelids", "side")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """The files that belong to an input.
+    """What to write for each source, and where.
 
     Attributes:
-        folder: where they lie.
-        painter: makes the pictures.
         kinds: of `KINDS`.
-        shares: also write the classes' shares as JSON.
-        frames: write a video as single pictures.
-        overwrite: replace files that are there; else they are kept.
-
-    Raises:
-        ValueError: an unknown kind, or labelids of classes that are not those of Cityscapes.
+        shares: also write the share of each class, as JSON.
+        frames: write every frame of a video as an image.
+        overwrite: replace existing files, which are kept otherwise.
     """
 
     folder: Path
@@ -42,116 +38,89 @@ class Outputs:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        wrong = [kind for kind in self.kinds if kind not in KINDS]
-        if wrong:
-            raise ValueError(f"--save: there is no {', '.join(wrong)}; there are: {', '.join(KINDS)}, or none alone")
-        if "labelids" in self.kinds and self.painter.classes.names != cityscapes_classes().names:
-            names = ", ".join(self.painter.classes.names[:3])
-            raise ValueError(
-                f"--save labelids: only Cityscapes has labelIds, and this network's classes are {names}, …"
-            )
+        unknown = [kind for kind in self.kinds if kind not in KINDS]
+        if unknown:
+            raise ValueError(f"--save: unknown {', '.join(unknown)}; use some of {', '.join(KINDS)}, or none")
+        names = self.painter.classes.names
+        if "labelids" in self.kinds and names != cityscapes_classes().names:
+            raise ValueError(f"--save labelids needs the Cityscapes classes, but the network has {', '.join(names)}")
 
-    def of_image(self, name: str) -> dict[str, Path]:
-        """Name the files of an image by what they hold."""
-        files = {kind: self.folder / f"{name}_{kind}.png" for kind in self.kinds}
-        return files | ({"shares": self.folder / f"{name}_shares.json"} if self.shares else {})
-
-    def of_frame(self, name: str, number: int) -> dict[str, Path]:
-        """Name the files of a video's frame, each frame being a picture of its own."""
-        return self.of_image(f"{name}_frames/{number:06}")
-
-    def of_video(self, name: str) -> dict[str, Path]:
-        """Name the files of a video; index pictures are not among them, since compression would change the indices.
+    def pending(self, sources: Sequence[Source]) -> list[Source]:
+        """Return the sources that are not complete; a video to be written as frames always counts as incomplete.
 
         Raises:
-            ValueError: nothing is left.
+            ValueError: an output would overwrite an input, or a video has no output of the chosen kinds.
         """
-        files = {kind: self.folder / f"{name}_{kind}.mp4" for kind in self.kinds if kind in PICTURES}
-        if self.kinds and not files:
-            raise ValueError(
-                f"--save {','.join(self.kinds)}: of a video these need --frames; else {', '.join(PICTURES)}"
-            )
-        return files | ({"shares": self.folder / f"{name}_shares.jsonl"} if self.shares else {})
+        inputs = {source.location.absolute() for source in sources if isinstance(source.location, Path)}
+        pending = []
+        for source in sources:
+            files = self.files(source)
+            for path in files.values():
+                if path.absolute() in inputs:
+                    raise ValueError(f"the output {path} is also an input; choose another --output")
+            if not self.complete(files):
+                pending.append(source)
+        return pending
 
-    def done(self, files: dict[str, Path]) -> bool:
-        """Tell whether an input needs no work, since all its files are there."""
+    def files(self, source: Source, frame: int | None = None) -> dict[str, Path]:
+        """Return the path of each kind of output of a source, or of one `frame` if a video is written as frames."""
+        is_video = source.kind != "image" and frame is None
+        if is_video and self.frames:
+            return {}
+        name = source.name if frame is None else f"{source.name}_frames/{frame:06}"
+        kinds = [kind for kind in self.kinds if not is_video or kind in RENDERINGS]  # compression would change indices
+        if self.kinds and not kinds:
+            raise ValueError(
+                f"--save {','.join(self.kinds)} of a video needs --frames, or one of {', '.join(RENDERINGS)}"
+            )
+        files = {kind: self.folder / f"{name}_{kind}.{'mp4' if is_video else 'png'}" for kind in kinds}
+        if self.shares:
+            files["shares"] = self.folder / f"{name}_shares.{'jsonl' if is_video else 'json'}"
+        return files
+
+    def complete(self, files: Mapping[str, Path]) -> bool:
+        """Return whether there is nothing left to write."""
         return bool(files) and not self.overwrite and all(path.exists() for path in files.values())
 
-    def write_image(self, files: dict[str, Path], image: np.ndarray, labels: np.ndarray, facts: dict[str, Any]) -> None:
-        """Write the files of an image (H, W, 3) with its label map (H, W); `facts` stand before the shares.
+    @contextmanager
+    def open_video(self, source: Source, fps: float) -> Iterator[dict[str, VideoWriter | TextIO]]:
+        """Open the missing files of a video, for `write`; they are renamed from `.part` names on success."""
+        with ExitStack() as stack:
+            writers: dict[str, VideoWriter | TextIO] = {}
+            missing = {kind: path for kind, path in self.files(source).items() if self.overwrite or not path.exists()}
+            for kind, path in missing.items():
+                if kind == "shares":
+                    part = stack.enter_context(growing(path))
+                    writers[kind] = stack.enter_context(part.open("w", encoding="utf-8"))
+                else:
+                    writers[kind] = stack.enter_context(writing_video(path, fps))
+            yield writers
 
-        Raises:
-            OSError: one cannot be written, as on a full disk.
+    def write(
+        self, targets: Mapping[str, Target], image: np.ndarray, labels: np.ndarray, facts: dict[str, Any]
+    ) -> None:
+        """Write a label map (H, W) of an image (H, W, 3) to the `targets`, from `files` or `open_video`, by kind.
+
+        Args:
+            facts: precede the class shares in JSON.
         """
-        for kind, path in files.items():
-            if path.exists() and not self.overwrite:
-                continue
-            try:
-                self._write(kind, path, image, labels, facts)
-            except OSError as error:
-                raise OSError(f"cannot write {path}: {error.strerror or error}") from None
+        for kind, target in targets.items():
+            if isinstance(target, VideoWriter):
+                target.write(self.painter.paint(kind, image, labels))
+            elif not isinstance(target, Path):
+                target.write(json.dumps(facts | {"shares": self.painter.shares(labels)}) + "\n")
+            elif self.overwrite or not target.exists():
+                try:
+                    self._save(kind, target, image, labels, facts)
+                except OSError as error:
+                    raise OSError(f"cannot write {target}: {error.strerror or error}") from None
 
-    def _write(self, kind: str, path: Path, image: np.ndarray, labels: np.ndarray, facts: dict[str, Any]) -> None:
+    def _save(self, kind: str, path: Path, image: np.ndarray, labels: np.ndarray, facts: dict[str, Any]) -> None:
         if kind == "shares":
             write_json(path, facts | {"shares": self.painter.shares(labels)})
         elif kind == "pred":
             save_labels(path, labels, self.painter.classes)
         elif kind == "labelids":
-            with replacing(path) as temporary:
-                Image.fromarray(cityscapes_label_ids()[labels]).save(temporary)
+            save_image(path, cityscapes_label_ids()[labels])
         else:
             save_image(path, self.painter.paint(kind, image, labels))
-
-    @contextmanager
-    def writing_video(self, files: dict[str, Path], fps: float) -> Iterator["VideoFiles"]:
-        """Write the files of a video frame by frame."""
-        with ExitStack() as stack:
-            wanted = {kind: path for kind, path in files.items() if self.overwrite or not path.exists()}
-            lines = stack.enter_context(_growing_text(wanted.pop("shares"))) if "shares" in wanted else None
-            writers = {kind: stack.enter_context(writing_video(path, fps)) for kind, path in wanted.items()}
-            yield VideoFiles(self.painter, writers, lines)
-
-
-class VideoFiles:
-    """The files of a video while they are written."""
-
-    def __init__(self, painter: Painter, writers: dict[str, VideoWriter], lines: tuple[TextIO, Part] | None) -> None:
-        self.painter = painter
-        self.writers = writers
-        self.lines = lines
-
-    def write(self, image: np.ndarray, labels: np.ndarray, facts: dict[str, Any]) -> None:
-        """Add a frame (H, W, 3) with its label map (H, W)."""
-        for kind, writer in self.writers.items():
-            writer.write(self.painter.paint(kind, image, labels))
-        if self.lines:
-            self.lines[0].write(json.dumps(facts | {"shares": self.painter.shares(labels)}) + "\n")
-
-    def cut(self) -> list[Path]:
-        """Say that more frames were meant to come; return where what there is will lie."""
-        parts = [writer.part for writer in self.writers.values()] + ([self.lines[1]] if self.lines else [])
-        for part in parts:
-            part.cut = True
-        return [part.path for part in parts]
-
-    @property
-    def codec(self) -> str:
-        """What the frames are compressed with; nothing where none are."""
-        return next((writer.codec for writer in self.writers.values()), "")
-
-
-@contextmanager
-def _growing_text(path: Path) -> Iterator[tuple[TextIO, Part]]:
-    with growing(path) as part, part.path.open("w", encoding="utf-8") as file:
-        yield file, part
-
-
-def check_apart(inputs: Collection[Path], files: dict[str, Path]) -> None:
-    """Make sure that no result takes an input's place.
-
-    Raises:
-        ValueError: one would.
-    """
-    for path in files.values():
-        if path.absolute() in inputs:
-            raise ValueError(f"the result {path} is itself an input; choose another --output")

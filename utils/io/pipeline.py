@@ -1,63 +1,38 @@
-"""Work in threads beside the network's: reading ahead of it or between its calls, and writing behind it."""
+"""Pipelines of threads, which overlap reading and writing with the network, and timing of their stages."""
 
-import queue
-import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Key = TypeVar("Key")
-_POLL = 0.1  # seconds between looks at whether anyone still wants the items
 
 
 def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
-    """Yield the items in order, while a thread gets up to `depth` of them ahead.
+    """Yield the items in order while a thread fetches up to `depth` of them ahead.
 
-    What goes wrong in getting an item is raised where it would have come. The thread ends when the generator is closed,
-    or collected after a consumer that stopped early.
+    An error while fetching is raised in place of its item. The thread ends when the generator is closed or collected.
     """
-    ready: queue.Queue[list[Item] | BaseException] = queue.Queue(depth)  # one item; none: the end; or what went wrong
-    stopped = threading.Event()
-
-    def put(entry: list[Item] | BaseException) -> None:
-        while not stopped.is_set():
-            try:
-                return ready.put(entry, timeout=_POLL)
-            except queue.Full:
-                continue
-
-    def produce() -> None:
-        try:
-            for item in items:
-                put([item])
-                if stopped.is_set():
-                    return
-            put([])
-        except BaseException as error:  # whatever it is, it belongs to the consumer
-            put(error)
-
-    thread = threading.Thread(target=produce, name="prefetch", daemon=True)
-    thread.start()
+    end = object()
+    iterator = iter(items)
+    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
     try:
-        while True:
-            entry = ready.get()
-            if isinstance(entry, BaseException):
-                raise entry
-            if not entry:
-                return
-            yield entry.pop()
+        ahead = deque(pool.submit(next, iterator, end) for _ in range(depth))
+        while (item := ahead.popleft().result()) is not end:
+            ahead.append(pool.submit(next, iterator, end))
+            yield item  # type: ignore[misc]  # not the sentinel
     finally:
-        stopped.set()
-        thread.join()
+        pool.shutdown(cancel_futures=True)
 
 
 def in_rounds(load: Callable[[Key], Item], keys: Sequence[Key], *, threads: int) -> Generator[Item, None, None]:
-    """Yield `load(key)` for every key, in order; so many at a time are loaded, side by side, while the consumer waits.
+    """Yield `load(key)` for every key in order, loading `threads` of them in parallel while the consumer waits.
 
-    For a consumer whose own threads use every core: they share their work in equal parts, so that one thread which
-    loses its core to a loader holds up all others. Nothing is loaded while the consumer works.
+    For a consumer whose own threads occupy every core: those split each operation evenly, so a loader that takes one
+    core away stalls them all. Nothing is loaded while the consumer works.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="load") as pool:
         for start in range(0, len(keys), threads):
@@ -65,37 +40,60 @@ def in_rounds(load: Callable[[Key], Item], keys: Sequence[Key], *, threads: int)
 
 
 class WriteBehind:
-    """Do small jobs (encoding, writing, counting) in threads while the caller goes on; a context manager.
+    """Context manager that runs small jobs (encoding, writing, counting) in threads while the caller goes on.
 
-    At most `depth` jobs wait or run: `submit` then waits, so memory does not grow. The first error of a job is raised
-    by the next `submit`, or when the context ends, which waits for all jobs. If the context ends by an error, jobs
-    that were not begun are left out.
+    At most `depth` jobs are pending; beyond that `submit` blocks, which bounds memory. A job's error is raised by a
+    later `submit` or at the end of the context, which waits for all jobs. If the context ends with an error, jobs that
+    have not started are dropped.
     """
 
     def __init__(self, *, threads: int = 2, depth: int = 8) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="write")
-        self._free = threading.Semaphore(depth)
-        self._error: BaseException | None = None
+        self._depth = depth
+        self._pending: deque[Future] = deque()
 
-    def submit(self, job: Callable[..., object], *args: Any, **kwargs: Any) -> None:
-        """Have `job(*args, **kwargs)` done soon; raises what went wrong in an earlier job."""
-        self._free.acquire()
-        if self._error is not None:
-            self._free.release()
-            raise self._error
-        self._pool.submit(job, *args, **kwargs).add_done_callback(self._done)
-
-    def _done(self, future: Future) -> None:
-        if not future.cancelled() and self._error is None:
-            self._error = future.exception()
-        self._free.release()
+    def submit(self, job: Callable[..., object], *args: Any) -> None:
+        """Schedule `job(*args)`."""
+        while self._pending and (self._pending[0].done() or len(self._pending) >= self._depth):
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(job, *args))
 
     def __enter__(self) -> "WriteBehind":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=error is not None)
-        if error is None and self._error is not None:
-            raise self._error
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            while self._pending and error is None:
+                self._pending.popleft().result()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+
+
+class Stopwatch:
+    """Accumulates the seconds spent in each stage; stages may run concurrently, each in one thread."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def measuring(self, stage: str) -> Iterator[None]:
+        """Count the time spent in the context."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - started
+
+    def each(self, stage: str, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield `items`, counting the time spent to produce them."""
+        iterator, end = iter(items), object()
+        while True:
+            with self.measuring(stage):
+                item = next(iterator, end)
+            if item is end:
+                return
+            yield item  # type: ignore[misc]  # not the sentinel
+
+    def describe(self, count: int) -> str:
+        """Format the mean milliseconds of each stage for `count` images."""
+        return ", ".join(f"{stage} {1000 * seconds / count:.1f} ms" for stage, seconds in self.seconds.items())

@@ -1,111 +1,93 @@
-"""What `--input` may stand for, found and named."""
+"""The inputs of inference: found, named and, for images, decoded."""
 
 import glob
 import io
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
 
 from dataset.images import open_rgb
+from utils.io.video import source_name
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 LIST_SUFFIXES = (".txt", ".lst")
+SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES
+SUPPORTED = f"supported suffixes: {' '.join(SUFFIXES)}"
+STDIN = "-"
 
 
 @dataclass(frozen=True)
 class Source:
-    """Something to segment.
+    """An image, video, camera or stream to segment.
 
     Attributes:
-        place: a file, "-" for an image on standard input, the number of a camera, or the address of a stream.
-        kind: "image", "video", or "live" for a camera or stream, which has no length.
-        name: what its outputs are called, without a suffix; no other source of a run has the same.
+        location: a file, "-" for an image on standard input, the index of a camera, or the URL of a stream.
+        kind: "image", "video", or "live" for a camera or stream.
+        name: stem of the output files, unique within a run.
     """
 
-    place: Path | str | int
+    location: Path | str | int
     kind: str
-    name: str = ""
+    name: str
 
     def __str__(self) -> str:
-        if self.place == STANDARD_INPUT:
-            return "standard input"
-        return f"camera {self.place}" if isinstance(self.place, int) else str(self.place)
+        return "standard input" if self.location == STDIN else source_name(self.location)
 
 
 def find_sources(text: str, *, recursive: bool = False) -> list[Source]:
-    """List what there is to segment, each with a name of its own.
+    """List the inputs that `--input` stands for; raises FileNotFoundError or ValueError if there are none.
 
     Args:
-        text: an image, a video, a folder, a glob pattern, a text file with a path on every line, the number of a
-            camera, the address of a stream, or "-".
-        recursive: look into a folder's folders too.
-
-    Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: what is there is no image or video.
+        text: an image, a video, a folder, a glob pattern, a text file with a path on every line, the index of a
+            camera, the URL of a stream, or "-"; existing files and folders take precedence over cameras and patterns.
+        recursive: include subfolders of a folder.
     """
-    if text == STANDARD_INPUT:
-        return [Source(text, "image", "stdin")]
+    if text == STDIN:
+        return [Source(STDIN, "image", "stdin")]
     if not Path(text).exists() and (text.isdecimal() or "://" in text):
-        return [_live(int(text) if text.isdecimal() else text)]
-    paths = find_inputs(text, recursive=recursive)
-    kinds = ["video" if is_video(path) else "image" for path in paths]
-    return [Source(*facts) for facts in zip(paths, kinds, output_names(paths), strict=True)]
+        location = int(text) if text.isdecimal() else text
+        name = re.sub(r"[^A-Za-z0-9]+", "_", source_name(location)).strip("_")
+        return [Source(location, "live", f"{name}_{datetime.now():%Y%m%d_%H%M%S}")]  # each recording is another video
+    paths = _find_files(text, recursive)
+    kinds = ["video" if path.suffix.lower() in VIDEO_SUFFIXES else "image" for path in paths]
+    return [Source(*fields) for fields in zip(paths, kinds, output_names(paths), strict=True)]
 
 
-def _live(place: int | str) -> Source:
-    """Name a camera or stream after itself and the time, since each run of it is another video."""
-    source = Source(place, "live")
-    plain = re.sub(r"[^A-Za-z0-9]+", "_", re.sub(r"//[^/@]*@", "//", str(source))).strip("_")  # no password in a name
-    return replace(source, name=f"{plain}_{datetime.now():%Y%m%d_%H%M%S}")
-
-
-def find_inputs(text: str, *, recursive: bool = False) -> list[Path]:
-    """List the images and videos that a file, a folder, a glob pattern or a text file stands for, sorted.
-
-    Raises:
-        FileNotFoundError: nothing is there.
-        ValueError: what is there is no image or video.
-    """
+def _find_files(text: str, recursive: bool) -> list[Path]:
     path = Path(text)
+    if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
+        return _read_list(path)
     if path.is_dir():
-        found = _known(path.rglob("*") if recursive else path.iterdir())
-        if not found:
-            more = "" if recursive else "; --recursive looks into its folders"
-            raise ValueError(f"no image or video in the folder {path}; known are {_suffixes()}{more}")
-    elif path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
-        found = _listed(path)
-    elif path.is_file():
-        found = _known([path])
-        if not found:
-            raise ValueError(f"{path} is neither an image nor a video by its name; known are {_suffixes()}")
+        matches = list(path.rglob("*") if recursive else path.iterdir())
     else:
-        found = _known(Path(name) for name in glob.glob(text, recursive=True))
-        if not found:
-            raise FileNotFoundError(f"no image, video or folder {text}")
+        matches = [path] if path.is_file() else [Path(name) for name in glob.glob(text, recursive=True)]
+    found = sorted(p for p in matches if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not found and path.exists():
+        hint = "; --recursive includes subfolders" if path.is_dir() and not recursive else ""
+        raise ValueError(f"no image or video in {path}; {SUPPORTED}{hint}")
+    if not found:
+        raise FileNotFoundError(f"no image, video or folder {text}")
     return found
 
 
-def _listed(path: Path) -> list[Path]:
-    """Read a text file of paths, as seen from where the program runs or from the file's folder; each of them once."""
+def _read_list(path: Path) -> list[Path]:
+    """Read paths relative to the working directory, or else to the file's folder; without duplicates."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is no text file of paths") from None
+        raise ValueError(f"{path} is not a UTF-8 text file of paths") from None
     found = []
     for number, line in enumerate(lines, start=1):
-        if line and Path(line).suffix.lower() not in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
-            raise ValueError(
-                f"{path}, line {number}: {line!r} is neither an image nor a video by its name; known are {_suffixes()}"
-            )
+        if line and Path(line).suffix.lower() not in SUFFIXES:
+            raise ValueError(f"{path}, line {number}: {line!r} is neither an image nor a video; {SUPPORTED}")
         if line:
             beside = path.parent / line
             found.append(beside if beside.is_file() and not Path(line).is_file() else Path(line))
@@ -114,59 +96,47 @@ def _listed(path: Path) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _known(paths: Iterable[Path]) -> list[Path]:
-    return sorted(p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES and p.is_file())
-
-
-def _suffixes() -> str:
-    return " ".join(IMAGE_SUFFIXES + VIDEO_SUFFIXES)
-
-
-def is_video(path: Path) -> bool:
-    """Tell by its suffix whether a file is a video."""
-    return path.suffix.lower() in VIDEO_SUFFIXES
-
-
-STANDARD_INPUT = "-"
-
-
 def output_names(paths: Sequence[Path]) -> list[str]:
-    """Name the outputs after the inputs' stems; where several share a stem, with their folders and suffix.
+    """Name outputs after the stems of the inputs; inputs that share a stem are named after their whole path.
 
-    Names that differ only in upper and lower case count as one, as they do on many disks.
+    Names are unique even on file systems that ignore case.
     """
     stems = Counter(path.stem.casefold() for path in paths)
-    taken: set[str] = set()
+    taken = set(stems)
     names = []
     for path in paths:
-        shared = stems[path.stem.casefold()] > 1
-        name = _long_name(path) if shared else path.stem
-        copies = _copies(name)
-        while name.casefold() in taken or (shared and name.casefold() in stems):
-            name = next(copies)
-        taken.add(name.casefold())
+        name = path.stem
+        if stems[name.casefold()] > 1:
+            long = "_".join(path.parts).strip("/\\_").replace(".", "_")
+            candidates = chain([long], (f"{long}_{number}" for number in count(2)))
+            name = next(candidate for candidate in candidates if candidate.casefold() not in taken)
+            taken.add(name.casefold())
         names.append(name)
     return names
 
 
-def _long_name(path: Path) -> str:
-    return "_".join(path.parts).strip("/\\_").replace(".", "_")
-
-
-def _copies(name: str) -> Iterator[str]:
-    return (f"{name}_{number}" for number in count(2))
+def read_images(sources: Iterable[Source], skip: Callable[[Exception], None]) -> Iterator[tuple[Source, np.ndarray]]:
+    """Yield images with their sources; for one that cannot be read, call `skip` with the error instead."""
+    for source in sources:
+        assert not isinstance(source.location, int), source
+        try:
+            image = read_image(source.location)
+        except (ValueError, FileNotFoundError) as error:
+            skip(error)
+        else:
+            yield source, image
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read a picture of any kind as an upright RGB array (H, W, 3) uint8; "-" is standard input.
+    """Read an image of any mode, upright, as an RGB array (H, W, 3) uint8; "-" is standard input.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no picture, or a broken one.
+        ValueError: the file is not an image, or is corrupt.
     """
-    if path != STANDARD_INPUT:
+    if path != STDIN:
         return np.asarray(open_rgb(path))
     try:
         return np.asarray(open_rgb(io.BytesIO(sys.stdin.buffer.read())))
     except ValueError:
-        raise ValueError("standard input holds no image that can be read") from None
+        raise ValueError("standard input is not a readable image") from None

@@ -1,7 +1,8 @@
-"""Videos, read and written."""
+"""Reading and writing of videos with OpenCV."""
 
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,19 +12,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.io.files import Part, growing
+from utils.io.files import growing
 
-CODECS = {"avc1": "H.264", "mp4v": "MPEG-4 part 2, as this OpenCV writes no H.264"}  # the best first
-SPARE = 16 << 20  # bytes of the disk that are left free, so that a video can be finished: OpenCV tells of no full disk
+CODECS = {"avc1": "H.264", "mp4v": "MPEG-4 part 2, as this OpenCV cannot encode H.264"}  # in order of preference
+RESERVE = 16 << 20  # bytes of disk space kept free to finalize a video, since OpenCV does not report a full disk
 
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """Which frames of a video are meant: every `every`th from `start` to before `end`, in seconds.
-
-    Raises:
-        ValueError: there can be none.
-    """
+    """Frames of a video to use: every `every`th one between `start` (inclusive) and `end` (exclusive), in seconds."""
 
     start: float = 0.0
     end: float | None = None
@@ -33,149 +30,136 @@ class Span:
         if self.every < 1:
             raise ValueError(f"--every must be at least 1, got {self.every}")
         if not 0 <= self.start < math.inf:
-            raise ValueError(f"--start must be 0 or more seconds, got {self.start:g}")
+            raise ValueError(f"--start must be at least 0 seconds, got {self.start:g}")
         if self.end is not None and not self.end > self.start:
-            raise ValueError(f"--end must lie after --start ({self.start:g} s), got {self.end:g}")
+            raise ValueError(f"--end must be greater than --start ({self.start:g} s), got {self.end:g}")
 
 
 class VideoReader:
-    """The frames of a video, camera or stream as RGB arrays (H, W, 3) uint8.
+    """Iterator, for one pass, over the (frame number, RGB array (H, W, 3) uint8) of a video file, camera or stream.
 
     Attributes:
-        fps: frames per second of the frames that are given.
-        frames: how many they are, by what the file says; 0 where it does not say.
-        number: of the frame given last, counted from 0 in the video.
-        short: the video ended well before what the file says.
+        source_fps: frame rate of the source.
+        fps: frame rate of the selected frames.
+        frames: how many frames are selected according to the file's header; 0 if unknown.
+        truncated: after the last frame, whether the video ended well before the length in its header.
 
     Raises:
-        ValueError: on opening, where there is no video, or none of the frames that are meant.
+        ValueError: the source cannot be opened, or ends before the span starts.
     """
 
     def __init__(self, source: str | Path | int, *, span: Span | None = None) -> None:
-        self.span = span or Span()
-        self.number, self.short = -1, False
+        span = span or Span()
         _silence_opencv()
         self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
-        self._frames_read = 0
-        self._next = self._read()
-        if self._next is None:
-            what = f"camera {source} cannot be opened" if isinstance(source, int) else f"{source} cannot be read"
-            raise ValueError(f"{what} as a video: no frame could be decoded")
         rate = self._capture.get(cv2.CAP_PROP_FPS)
-        rate = rate if 0 < rate <= 1000 else 25.0  # what a stream says at times
-        self.fps = rate / self.span.every
+        self.source_fps = rate if 0 < rate <= 1000 else 25.0  # some streams report nonsense
+        self.fps = self.source_fps / span.every
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self._declared = int(count) if 0 < count < 1e9 else 0
-        self._first = math.ceil(self.span.start * rate)
-        self._last = math.inf if self.span.end is None else self.span.end * rate
-        if not self._skip_to(self._first):
-            duration = self._frames_read / rate
-            raise ValueError(f"{source} ends after {duration:.1f} s, before --start ({self.span.start:g} s)")
-        self.frames = len(range(self._first, math.ceil(min(self._declared, self._last)), self.span.every))
+        self._stated = int(count) if 0 < count < 1e9 else 0
+        self._first = math.ceil(span.start * self.source_fps)
+        self._stop = math.inf if span.end is None else span.end * self.source_fps
+        self._every = span.every
+        self.frames = len(range(self._first, math.ceil(min(self._stated, self._stop)), span.every))
+        self.truncated = False
+        self._position = 0
+        self._frame = self._read(self._first)
+        if self._frame is None:
+            ends = f"it ends after {self._position / self.source_fps:.1f} s, before --start ({span.start:g} s)"
+            reason = ends if self._position else "no frame could be decoded"
+            raise ValueError(f"cannot read {source_name(source)} as a video: {reason}")
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        number = self._first
-        while self._next is not None and number < self._last:
-            frame, self._next, self.number = self._next, None, number
-            yield frame
-            number += self.span.every
-            if number < self._last:
-                self._skip_to(number)
-        self.short = number < self._last and number < 0.95 * self._declared  # a frame that was meant is missing
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        number, frame = self._first, self._frame
+        while frame is not None and number < self._stop:
+            yield number, frame
+            number += self._every
+            frame = self._read(number) if number < self._stop else None
+        self.truncated = number < min(self._stop, 0.95 * self._stated)
         self._capture.release()
 
-    def _skip_to(self, number: int) -> bool:
-        """Read the frame of that number; decoding all before it is slower than seeking, but right in every file."""
-        while self._frames_read < number and self._capture.grab():
-            self._frames_read += 1
-        if self._frames_read == number:
-            self._next = self._read()
-        return self._next is not None and self._frames_read == number + 1
-
-    def _read(self) -> np.ndarray | None:
-        ok, frame = self._capture.read()
-        self._frames_read += ok
-        return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if ok else None
+    def _read(self, number: int) -> np.ndarray | None:
+        """Decode up to frame `number`, which is slower than seeking but exact for every codec."""
+        while self._position < number and self._capture.grab():
+            self._position += 1
+        decoded, frame = self._capture.read()
+        if self._position < number or not decoded:
+            return None
+        self._position += 1
+        return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
 
-def _silence_opencv() -> None:
-    """Keep OpenCV and FFmpeg from printing about broken files: what matters comes as an error."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+def source_name(source: str | Path | int) -> str:
+    """Name a file, camera or stream in messages, without the user and password in an address."""
+    return f"camera {source}" if isinstance(source, int) else re.sub(r"//[^/@]*@", "//", str(source))
+
+
+@contextmanager
+def writing_video(path: Path, fps: float) -> Iterator["VideoWriter"]:
+    """Write a video to `{stem}.part.mp4` and rename it once complete; after an error, the part is still playable."""
+    with growing(path) as part:
+        writer = VideoWriter(path, part, fps)
+        try:
+            yield writer
+        finally:
+            writer.close()
 
 
 class VideoWriter:
-    """Frames into an MP4 file, see `writing_video`; opened at the first frame, whose size all others have.
+    """An MP4 file; its first frame sets the size of all.
 
-    Sides of odd length lose their last row or column, since the format has none.
+    Of an odd width or height the last column or row is lost, since the codecs need even sizes.
 
     Attributes:
-        path: of the whole file, for errors.
-        part: where it is written; set `part.cut` where more frames were meant to come.
-        codec: what the frames are compressed with, in words.
-        frames: how many were written.
+        name: the file that is being written.
+        codec: in words; empty before the first frame.
     """
 
-    def __init__(self, path: Path, fps: float, *, part: Part) -> None:
+    def __init__(self, path: Path, part: Path, fps: float) -> None:
         self.path = path
-        self.part = part
+        self.name = str(part)
         self.fps = fps
         self.codec = ""
-        self.frames = 0
-        self.shape: tuple[int, ...] = ()
         self._writer: cv2.VideoWriter | None = None
+        self._shape: tuple[int, ...] = ()
+        self._frames = 0
 
     def write(self, frame: np.ndarray) -> None:
-        """Add an RGB frame (H, W, 3) uint8.
+        """Append an RGB frame (H, W, 3) uint8.
 
         Raises:
-            ValueError: a frame of another size, or no video can have such frames.
-            OSError: the disk is full; the frames so far are kept in the part.
+            ValueError: the frame differs in size from the first, or cannot be encoded.
+            OSError: the disk is full.
         """
-        if shutil.disk_usage(self.part.path.parent).free < SPARE:
-            self.part.cut = True
-            raise OSError(
-                f"the disk is full: {self.path} needs {SPARE >> 20} MB to spare; {self.part.path} has what fits"
-            )
-        if self._writer is None:
-            self._writer = self._open(frame.shape)
-        if frame.shape != self.shape:
-            raise ValueError(
-                f"a frame of {frame.shape[1]}x{frame.shape[0]} in a video of {self.shape[1]}x{self.shape[0]}"
-            )
+        if shutil.disk_usage(self.path.parent).free < RESERVE:
+            raise OSError(f"the disk is full: {self.path} is incomplete; {self.name} has the frames so far")
+        self._writer = self._writer or self._open(frame.shape)
+        if frame.shape != self._shape:
+            size, expected = (f"{shape[1]}x{shape[0]}" for shape in (frame.shape, self._shape))
+            raise ValueError(f"{self.path}: a frame of {size} cannot be added to a video of {expected}")
         self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-        self.frames += 1
+        self._frames += 1
 
     def _open(self, shape: tuple[int, ...]) -> cv2.VideoWriter:
         _silence_opencv()
-        self.shape = shape
+        self._shape = shape
         height, width = shape[:2]
         for code, self.codec in CODECS.items():
-            writer = cv2.VideoWriter(str(self.part.path), cv2.VideoWriter.fourcc(*code), self.fps, (width, height))
+            writer = cv2.VideoWriter(self.name, cv2.VideoWriter.fourcc(*code), self.fps, (width, height))
             if writer.isOpened():
                 return writer
         raise ValueError(f"{self.path} cannot be written as a video of {width}x{height} at {self.fps:g} frames/s")
 
     def close(self) -> None:
-        """Finish the file.
-
-        Raises:
-            OSError: it is not whole.
-        """
-        if self._writer is None:
-            return
-        self._writer.release()
-        written = cv2.VideoCapture(str(self.part.path))
-        if not written.read()[0] or written.get(cv2.CAP_PROP_FRAME_COUNT) < 0.9 * self.frames:
-            raise OSError(f"{self.path} could not be written whole: is the disk full?")
+        """Finalize the file; raises an OSError if it cannot be read back in full, as OpenCV ignores failed writes."""
+        if self._writer is not None:
+            self._writer.release()
+            written = cv2.VideoCapture(self.name)
+            if not written.read()[0] or written.get(cv2.CAP_PROP_FRAME_COUNT) < 0.9 * self._frames:
+                raise OSError(f"{self.path} could not be written completely: is the disk full?")
 
 
-@contextmanager
-def writing_video(path: Path, fps: float) -> Iterator[VideoWriter]:
-    """Write a video that is in place only when it is whole; one that was cut is playable and ends in `.part.mp4`."""
-    with growing(path) as part:
-        writer = VideoWriter(path, fps, part=part)
-        try:
-            yield writer
-        finally:
-            writer.close()
+def _silence_opencv() -> None:
+    """Keep OpenCV and FFmpeg from printing about broken files, which are reported as errors here."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

@@ -1,1 +1,1 @@
-"""A training run, from its first iteration to its last: what only train.py needs."""
+"""The training loop, its state, and its logs; used by train.py only."""

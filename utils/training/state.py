@@ -1,4 +1,4 @@
-"""What changes in the course of a training run: what is saved, and what a resumed run takes up."""
+"""The state of a training run: the losses of the epoch, checkpoints, and resuming from one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -6,75 +6,126 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel
 
 from utils import runtime
-from utils.config import Config
-from utils.settings import fill, flatten
-from utils.training.losses import LossMeter
-from utils.weights.checkpoint import Checkpoint, load_state
+from utils.config import Config, load_config
+from utils.optim import WeightEMA
+from utils.settings import flatten
+from utils.weights.checkpoint import Checkpoint, load_state, save_checkpoint
+from utils.weights.run_folder import LAST, best_name
 
-_HARMLESS = {  # keys that a run may be resumed with another value of
-    *(f"train.{key}" for key in ("specific_gpu_num", "valid_batch_size", "cityscapes_root", "log_iter", "val_epoch")),
-    *(f"train.{key}" for key in ("ckpt_dir", "resume", "save_iter", "num_workers", "amp", "accumulate")),
-    *("dataset.root", "dataset.cache", "model.backbone_weights", "model.weights"),
+_CHANGEABLE = {"dataset.root", "dataset.cache", "model.weights", "model.backbone_weights"} | {
+    f"train.{key}"
+    for key in (
+        *("specific_gpu_num", "num_workers", "valid_batch_size", "amp", "accumulate", "log_iter", "save_iter"),
+        *("val_epoch", "cityscapes_root", "ckpt_dir", "resume"),
+    )
 }
+
+
+def check_resumable(config: Config, saved: Mapping) -> None:
+    """Raise ValueError if a setting that affects the result differs from the checkpoint's configuration."""
+    now, then = flatten(config.as_dict()), flatten(load_config(saved).as_dict())
+    keys = [key for key in now if now[key] != then[key] and key not in _CHANGEABLE and not key.startswith("test.")]
+    changed = [f"{key} (was {then[key]}, is {now[key]})" for key in keys]
+    if changed:
+        raise ValueError(f"cannot resume with changed settings: {', '.join(changed)}; restore them or start a new run")
+
+
+class LossMeter:
+    """Means of an epoch's losses, accumulated on their device in constant memory; non-finite values are not counted."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.totals = torch.zeros(2, 0)  # (2, losses) float64: sum and number of the finite values
+        self.unchecked: list[Tensor] = []  # whether the total loss was finite, per iteration since `find_divergence`
+
+    def update(self, losses: dict[str, Tensor]) -> None:
+        """Add the losses of one iteration; the total loss is named "loss"."""
+        values = torch.stack(list(losses.values())).double()
+        finite = values.isfinite()
+        totals = torch.stack([values.where(finite, 0), finite.double()])
+        self.totals = self.totals + totals if self.names else totals
+        self.names = list(losses)
+        self.unchecked.append(finite[self.names.index("loss")])
+
+    def find_divergence(self, *, skipping: bool = False) -> int | None:
+        """Return how many iterations ago the loss was first non-finite (1 = the latest), checking each iteration once.
+
+        With `skipping`, the gradient scaler skips such steps: only an epoch without any finite loss has diverged.
+        """
+        finite = torch.stack(self.unchecked).tolist() if self.unchecked else []
+        self.unchecked = []
+        if all(finite) or (skipping and self.totals[1, self.names.index("loss")] > 0):
+            return None
+        return len(finite) - finite.index(False)
+
+    def means(self) -> dict[str, float]:
+        """Return the means over all iterations and processes: of the total as "loss", of another loss X as "loss_X"."""
+        means = runtime.mean_over_processes(self.totals[0] / self.totals[1]).tolist()
+        names = (name if name == "loss" else f"loss_{name}" for name in self.names)
+        return dict(zip(names, means, strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state to save, {} if empty; `find_divergence` must have been called before."""
+        return {"names": self.names, "totals": self.totals.cpu()} if self.names else {}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Restore a state; the losses that follow are on `device`."""
+        if state:
+            self.names, self.totals = list(state["names"]), state["totals"].to(device)
 
 
 @dataclass(kw_only=True)
 class RunState:
-    """The state of a run between two iterations.
-
-    Attributes:
-        network: what is trained.
-        optimizer, scheduler, scaler: how.
-        mean: running mean of the network's weights; None: none.
-        iteration: how many are done.
-        losses: of the epoch's iterations so far.
-        rates: learning rates at the epoch's beginning.
-        metrics: of the latest validation.
-        best_miou, best_path: of the best validation so far, and the weights that it measured.
-    """
+    """Everything that changes during a run, with its checkpoints."""
 
     network: nn.Module
     optimizer: Optimizer
     scheduler: LRScheduler
     scaler: torch.amp.GradScaler
-    mean: AveragedModel | None = None
-    iteration: int = 0
-    losses: LossMeter = field(default_factory=LossMeter)
-    rates: dict[str, float] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
-    best_miou: float = -1.0
+    ema: WeightEMA | None  # validated and saved instead of the network
+    description: Checkpoint  # the content of every checkpoint but weights and progress
+    folder: Path
+    epoch_length: int  # iterations per epoch
+    iteration: int = 0  # completed iterations
+    losses: LossMeter = field(default_factory=LossMeter)  # of the current epoch; emptied after its validation
+    rates: dict[str, float] = field(default_factory=dict)  # learning rates at the start of the epoch
+    metrics: dict[str, Any] = field(default_factory=dict)  # of the latest validation
+    best_miou: float = -1.0  # best validation so far, and its checkpoint
     best_path: Path | None = None
 
     @property
+    def epoch(self) -> int:
+        """Number of epochs whose training is complete."""
+        return self.iteration // self.epoch_length
+
+    @property
+    def step(self) -> int:
+        """Number of completed iterations of the current epoch."""
+        return self.iteration % self.epoch_length
+
+    @property
     def trained(self) -> nn.Module:
-        """The network to be used: the running mean where there is one."""
-        return self.network if self.mean is None else self.mean.module
+        """The network to validate and save as the best."""
+        return self.network if self.ema is None else self.ema.module
 
-    def describe_weights(self, description: Checkpoint, *, epoch: int) -> Checkpoint:
-        """Return a checkpoint of the weights that are to be used.
+    def save_best(self, name: str) -> None:
+        """Save the weights as `{name}_{epoch}_{mIoU}_best_model.pth`, replacing the previous best."""
+        previous, self.best_miou = self.best_path, self.metrics["miou"]
+        self.best_path = self.folder / best_name(name, epoch=self.epoch, miou=self.best_miou)
+        if runtime.rank() == 0:
+            save_checkpoint(self.best_path, self._checkpoint())
+            if previous is not None and previous != self.best_path:
+                previous.unlink(missing_ok=True)
 
-        Args:
-            description: what of each checkpoint stays the same.
-            epoch: how many are complete.
-        """
-        return replace(
-            description,
-            state_dict=self.trained.state_dict(),
-            epoch=epoch,
-            iteration=self.iteration,
-            metrics=self.metrics,
-        )
-
-    def describe_run(self, description: Checkpoint, *, epoch: int) -> Checkpoint:
-        """Return a checkpoint to go on from: the weights and all else; arguments as of `describe_weights`."""
+    def save_last(self) -> None:
+        """Save everything that `restore` needs, as `last.pth`."""
         training = {
-            "network": None if self.mean is None else self.network.state_dict(),
+            "network": None if self.ema is None else self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -84,47 +135,30 @@ class RunState:
             "best_name": self.best_path.name if self.best_path else None,
             "random": runtime.random_state(),
         }
-        return replace(self.describe_weights(description, epoch=epoch), training=training)
+        if runtime.rank() == 0:
+            save_checkpoint(self.folder / LAST, replace(self._checkpoint(), training=training))
 
-    def restore(self, checkpoint: Checkpoint, *, device: torch.device, folder: Path) -> None:
-        """Take up everything where `describe_run` left it.
+    def _checkpoint(self) -> Checkpoint:
+        checkpoint = replace(self.description, epoch=self.epoch, iteration=self.iteration, metrics=self.metrics)
+        return replace(checkpoint, state_dict=self.trained.state_dict())
 
-        Args:
-            device: where the losses are.
-            folder: where the best weights are.
-
-        Raises:
-            ValueError: the checkpoint is not one to go on from, or does not fit.
-        """
+    def restore(self, checkpoint: Checkpoint, device: torch.device) -> None:
+        """Continue where `save_last` was called; raises ValueError for a checkpoint of weights only."""
         state = checkpoint.training
         if state is None:
-            raise ValueError(f"{checkpoint.source} holds weights only; training goes on from a last.pth")
+            raise ValueError(f"{checkpoint.source} holds weights only; train.resume needs a last.pth")
         load_state(self.trained, checkpoint.state_dict)
-        if self.mean is not None:
+        if self.ema is not None:
             load_state(self.network, state["network"])
-            self.mean.n_averaged.fill_(checkpoint.iteration)
+            self.ema.updates = checkpoint.iteration
         self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:
+            group["fused"] = self.optimizer.defaults["fused"]  # depends on the device, which may have changed
         self.scheduler.load_state_dict(state["scheduler"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.iteration, self.metrics = checkpoint.iteration, checkpoint.metrics
+        if state["scaler"]:  # empty if train.amp was not fp16
+            self.scaler.load_state_dict(state["scaler"])
         self.losses.load_state_dict(state["losses"], device)
-        self.rates = state["rates"]
+        self.iteration, self.metrics, self.rates = checkpoint.iteration, checkpoint.metrics, state["rates"]
         self.best_miou = state["best_miou"]
-        self.best_path = folder / state["best_name"] if state["best_name"] else None
+        self.best_path = self.folder / state["best_name"] if state["best_name"] else None
         runtime.set_random_state(state["random"])
-
-
-def check_resumable(config: Config, trained: Mapping) -> None:
-    """Make sure that a run goes on with what it began with.
-
-    Args:
-        trained: the configuration in the checkpoint, as plain values.
-
-    Raises:
-        ValueError: keys that have another value now, with both values.
-    """
-    now, then = flatten(config.as_dict()), flatten(fill(Config, trained).as_dict())
-    keys = [key for key in now if now[key] != then[key] and key not in _HARMLESS and not key.startswith("test.")]
-    changed = [f"{key} (was {then[key]}, is {now[key]})" for key in keys]
-    if changed:
-        raise ValueError(f"the run to resume was begun with other settings: {', '.join(changed)}")

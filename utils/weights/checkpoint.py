@@ -1,4 +1,4 @@
-"""Checkpoints in and out: this project's, which describe themselves, the published one and mmsegmentation's."""
+"""Checkpoint files: reading, writing, and building the network they hold."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -21,22 +21,22 @@ STRUCTURE = {"variant", "ppm", "sub4_input", "dropout"}
 
 @dataclass(kw_only=True)
 class Checkpoint:
-    """A trained network and what is needed to use it.
+    """A trained network with everything needed to use it.
 
     Attributes:
-        state_dict: the weights.
+        state_dict: the weights; empty for an exported network, which has them in its own file.
         backbone: one of `models.BACKBONES`.
-        classes: names and colours; their number is the network's.
-        structure: what else the network is built with, see `models.ICNet`; what is not said is as published.
-        mean, std: of the images it was trained on, see `dataset.transforms.Normalize`.
-        config: of the training run, as plain values; empty for the published file.
-        epoch, iteration: how many were done.
+        classes: class names and colours; their number is the network's.
+        structure: further arguments of `models.ICNet`; missing ones are as published.
+        mean, std: input normalisation, see `dataset.transforms.Normalize`.
+        config: configuration of the training run as plain values; empty for files of other projects.
+        epoch, iteration: completed epochs and iterations.
         metrics: of the latest validation, see `ConfusionMatrix.summary`.
-        training: what training goes on from (optimiser, schedule, …); None in weights that are to be used only.
-        dropped: names of tensors of the file that nothing uses.
-        named: whether the classes' names are the file's own, not assumed.
-        name_of: what the file calls a tensor, for errors.
-        source: the file it was read from, to be named in errors.
+        training: optimiser, scheduler and other state to resume from; None for weights only.
+        unused: names of the file's tensors that the network has no use for.
+        named: whether the class names come from the file rather than being assumed.
+        name_of: maps a tensor's name to that in the file, for error messages.
+        source: the file it was read from.
     """
 
     state_dict: dict[str, Tensor]
@@ -50,16 +50,53 @@ class Checkpoint:
     iteration: int = 0
     metrics: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] | None = None
-    dropped: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     named: bool = True
     name_of: Callable[[str], str] = str
     source: Path | None = None
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any], **others: Any) -> "Checkpoint":
+        """Build from what `metadata` returned; `others` are the remaining attributes.
+
+        Raises:
+            ValueError, KeyError, TypeError: damaged metadata.
+        """
+        structure = metadata.get("structure", {})  # missing in checkpoints older than the variants
+        if metadata["backbone"] not in BACKBONES or not isinstance(metadata["config"], Mapping):
+            raise ValueError("its backbone or config is invalid")
+        plain = isinstance(structure, Mapping) and all(isinstance(v, str | float | int) for v in structure.values())
+        if not plain or not set(structure) <= STRUCTURE:
+            raise ValueError(f"its structure is invalid: {structure!r:.80}")
+        if not len(metadata["mean"]) == len(metadata["std"]) == 3:
+            raise ValueError("its mean and std do not have three channels")
+        return cls(
+            backbone=metadata["backbone"],
+            structure=dict(structure),
+            classes=class_table(metadata["classes"], metadata["colors"]),
+            mean=tuple(metadata["mean"]),
+            std=tuple(metadata["std"]),
+            config=dict(metadata["config"]),
+            **others,
+        )
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what describes the network, as plain values for a checkpoint or an exported file."""
+        return {
+            "backbone": self.backbone,
+            "structure": self.structure,
+            "classes": list(self.classes.names),
+            "colors": [list(color) for color in self.classes.colors],
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "config": self.config,
+        }
 
     def build(self) -> ICNet:
         """Build the network with these weights, in evaluation mode.
 
         Raises:
-            ValueError: weights that do not fit.
+            ValueError: the weights do not fit.
         """
         try:
             network = ICNet(num_classes=len(self.classes), backbone=self.backbone, **self.structure)
@@ -69,88 +106,53 @@ class Checkpoint:
         return network.eval()
 
     def describe(self) -> str:
-        """Say in a line what it is, and what of the file is not used."""
-        unused = f"; of its tensors nothing uses {', '.join(self.dropped)}" if self.dropped else ""
+        """Describe file, network and unused tensors in one line."""
+        unused = f"; unused tensors: {', '.join(self.unused)}" if self.unused else ""
         network = " ".join(filter(None, (self.structure.get("variant"), self.backbone)))
         return f"{self.source} ({network}, {len(self.classes)} classes){unused}"
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; a kill or a full disk leaves what was at `path` before."""
-    content = {
-        "format": FORMAT,
-        "state_dict": checkpoint.state_dict,
-        "backbone": checkpoint.backbone,
-        "structure": checkpoint.structure,
-        "classes": list(checkpoint.classes.names),
-        "colors": [list(color) for color in checkpoint.classes.colors],
-        "mean": list(checkpoint.mean),
-        "std": list(checkpoint.std),
-        "config": checkpoint.config,
-        "epoch": checkpoint.epoch,
-        "iteration": checkpoint.iteration,
-        "metrics": checkpoint.metrics,
-        "training": checkpoint.training,
-    }
+    """Write a checkpoint; if killed or out of disk space, the previous file at `path` stays intact."""
+    progress = {name: getattr(checkpoint, name) for name in ("epoch", "iteration", "metrics", "training")}
+    content = {"format": FORMAT, "state_dict": checkpoint.state_dict, **checkpoint.metadata(), **progress}
     with replacing(path) as temporary:
         torch.save(content, temporary)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of this project, a bare state dict in the published layout, or a file of mmsegmentation.
-
-    Only tensors and plain values are read: a file that would run code is refused.
+    """Read a checkpoint of this project, a state dict in the published layout, or a file of mmsegmentation.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that is broken, or holds something else.
+        ValueError: a damaged file, or one that holds something else.
     """
-    content = read_weights(Path(path))
+    content = read_tensors(Path(path))
     try:
         if isinstance(content, Mapping) and content.get("format") == FORMAT:
-            return replace(_from_own(content), source=Path(path))
-        state = plain_state(content) or inner_state(content)
+            return _from_own(content, Path(path))
+        state = state_dict_of(content)
         for layout in (PUBLISHED, MMSEG):
             if layout.recognises(state):
                 return replace(_from_layout(layout, state), source=Path(path))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is a damaged checkpoint: {error}") from None
     raise ValueError(
-        f"{path} is no checkpoint of ICNet: neither of this project nor in the layout of the published one or "
-        "mmsegmentation's; "
-        f"it holds {', '.join(map(str, list(state)[:3])) or 'no tensors'}"
+        f"{path} is not an ICNet checkpoint: neither of this project nor in the layout of the published one or of "
+        f"mmsegmentation; it holds {', '.join(map(str, list(state)[:3])) or 'no tensors'}"
     )
 
 
-def _from_own(content: Mapping[str, Any]) -> Checkpoint:
-    if not content["state_dict"] or not plain_state(content["state_dict"]):
+def _from_own(content: Mapping[str, Any], path: Path) -> Checkpoint:
+    if not content["state_dict"] or not state_dict_of(content):
         raise ValueError("its state_dict holds no tensors")
-    if content["backbone"] not in BACKBONES or not isinstance(content["config"], Mapping):
-        raise ValueError("its backbone or config is none")
-    structure = content.get("structure", {})  # checkpoints before there were variants do not say
-    plain = isinstance(structure, Mapping) and all(isinstance(value, str | float | int) for value in structure.values())
-    if not plain or not set(structure) <= STRUCTURE:
-        raise ValueError(f"its structure is none: {structure!r:.80}")
-    if not len(content["mean"]) == len(content["std"]) == 3:
-        raise ValueError("its mean and std are not of three channels")
-    return Checkpoint(
-        state_dict=content["state_dict"],
-        backbone=content["backbone"],
-        structure=dict(structure),
-        classes=class_table(content["classes"], content["colors"]),
-        mean=tuple(content["mean"]),
-        std=tuple(content["std"]),
-        config=dict(content["config"]),
-        epoch=content["epoch"],
-        iteration=content["iteration"],
-        metrics=content["metrics"],
-        training=content["training"],
-    )
+    progress = {name: content[name] for name in ("epoch", "iteration", "metrics", "training")}
+    return Checkpoint.from_metadata(content, state_dict=content["state_dict"], source=path, **progress)
 
 
 def _from_layout(layout: Layout, state: Mapping[str, Tensor]) -> Checkpoint:
-    """Rename the tensors of a file that says nothing else."""
-    converted, dropped = layout.convert(state)
+    """Rename the tensors of a file without metadata, and infer the rest from them."""
+    converted, unused = layout.convert(state)
     if layout.classifier not in converted:
         raise ValueError(f"missing: {layout.original_name(layout.classifier)}")
     count, classes = len(converted[layout.classifier]), cityscapes_classes()
@@ -161,53 +163,46 @@ def _from_layout(layout: Layout, state: Mapping[str, Tensor]) -> Checkpoint:
         backbone=layout.backbone_of(converted),
         classes=classes,
         structure=dict(layout.structure),
-        dropped=tuple(dropped),
+        unused=tuple(unused),
         named=False,
         name_of=layout.original_name,
     )
 
 
-def read_weights(path: Path) -> Any:
-    """Read tensors and plain values from a file, and nothing that would run code.
+def read_tensors(path: Path) -> Any:
+    """Load a file of tensors and plain values without running any code from it.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that is broken, or holds something else.
+        ValueError: a damaged file, or one that holds other objects.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path}; name another (test.ckpt_path, train.resume), or train first")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an error says it all
+            warnings.simplefilter("ignore")  # the error says enough
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a broken file raises depends on where it is broken
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        if "Weights only load failed" in reason[0]:
-            reason = ["it holds more than tensors and plain values, and none of that was run"]
-        raise ValueError(f"{path} cannot be read as a checkpoint: {reason[0]}") from None
+    except Exception as error:  # damaged files raise many kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if "Weights only load failed" in reason:
+            reason = "it holds more than tensors and plain values; nothing in it was run"
+        raise ValueError(f"{path} cannot be read as a checkpoint: {reason}") from None
 
 
-def plain_state(content: Any) -> dict[str, Tensor]:
-    """Return a bare state dict, without the `module.` that DataParallel puts before each name."""
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+def state_dict_of(content: Any) -> dict[str, Tensor]:
+    """Return a bare state dict, or that under `state_dict`, without DataParallel's `module.`; {} if there is none."""
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         return {}
-    prefix = "module." if all(str(name).startswith("module.") for name in content) else ""
-    return {str(name).removeprefix(prefix): tensor for name, tensor in content.items()}
-
-
-def inner_state(content: Any) -> dict[str, Tensor]:
-    """Return the state dict in a file that holds more beside it, as those of OpenMMLab's projects do."""
-    return plain_state(content.get("state_dict")) if isinstance(content, Mapping) else {}
+    prefix = "module." if all(str(name).startswith("module.") for name in state) else ""
+    return {str(name).removeprefix(prefix): tensor for name, tensor in state.items()}
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], *, name_of: Callable[[str], str] = str) -> None:
-    """Load weights, every one of them.
-
-    Args:
-        name_of: what the file calls a tensor, for errors.
+    """Load a complete state dict; `name_of` maps names to those in the file, for error messages.
 
     Raises:
-        ValueError: tensors that are missing, left over or of another shape, by name.
+        ValueError: missing, unknown or misshapen tensors, by name.
     """
     own = module.state_dict()
     faults = {

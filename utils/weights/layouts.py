@@ -1,11 +1,11 @@
-"""How files of others, the published checkpoint and mmsegmentation's, name the tensors of this project's networks."""
+"""Tensor names of other projects' ICNet checkpoints, and their names here."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
-_RESNETS = {  # (blocks in layer3, with a third conv in each block)
+_RESNETS = {  # by (blocks in layer3, bottleneck blocks)
     (2, False): "resnet18",
     (6, False): "resnet34",
     (6, True): "resnet50",
@@ -16,68 +16,68 @@ _RESNETS = {  # (blocks in layer3, with a third conv in each block)
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The names of one kind of file, and those they have here.
+    """The tensor names of one project's checkpoints.
 
     Attributes:
-        beginnings: what its names begin with, to recognise it.
-        renamed: pairs (theirs, ours) of what a name begins with; the first that fits.
-        unused: how the names begin of what the files carry along and nothing uses.
-        classifier: this project's name of the weights that the logits come from.
-        structure: what its networks are built with, see `models.ICNet`.
-        deep_stem: the suffix of a backbone whose stem is three convs, see `models.resnet`.
+        prefixes: prefixes of its tensor names, by which a file is recognised.
+        renames: pairs of prefixes (theirs, ours); the first match applies.
+        unused: prefixes of tensors that its files carry without using them.
+        classifier: the main classifier's weight, by its name here.
+        structure: arguments of `models.ICNet` for its networks.
+        deep_stem: suffix of its backbones with a stem of three convolutions, see `models.resnet`.
     """
 
-    beginnings: tuple[str, ...]
-    renamed: tuple[tuple[str, str], ...]
+    prefixes: tuple[str, ...]
+    renames: tuple[tuple[str, str], ...]
     classifier: str
     structure: Mapping[str, str]
     deep_stem: str
     unused: tuple[str, ...] = ()
 
     def recognises(self, state: Mapping[str, Tensor]) -> bool:
-        """Tell whether most of these tensors are named as in this layout."""
-        return 2 * sum(name.startswith(self.beginnings) for name in state) > len(state)
+        """Return whether most tensors are named as in this layout."""
+        return 2 * sum(name.startswith(self.prefixes) for name in state) > len(state)
 
     def convert(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-        """Rename the tensors; also return the names of those that are left out because nothing uses them.
+        """Rename the tensors; also return the names of unused ones, which are left out.
 
-        A name that is not of the layout is put in brackets, so that it can be no other tensor's.
+        A name outside the layout is put in parentheses, so that it cannot clash with another tensor's.
         """
-        dropped = [name for name in state if name.startswith(self.unused)]
-        kept = {name: tensor for name, tensor in state.items() if name not in dropped}
-        return {rename(name, self.renamed, otherwise=f"({name})"): tensor for name, tensor in kept.items()}, dropped
+        unused = [name for name in state if name.startswith(self.unused)]
+        kept = {name: tensor for name, tensor in state.items() if name not in unused}
+        return {rename(name, self.renames, otherwise=f"({name})"): tensor for name, tensor in kept.items()}, unused
 
     def original_name(self, name: str) -> str:
-        """Return what the files call a tensor of this project."""
-        return rename(name, ((ours, theirs) for theirs, ours in self.renamed), otherwise=name.strip("()"))
+        """Return a tensor's name in the original files."""
+        return rename(name, ((ours, theirs) for theirs, ours in self.renames), otherwise=name.strip("()"))
 
     def backbone_of(self, state: Mapping[str, Tensor]) -> str:
-        """Read off the backbone from the tensors as this project names them.
+        """Infer the backbone from converted tensors.
 
         Raises:
-            ValueError: no known ResNet.
+            ValueError: not a known ResNet.
         """
         blocks = {name.split(".")[2] for name in state if name.startswith("backbone.layer3.")}
         bottleneck = any(name.startswith("backbone.layer") and ".conv3." in name for name in state)
         name = _RESNETS.get((len(blocks), bottleneck))
         if name is None:
-            raise ValueError(f"its backbone is no known ResNet (layer3 has {len(blocks)} blocks)")
+            raise ValueError(f"its backbone is not a known ResNet (layer3 has {len(blocks)} blocks)")
         deep_stem = any(name.startswith("backbone.conv1.") and name != "backbone.conv1.weight" for name in state)
         return name + (self.deep_stem if deep_stem else "")
 
 
-def rename(name: str, prefixes: Iterable[tuple[str, str]], *, otherwise: str) -> str:
-    """Replace how a name begins by the first of the pairs (old, new) that fits; `otherwise` where none does."""
-    for old, new in prefixes:
+def rename(name: str, renames: Iterable[tuple[str, str]], *, otherwise: str) -> str:
+    """Replace the first matching prefix by its counterpart; return `otherwise` if none matches."""
+    for old, new in renames:
         if name.startswith(old):
             return new + name[len(old) :]
     return otherwise
 
 
-# Of icnet_resnet50_197_0.710_best_model.pth, a bare state dict.
+# liminn/ICNet-pytorch: icnet_resnet50_197_0.710_best_model.pth, a bare state dict.
 PUBLISHED = Layout(
-    beginnings=("pretrained.", "conv_sub1.", "head."),
-    renamed=(
+    prefixes=("pretrained.", "conv_sub1.", "head."),
+    renames=(
         ("head.cff_12.conv_low_cls.", "cff_12.aux_classifier."),
         ("head.cff_24.conv_low_cls.", "cff_24.aux_classifier."),
         ("head.conv_cls.", "classifier."),
@@ -88,11 +88,10 @@ PUBLISHED = Layout(
     classifier="classifier.weight",
     structure={"variant": "published"},
     deep_stem="_v1s",
-    unused=("pretrained.fc.",),  # the classifier of the ImageNet weights, carried along
+    unused=("pretrained.fc.",),  # the ImageNet classifier
 )
 
-# Of icnet_r50-d8_in1k-pre_832x832_160k_cityscapes_20210926_042715-ce310aea.pth, a dict with the tensors in `state_dict`
-# that says in `meta` how they came about.
+# mmsegmentation: icnet_r50-d8_in1k-pre_832x832_160k_cityscapes_20210926_042715-ce310aea.pth, a dict with `state_dict`.
 _BRANCHES = tuple((f"backbone.psp_modules.{n}.1.", f"pyramid_pooling.branches.{n}.") for n in range(4))
 _FUSIONS = tuple(
     (f"neck.{cff}.{conv}.{theirs}.", f"{cff}.{conv}.{ours}.")
@@ -109,12 +108,12 @@ _HEADS = tuple(
     )
     for part, number in (("convs.0", 0), ("conv_seg", 1))
 )
-STEM = (("stem.7.", "bn1."), ("stem.", "conv1."))  # of its ResNets: (theirs, ours)
+MMSEG_STEM = (("stem.7.", "bn1."), ("stem.", "conv1."))  # deep stem of its ResNets: (theirs, ours)
 
 MMSEG = Layout(
-    beginnings=("backbone.backbone.", "backbone.psp_", "backbone.conv_sub", "neck.", "decode_head.", "auxiliary_head."),
-    renamed=(
-        *((f"backbone.backbone.{theirs}", f"backbone.{ours}") for theirs, ours in STEM),
+    prefixes=("backbone.backbone.", "backbone.psp_", "backbone.conv_sub", "neck.", "decode_head.", "auxiliary_head."),
+    renames=(
+        *((f"backbone.backbone.{theirs}", f"backbone.{ours}") for theirs, ours in MMSEG_STEM),
         ("backbone.backbone.", "backbone."),
         *_BRANCHES,
         ("backbone.psp_bottleneck.", "pyramid_pooling.bottleneck."),

@@ -1,4 +1,4 @@
-"""The checkpoints in a run's folder, `train.ckpt_dir`: how they are called, and how they are found again."""
+"""The checkpoints in a run's folder, `train.ckpt_dir`: their names, and finding the best and the last."""
 
 import re
 from pathlib import Path
@@ -7,25 +7,25 @@ from utils.config import ModelConfig
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
 from utils.weights.zoo import find_weights
 
-LAST = "last.pth"  # what training goes on from
+LAST = "last.pth"
 
 
 def run_name(model: ModelConfig) -> str:
-    """How the names of a network's checkpoints begin, as the published file's does."""
+    """Return the prefix of a network's checkpoint names, that of the published file where the network is the same."""
     variant = "" if model.variant == "published" else f"_{model.variant}"
     return f"{model.name}{variant}_{model.backbone}"
 
 
 def best_name(name: str, *, epoch: int, miou: float) -> str:
-    """Name the best weights of a run, as the published file is."""
+    """Name a run's best checkpoint after the pattern of the published one."""
     return f"{name}_{epoch}_{miou:.3f}_best_model.pth"
 
 
 def find_checkpoint(ckpt_path: str | None, ckpt_dir: str, *, name: str) -> Path:
-    """Return the checkpoint to use: the named one (`zoo.find_weights`), else the best in the folder.
+    """Return the given checkpoint (a path or a known name, see `find_weights`), or else the best one in the folder.
 
     Args:
-        name: how the file names of the configured network begin; others count only where it has none.
+        name: prefix of the configured network's checkpoints, which take precedence over others.
 
     Raises:
         FileNotFoundError: there is none.
@@ -45,7 +45,7 @@ def find_checkpoint(ckpt_path: str | None, ckpt_dir: str, *, name: str) -> Path:
 
 
 def find_last(resume: str | None, ckpt_dir: str) -> Checkpoint | None:
-    """Read the checkpoint to go on from: the one that is named, for "auto" the folder's `last.pth` if it has one."""
+    """Read the checkpoint to resume from: a given file, or for "auto" the folder's `last.pth` if there is one."""
     last = Path(ckpt_dir) / LAST
     if resume is None or (resume == "auto" and not last.is_file()):
         return None

@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from models.layers import resize_target
-from utils.inference import label_map as labelmap
+from utils.inference import label_map as module
 from utils.inference.label_map import label_map
 
 
@@ -37,8 +37,8 @@ def test_logits_of_one_row_or_column(shape, align_corners):
 @pytest.mark.parametrize("align_corners", [True, False])
 def test_both_ways_agree_and_each_is_taken(monkeypatch, align_corners):
     logits, ways = smooth(1, 24, 40), []
-    strips = labelmap._in_strips
-    monkeypatch.setattr(labelmap, "_in_strips", lambda *a: ways.append("strips") or strips(*a))
+    strips = module._in_strips
+    monkeypatch.setattr(module, "_in_strips", lambda *a: ways.append("strips") or strips(*a))
     by_cells = label_map(logits, (96, 160), align_corners=align_corners)
     assert ways == []
     assert (by_cells == strips(logits, 96, 160, align_corners)).float().mean() > 0.999

@@ -7,7 +7,7 @@ from models import ICNet
 from tests import published
 from tests.conftest import CLASSES
 from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
-from utils.weights.pretrained import load_pretrained
+from utils.weights.pretrained import freeze, load_pretrained
 
 HEADS = ["cff_24.aux_classifier.weight", "cff_12.aux_classifier.weight", "classifier.weight"]
 
@@ -49,7 +49,7 @@ def test_from_a_checkpoint_for_other_classes_to_one_for_these(folder_data, tmp_p
     result = run_script("train", "--config", folder_data.config, *overrides)
     assert result.code == 0, result.err
     log = (folder_data.ckpt_dir / "train.log").read_text()
-    for words in (str(start), "5 classes", f"left out, since 3 classes are to be learnt: {', '.join(HEADS)}"):
+    for words in (str(start), "5 classes", f"not loaded, as the data has 3 classes: {', '.join(HEADS)}"):
         assert words in result.out and words in log, result.out
 
     last = read_checkpoint(folder_data.ckpt_dir / "last.pth")
@@ -58,3 +58,11 @@ def test_from_a_checkpoint_for_other_classes_to_one_for_these(folder_data, tmp_p
     assert all(torch.equal(last.state_dict[name], state[name]) for name in backbone)
     assert not torch.equal(last.state_dict["sub1.0.conv.weight"], state["sub1.0.conv.weight"])
     assert run_script("evaluate", "--config", folder_data.config).code == 0
+
+
+def test_freezing_names_the_known_parts():
+    network = ICNet(3, "resnet18")
+    with pytest.raises(ValueError, match=r"no part 'backbon'; known parts: backbone, backbone\.conv1, .*sub1"):
+        freeze(network, ["backbon"])
+    with pytest.raises(ValueError, match="leaves nothing to train"):
+        freeze(network, ["backbone", "sub1", "cff_24", "cff_12", "classifier"])

@@ -9,29 +9,49 @@ import pytest
 import torch
 from PIL import Image
 
+from models import ICNet
 from tests.conftest import CLASSES
 from utils import cli, config
 from utils.inference.onnx import METADATA
 from utils.inference.onnx_export import compare, export_onnx
+from utils.inference.opening import open_network
 from utils.inference.predictor import Predictor
-from utils.inference.segmenter import build_segmenter, open_segmenter
-from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from utils.inference.segmenter import build_segmenter
+from utils.weights.checkpoint import Checkpoint, save_checkpoint
+
+CPU = torch.device("cpu")
+
+
+def trained_checkpoint(**options):
+    """Return a checkpoint whose batch norms have seen images, so that its logits are of ordinary size."""
+    torch.manual_seed(0)
+    network = ICNet(3, "resnet18", **options).train()
+    with torch.no_grad():
+        for _ in range(10):
+            network(torch.randn(4, 3, 64, 64))
+    return Checkpoint(
+        state_dict=network.state_dict(),
+        backbone="resnet18",
+        structure=network.structure,
+        classes=CLASSES,
+        mean=(0.4, 0.5, 0.6),
+    )
 
 
 @pytest.fixture(scope="module")
-def trained(checkpoint_path):
-    """A checkpoint whose batch norms have seen images, so that logits are of ordinary size."""
-    checkpoint = read_checkpoint(checkpoint_path)
-    network = checkpoint.build().train()
-    for _ in range(10):
-        network(torch.randn(4, 3, 64, 64))
-    return Checkpoint(state_dict=network.state_dict(), backbone="resnet18", classes=CLASSES, mean=(0.4, 0.5, 0.6))
+def trained():
+    return trained_checkpoint()
 
 
 @pytest.fixture(scope="module")
-def logits_file(trained, tmp_path_factory):
+def psp():
+    return trained_checkpoint(variant="psp")
+
+
+@pytest.fixture(scope="module")
+def logits_file(psp, tmp_path_factory):
     path = tmp_path_factory.mktemp("onnx") / "logits.onnx"
-    assert export_onnx(trained, path)["difference"] < 1e-4
+    assert export_onnx(psp, path)["difference"] < 1e-4
     return path
 
 
@@ -43,14 +63,14 @@ def labels_file(trained, tmp_path_factory):
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 96), (3, 33, 47), (1, 20, 50)])
-def test_logits_file_is_used_as_the_checkpoint_is(trained, logits_file, shape):
-    description, segment = open_segmenter(logits_file, "cpu")
-    assert description.classes == CLASSES and description.backbone == "resnet18" and description.mean == (0.4, 0.5, 0.6)
+def test_a_logits_file_predicts_as_its_checkpoint(psp, logits_file, shape):
+    checkpoint, segment = open_network(logits_file, CPU, config.TestConfig())
+    assert checkpoint.metadata() == psp.metadata()
     batch, height, width = shape
     image = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8)
-    expected = build_segmenter(trained, "cpu")
+    expected = build_segmenter(psp, "cpu")
     scores = expected.scores(image)
-    tolerance = 1e-4 if min(height, width) >= 32 else 0.02  # small images are made larger, and rounded
+    tolerance = 1e-4 if min(height, width) >= 32 else 0.02  # small images are upsampled and rounded
     assert (segment.scores(image) - scores).abs().max() < tolerance * scores.abs().max()
     labels = segment(image)
     assert labels.shape == shape and labels.dtype == torch.uint8
@@ -64,12 +84,12 @@ def test_labels_file_takes_uint8_images_and_gives_uint8_labels(trained, labels_f
     assert labels.shape == (2, 48, 80) and labels.dtype == np.uint8
     expected = build_segmenter(trained, "cpu")(image).numpy()
     assert (labels == expected).mean() > 0.98  # in half precision
-    _, segment = open_segmenter(labels_file, "cpu")
+    _, segment = open_network(labels_file, CPU, config.TestConfig())
     assert (segment(image).numpy() == labels).all()
     assert segment(image[..., :20, :20]).shape == (2, 20, 20)
     monkeypatch.setattr(segment, "_run", lambda image: torch.tensor([[[0, 2]]], dtype=torch.uint8).repeat(1, 32, 16))
-    assert segment(image[:1, :, :20, :20]).unique().tolist() == [0, 2]  # by nearest: no class comes between
-    with pytest.raises(ValueError, match="label maps only"):
+    assert segment(image[:1, :, :20, :20]).unique().tolist() == [0, 2]  # nearest neighbour invents no class
+    with pytest.raises(ValueError, match="only label maps"):
         segment.scores(image)
 
 
@@ -79,11 +99,11 @@ def test_metadata_name_classes_and_colours(logits_file):
     assert facts["output"] == "logits" and facts["normalized_inside"] is False
 
 
-def test_a_file_that_differs_is_refused(trained, logits_file):
-    state = trained.state_dict | {"classifier.weight": trained.state_dict["classifier.weight"] * 1.01}
-    _, exported = open_segmenter(logits_file, "cpu")
-    with pytest.raises(ValueError, match=r"something else than PyTorch: logits differ by 0\.0"):
-        compare(exported, replace(trained, state_dict=state), "logits", tolerance=1e-4)
+def test_a_file_that_differs_is_refused(psp, logits_file):
+    state = psp.state_dict | {"classifier.1.weight": psp.state_dict["classifier.1.weight"] * 1.01}
+    _, exported = open_network(logits_file, CPU, config.TestConfig())
+    with pytest.raises(ValueError, match=r"differs from PyTorch: logits by 0\.0"):
+        compare(exported, replace(psp, state_dict=state), "logits", tolerance=1e-4)
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
@@ -97,15 +117,15 @@ def test_missing_packages_are_named(trained, tmp_path, monkeypatch, missing):
 def test_without_onnx_runtime_a_file_cannot_be_opened(logits_file, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ValueError, match=r"pip install -r requirements-onnx\.txt"):
-        open_segmenter(logits_file, "cpu")
+        open_network(logits_file, CPU, config.TestConfig())
 
 
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "x.onnx").write_bytes(b"nothing of the kind")
     with pytest.raises(ValueError, match=r"x\.onnx cannot be read as an ONNX file"):
-        open_segmenter(tmp_path / "x.onnx", "cpu")
+        open_network(tmp_path / "x.onnx", CPU, config.TestConfig())
     with pytest.raises(FileNotFoundError, match=r"no ONNX file .*y\.onnx"):
-        open_segmenter(tmp_path / "y.onnx", "cpu")
+        open_network(tmp_path / "y.onnx", CPU, config.TestConfig())
 
 
 def test_script(checkpoint_path, tmp_path, monkeypatch, capsys):
@@ -120,13 +140,13 @@ def test_script(checkpoint_path, tmp_path, monkeypatch, capsys):
     target = tmp_path / "net.onnx"
     monkeypatch.setattr(export, "export_onnx", lambda *a, **k: target.write_bytes(b"-") and {"difference": 2e-6})
     code, printed = run("--ckpt", checkpoint_path, "--target", target)
-    assert code == 0 and "3 classes" in printed.out and "differ by 2.0e-06" in printed.out
+    assert code == 0 and "3 classes" in printed.out and "difference 2.0e-06" in printed.out
     code, printed = run("--ckpt", checkpoint_path, "--target", tmp_path / "net.bin")
     assert code == 2 and "must end in .onnx" in printed.err
 
 
-def test_evaluation_and_inference_take_the_file(trained, logits_file, folder_data, tmp_path, run_script):
-    save_checkpoint(tmp_path / "trained.pth", trained)
+def test_evaluation_and_inference_take_the_file(psp, logits_file, folder_data, tmp_path, run_script):
+    save_checkpoint(tmp_path / "trained.pth", psp)
     figures = []
     for path in (logits_file, tmp_path / "trained.pth"):
         result = run_script("evaluate", "--config", folder_data.config, f"test.ckpt_path={path}")
@@ -139,9 +159,7 @@ def test_evaluation_and_inference_take_the_file(trained, logits_file, folder_dat
     assert (tmp_path / "out" / "0_pred.png").exists() and (tmp_path / "out" / "0_overlay.png").exists()
 
 
-def test_inference_takes_a_file_of_label_maps_and_brings_images_to_its_size(
-    trained, labels_file, folder_data, tmp_path, run_script
-):
+def test_inference_resizes_images_for_a_label_map_file(trained, labels_file, folder_data, tmp_path, run_script):
     picture, given = folder_data.root / "val" / "0.png", [f"test.ckpt_path={labels_file}", "test.short_side=96"]
     result = run_script("inference", "--input", picture, "--output", tmp_path / "out", *given)
     assert result.code == 0, result.err

@@ -1,4 +1,4 @@
-"""Views and windows of a segmenter."""
+"""Test-time augmentation and sliding windows."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from models import ICNet
 from models.layers import resize
-from utils.inference.segmenter import Segmenter
+from utils.inference.segmenter import PyTorchSegmenter
 from utils.inference.views import MultiView, SlidingWindow, with_options
 
 H, W = 64, 96
@@ -15,7 +15,7 @@ H, W = 64, 96
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    return Segmenter(ICNet(4, "resnet18").eval())
+    return PyTorchSegmenter(ICNet(4, "resnet18").eval())
 
 
 @pytest.fixture
@@ -193,6 +193,6 @@ def test_images_of_that_short_side_stay_as_they_are(network, image):
     assert torch.equal(with_options(network, short_side=H)(image), network(image))
 
 
-def test_windows_are_of_images_as_they_are(network):
-    with pytest.raises(ValueError, match=r"test\.window is for images as they are"):
+def test_windows_refuse_resized_images(network):
+    with pytest.raises(ValueError, match=r"test\.window is for images at their own size"):
         with_options(network, window=32, short_side=40)

@@ -1,0 +1,110 @@
+import logging.handlers
+
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+from tests.conftest import end_loader_processes
+from utils import cli
+
+
+def exit_code(main) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(main)
+    return stopped.value.code
+
+
+def raising(error: BaseException):
+    def main():
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (1, 1), (3, 3)])
+def test_exit_code_is_the_return_value_of_main(capsys, returned, code):
+    assert exit_code(lambda: returned) == code
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("crop 0 is too small"), "error: crop 0 is too small"),
+        (FileNotFoundError("no folder x"), "error: no folder x"),
+        (PermissionError(13, "Permission denied", "/x"), "error: [Errno 13] Permission denied: '/x'"),
+        (ValueError("first\nsecond\n\n"), "error: first second"),
+        (ValueError(""), "error: ValueError"),
+    ],
+)
+def test_user_error_is_one_line(capsys, error, line):
+    assert exit_code(raising(error)) == 2
+    assert capsys.readouterr() == ("", line + "\n")
+
+
+def test_running_out_of_gpu_memory_is_one_line(capsys):
+    error = type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried …")
+    assert exit_code(raising(error)) == 2
+    assert capsys.readouterr().err.startswith("error: out of GPU memory; lower train.train_batch_size")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"), [(KeyboardInterrupt(), "interrupted"), (cli.Interruption("stopped after 3"), "stopped after 3")]
+)
+def test_interruption_exits_with_130(capsys, error, line):
+    assert exit_code(raising(error)) == 130
+    assert capsys.readouterr().err == line + "\n"
+
+
+@pytest.mark.parametrize("error", [AssertionError("3 != 4"), TypeError("x"), RuntimeError("x"), KeyError("x")])
+def test_bugs_keep_their_traceback(error):
+    with pytest.raises(type(error)):
+        cli.run(raising(error))
+
+
+class Failing(Dataset):
+    """Every sample raises the same error."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("masks/Error: 7.png contains the value 9"), "masks/Error: 7.png contains the value 9"),
+        (FileNotFoundError("a.png is gone"), "a.png is gone"),
+        (ValueError("a.png: first\nsecond"), "a.png: first second"),
+    ],
+)
+def test_error_in_a_loader_worker_reads_the_same(monkeypatch, workers, error, line):
+    with pytest.raises(type(error)) as caught:
+        list(DataLoader(Failing(error), num_workers=workers))
+    message = cli.one_line(caught.value)
+    del caught
+    end_loader_processes(monkeypatch)
+    assert message == line
+
+
+def test_arguments_in_any_order(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["train.py", "a.b=1", "--config", "x.yaml", "c.d=2"])
+    args = cli.parse_arguments("…")
+    assert (args.config, args.overrides) == ("x.yaml", ["a.b=1", "c.d=2"])
+    monkeypatch.setattr("sys.argv", ["train.py", "--confg", "x.yaml"])
+    assert exit_code(lambda: cli.parse_arguments("…")) == 2
+    assert capsys.readouterr().err == "error: unrecognized arguments: --confg; see train.py --help\n"
+
+
+def test_log_prints_unless_quiet_and_keeps_messages(capsys):
+    for quiet, printed in ((False, "hello\n"), (True, "")):
+        log = cli.open_log(quiet=quiet)
+        log.info("hello")
+        assert capsys.readouterr().out == printed
+        (memory,) = (handler for handler in log.handlers if isinstance(handler, logging.handlers.MemoryHandler))
+        assert [record.getMessage() for record in memory.buffer] == ["hello"]

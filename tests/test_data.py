@@ -1,0 +1,192 @@
+import multiprocessing
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from dataset.labels import class_table, lookup_table
+from dataset.pairs import Sample
+from dataset.segmentation import EpochSampler, SegmentationDataset
+from utils import runtime
+from utils.config import AugmentConfig, ModelConfig, load_config
+from utils.data import build_dataset, build_transform, eval_loader, train_loader
+
+CLASSES = class_table(["road", "sky", "car"], ())
+TRAIN_IDS = lookup_table({0: 0, 1: 1, 2: 2, 255: 255})
+
+
+def augmented(folder_data, *, seed: int = 0) -> SegmentationDataset:
+    config = load_config(folder_data.values)
+    transform = build_transform(config.model, config.augment)
+    return build_dataset(config.dataset, "train", cityscapes_root="", transform=transform, seed=seed)
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(torch.as_tensor(a[key]), torch.as_tensor(b[key])) for key in a)
+
+
+# --- datasets
+
+
+def test_sample_is_a_function_of_seed_epoch_and_index(folder_data):
+    data = augmented(folder_data)
+    before = data[(3, 1)]
+    for key in ((0, 0), (3, 0), (2, 1)):  # in any order
+        data[key]
+    np.random.seed(7)
+    torch.manual_seed(7)
+    assert same(data[(3, 1)], before)
+    assert same(augmented(folder_data)[(3, 1)], before)
+    assert not same(data[(4, 1)], before)
+    assert not same(augmented(folder_data, seed=1)[(3, 1)], before)
+    assert same(data[1], data[(0, 1)])
+
+
+def test_two_samples_of_one_image_get_different_crops(folder_data):
+    for folder in ("train", "train_mask"):
+        (folder_data.root / folder / "1.png").write_bytes((folder_data.root / folder / "0.png").read_bytes())
+    data = augmented(folder_data)
+    assert any(not torch.equal(data[(epoch, 0)]["image"], data[(epoch, 1)]["image"]) for epoch in (1, 2, 3))
+
+
+def test_cache_holds_the_decoded_sample_and_not_the_augmented_one(folder_data):
+    plain = augmented(folder_data)
+    folder_data.values["dataset"]["cache"] = True
+    cached = augmented(folder_data)
+    for epoch in (0, 1, 1):
+        assert same(cached[(epoch, 0)], plain[(epoch, 0)])
+    (folder_data.root / "train" / "0.png").unlink()
+    assert "target" in cached[(2, 0)]
+
+
+def test_every_augmentation_setting_reaches_its_transform():
+    model = ModelConfig(base_size=50, crop_size=32)
+    settings = {
+        "scale_min": 0.5,
+        "scale_max": 3,
+        "mirror": 0.1,
+        "blur": 0.2,
+        "max_class_share": 0.7,
+        "photometric": 0.4,
+    }
+    crop, mirror, blur, distortion = build_transform(model, AugmentConfig(**settings)).transforms
+    assert (crop.short_sides, crop.crop_size, crop.max_class_share) == ((25, 150), 32, 0.7)
+    assert (mirror.p, blur.p, distortion.p) == (0.1, 0.2, 0.4)
+
+
+def test_default_augmentation_is_the_published_recipe():
+    crop, mirror, blur, distortion = build_transform(ModelConfig(), AugmentConfig()).transforms
+    assert (crop.short_sides, crop.crop_size, crop.max_class_share) == ((512, 2048), 960, None)
+    assert (mirror.p, blur.p, distortion.p) == (0.5, 0.5, 0)
+
+
+def test_only_the_first_process_generates_streets(tmp_path, monkeypatch):
+    config = load_config({"dataset": {"name": "streets", "root": str(tmp_path / "streets")}}).dataset
+    monkeypatch.setattr(runtime, "rank", lambda: 1)
+    with pytest.raises((FileNotFoundError, ValueError)):
+        build_dataset(config, "train", cityscapes_root="")
+    assert not (tmp_path / "streets").exists()
+
+
+# --- training loader
+
+
+def keys(sampler: EpochSampler, epoch: int, skip: int = 0) -> list[tuple[int, int]]:
+    sampler.epoch, sampler.skip = epoch, skip
+    return list(sampler)
+
+
+def test_order_is_a_permutation_by_seed_and_epoch():
+    sampler = EpochSampler(20, batch_size=4, seed=5)
+    first, second = keys(sampler, 1), keys(sampler, 2)
+    assert len(sampler) == 20
+    assert sorted(index for _, index in first) == list(range(20))
+    assert {epoch for epoch, _ in first} == {1} and {epoch for epoch, _ in second} == {2}
+    assert [i for _, i in first] != [i for _, i in second]
+    assert keys(sampler, 1) == first
+    assert keys(EpochSampler(20, batch_size=4, seed=6), 1) != first
+
+
+def test_incomplete_batch_is_dropped_and_batches_can_be_skipped():
+    sampler = EpochSampler(11, batch_size=3, seed=0)
+    assert len(sampler) == len(keys(sampler, 1)) == 9
+    assert keys(sampler, 1, skip=2) == keys(sampler, 1)[6:]
+    assert [i for _, i in keys(sampler, 1)] == sampler.batches(1).ravel().tolist()
+
+
+def test_processes_share_every_batch():
+    alone = EpochSampler(11, batch_size=4, seed=0)
+    shares = [EpochSampler(11, batch_size=4, seed=0, rank=rank, processes=2) for rank in (0, 1)]
+    assert [len(share) for share in shares] == [4, 4]
+    whole, (a, b) = keys(alone, 3, skip=1), [keys(share, 3, skip=1) for share in shares]
+    assert whole == a + b and len(a) == len(b) == 2
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(folder_data):
+    def epochs(workers: int) -> list[dict]:
+        loader = train_loader(augmented(folder_data), batch_size=2, workers=workers, seed=0)
+        seen = []
+        for epoch in (0, 1):  # with persistent workers
+            loader.sampler.epoch = epoch
+            seen += list(loader)
+        return seen
+
+    alone = epochs(0)
+    assert len(alone) == 4
+    assert not torch.equal(alone[0]["image"], alone[2]["image"])
+    for workers in (1, 2):
+        assert all(same(a, b) for a, b in zip(alone, epochs(workers), strict=True)), f"{workers} workers"
+
+
+def test_training_batches_are_complete(folder_data):
+    loader = train_loader(augmented(folder_data), batch_size=3, workers=0, seed=0)
+    assert isinstance(loader, DataLoader)
+    (batch,) = loader
+    assert batch["image"].shape == (3, 3, 64, 64) and batch["target"].shape == (3, 64, 64)
+    with pytest.raises(ValueError, match=r"4 images, fewer than train\.train_batch_size \(5\)"):
+        train_loader(augmented(folder_data), batch_size=5, workers=0, seed=0)
+
+
+def test_workers_ignore_signals(folder_data):
+    """The main process finishes its iteration and saves, for which it needs its workers."""
+    batches = train_loader(augmented(folder_data), batch_size=2, workers=1, seed=0)
+    iterator = iter(batches)
+    next(iterator)
+    for process in multiprocessing.active_children():
+        os.kill(process.pid, signal.SIGTERM)
+    time.sleep(0.3)
+    assert next(iterator)["image"].shape[0] == 2
+    assert all(process.is_alive() for process in multiprocessing.active_children())
+
+
+# --- evaluation loader
+
+
+@pytest.mark.parametrize(("length", "batch_size", "processes"), [(7, 2, 2), (5, 1, 2), (5, 2, 4), (1, 1, 3), (6, 3, 2)])
+def test_processes_evaluate_every_image_once(monkeypatch, length, batch_size, processes):
+    monkeypatch.setattr(runtime, "processes", lambda: processes)
+    seen = []
+    for rank in range(processes):
+        monkeypatch.setattr(runtime, "rank", lambda rank=rank: rank)
+        batches = list(eval_loader(list(range(length)), batch_size=batch_size, workers=0))
+        assert all(len(batch) == batch_size for batch in batches[:-1])
+        seen += [index for batch in batches for index in batch]
+    assert sorted(seen) == list(range(length))
+
+
+def test_evaluation_batches_keep_the_order_and_may_mix_image_sizes(tmp_path):
+    samples = []
+    for index, size in enumerate([(40, 32), (64, 48), (40, 32)]):
+        Image.new("RGB", size).save(tmp_path / f"{index}.png")
+        Image.new("L", size).save(tmp_path / f"{index}_mask.png")
+        samples.append(Sample(tmp_path / f"{index}.png", tmp_path / f"{index}_mask.png"))
+    data = SegmentationDataset(samples, CLASSES, TRAIN_IDS)
+    for workers in (0, 1):
+        batches = list(eval_loader(data, batch_size=2, workers=workers))
+        assert [[sample["index"] for sample in batch] for batch in batches] == [[0, 1], [2]]
+        assert batches[0][1]["image"].shape == (3, 48, 64)

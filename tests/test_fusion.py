@@ -1,0 +1,27 @@
+import torch
+
+from models.fusion import CascadeFeatureFusion
+
+
+def test_fused_features_have_the_size_of_the_high_branch_and_are_rectified():
+    fusion = CascadeFeatureFusion(8, 6, 4, num_classes=3)
+    fused, aux = fusion(torch.randn(2, 8, 5, 6), torch.randn(2, 6, 10, 12))
+    assert fused.shape == (2, 4, 10, 12) and fused.min() >= 0
+    assert aux.shape == (2, 3, 10, 12)
+
+
+def test_auxiliary_logits_are_computed_only_in_training():
+    fusion = CascadeFeatureFusion(8, 6, 4, num_classes=3).eval()
+    low, high = torch.randn(1, 8, 5, 6), torch.randn(1, 6, 10, 12)
+    assert fusion(low, high)[1] is None
+    fusion.training = True  # but its norms are in evaluation mode
+    assert torch.equal(fusion.guide(low, (10, 12)), fusion(low, high)[1])
+
+
+def test_both_orders_of_conv_and_resize_give_the_same():
+    fusion = CascadeFeatureFusion(1024, 6, 4, num_classes=3).eval()
+    assert fusion.resize_last
+    low, high = torch.randn(1, 1024, 5, 6), torch.randn(1, 6, 10, 12)
+    fused, _ = fusion(low, high)
+    fusion.resize_last = False
+    torch.testing.assert_close(fusion(low, high)[0], fused, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,69 @@
+"""train.log, train.jsonl, TensorBoard events and curves.png."""
+
+from unittest.mock import MagicMock
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.conftest import CLASSES
+from utils.training.records import Records, draw_curves, read_json_lines
+
+VALIDATED = {"miou": 0.5, "pixel_accuracy": 0.8, "class_iou": {"road": 0.25, "traffic.light": None}}
+
+
+@pytest.mark.filterwarnings("error")
+def test_curves_are_drawn_with_and_without_validation(tmp_path):
+    records = [{"epoch": n, "loss": 1 / n, "loss_out": 0.5 / n, "lr_head": 0.1, "seconds": 3} for n in (1, 2, 2, 3)]
+    draw_curves(records, tmp_path / "plain.png")
+    records[2] |= VALIDATED
+    draw_curves(records, tmp_path / "validated.png")
+    plain, validated = (np.asarray(Image.open(tmp_path / name)) for name in ("plain.png", "validated.png"))
+    height, width = plain.shape[:2]
+    assert (plain[: height // 2, : width // 2] != 255).any()
+    assert (plain[height // 2 :] != validated[height // 2 :]).any()
+
+
+def test_the_last_record_of_an_epoch_counts_in_the_curves(tmp_path):
+    first, again, second = {"epoch": 1, "loss": 9.0}, {"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}
+    draw_curves([second, first, again], tmp_path / "twice.png")
+    draw_curves([again, second], tmp_path / "once.png")
+    assert (tmp_path / "twice.png").read_bytes() == (tmp_path / "once.png").read_bytes()
+
+
+def test_records_write_all_their_files(tmp_path):
+    (tmp_path / ".last.123.part.pth").write_text("left by a killed run")
+    sample = {"image": torch.zeros(3, 4, 6, dtype=torch.uint8), "target": torch.zeros(4, 6, dtype=torch.uint8)}
+    records = Records(tmp_path)
+    records.log.info("before the beginning")
+    assert not (tmp_path / "train.log").exists()
+
+    records.begin(iteration=0, config="train:\n  epochs: 1")
+    dataset = MagicMock(classes=CLASSES)
+    dataset.__getitem__.return_value = sample
+    for index in (0, 3):
+        records.prediction(dataset, 7, index, sample["target"])
+    records.epoch({"epoch": 1, "iteration": 7, "loss": 0.5, "seconds": 60.0, **VALIDATED}, epochs=3, best_miou=0.5)
+    records.finish()
+
+    first, second = (tmp_path / "train.log").read_text().splitlines()
+    assert first.endswith("before the beginning")
+    assert second.endswith("epoch   1/3  loss 0.5000  mIoU 0.5000 (best)  pixel accuracy 0.8000  60.0 s, 02:00 left")
+    (line,) = read_json_lines(tmp_path / "train.jsonl")
+    assert line == {"run": records.started, "epoch": 1, "iteration": 7, "loss": 0.5, "seconds": 60.0, **VALIDATED}
+    assert Image.open(tmp_path / "curves.png").width > 500
+    assert not list(tmp_path.glob(".*"))
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert set(events.Tags()["scalars"]) == {"class_iou/road", "loss", "miou", "pixel_accuracy", "seconds"}
+    assert [(event.step, event.value) for event in events.Scalars("class_iou/road")] == [(7, 0.25)]
+    assert events.Tags()["images"] == ["validation/0"]  # only the first three
+    assert events.Images("validation/0")[0].width > 3 * 6 - 1
+    assert events.Tags()["tensors"] == ["config/text_summary"]
+
+
+def test_a_truncated_line_is_skipped(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"epoch": 1}\n{"epo')
+    assert read_json_lines(path) == [{"epoch": 1}]

@@ -1,0 +1,185 @@
+"""Mean losses, and resuming: an interrupted and resumed run equals an uninterrupted one."""
+
+import math
+import os
+import signal
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from tests.conftest import records
+from utils.cli import Interruption
+from utils.config import load_config
+from utils.training import trainer as trainer_module
+from utils.training.records import Records
+from utils.training.state import LossMeter, check_resumable
+from utils.weights.checkpoint import read_checkpoint
+
+CPU = torch.device("cpu")
+
+
+def meter(*values):
+    """Return a meter after iterations with these losses, "out" being half of the total."""
+    filled = LossMeter()
+    for value in values:
+        filled.update({"loss": torch.tensor(value), "out": torch.tensor(value / 2)})
+    return filled
+
+
+def test_means_exclude_non_finite_losses():
+    assert meter(1.0, math.nan, 3.0, -math.inf).means() == {"loss": 2, "loss_out": 1}
+
+
+@pytest.mark.parametrize(
+    ("values", "plain", "skipping"),
+    [
+        ((1.0, 2.0), None, None),
+        ((1.0, math.nan, 2.0), 2, None),
+        ((1.0, math.inf), 1, None),
+        ((math.nan, math.nan), 2, 2),
+    ],
+)
+def test_divergence_is_found_with_its_iteration(values, plain, skipping):
+    assert meter(*values).find_divergence() == plain
+    assert meter(*values).find_divergence(skipping=True) == skipping
+
+
+def test_each_iteration_is_checked_once_and_memory_does_not_grow():
+    filled = meter(math.nan)
+    assert filled.find_divergence() == 1
+    assert filled.find_divergence() is None
+    for _ in range(3):
+        filled.update({"loss": torch.tensor(1.0), "out": torch.tensor(1.0)})
+    assert filled.find_divergence() is None and filled.unchecked == []
+
+
+def test_a_restored_meter_continues_to_the_same_means():
+    whole, part, resumed = meter(0.1, 0.7, 0.3), meter(0.1, 0.7), LossMeter()
+    resumed.load_state_dict(part.state_dict(), CPU)
+    resumed.update({"loss": torch.tensor(0.3), "out": torch.tensor(0.15)})
+    assert resumed.means() == whole.means()
+    empty = LossMeter()
+    empty.load_state_dict(LossMeter().state_dict(), CPU)
+    empty.update({"loss": torch.tensor(2.0)})
+    assert empty.means() == {"loss": 2}
+
+
+def stop_after(monkeypatch, trainer, iteration):
+    """Pretend that a signal arrives during that iteration."""
+
+    @contextmanager
+    def catching():
+        yield lambda: trainer.state.iteration >= iteration
+
+    monkeypatch.setattr(trainer_module, "catching_signals", catching)
+
+
+@pytest.mark.parametrize(
+    ("stops", "overrides"),
+    [
+        ((1, 2), ["model.dropout=0.5", "train.ema=0.9"]),
+        ((3,), ["train.amp=bf16", "train.accumulate=2", "optimizer.clip_norm=1.0"]),
+    ],
+)
+def test_stopped_and_resumed_equals_uninterrupted(build, tmp_path, monkeypatch, stops, overrides):
+    overrides = ["train.epochs=2", *overrides]
+    whole = build(tmp_path / "whole", *overrides)
+    whole.fit()
+    resumed = build(tmp_path / "parts", *overrides)
+    for stop in stops:
+        with monkeypatch.context() as context:
+            stop_after(context, resumed, stop)
+            with pytest.raises(Interruption, match=rf"after iteration {stop}, .*train\.resume=auto"):
+                resumed.fit()
+        last = read_checkpoint(tmp_path / "parts" / "last.pth")
+        assert (last.iteration, last.epoch) == (stop, stop // 2)
+        resumed = build(tmp_path / "parts", *overrides)
+        torch.rand(7)  # the generators have moved on
+        resumed.state.restore(last, CPU)
+    resumed.fit()
+    for ours, theirs in ((resumed.network, whole.network), (resumed.state.trained, whole.state.trained)):
+        state = ours.state_dict()
+        assert all(torch.equal(state[name], tensor) for name, tensor in theirs.state_dict().items())
+    assert records(tmp_path / "parts") == records(tmp_path / "whole")
+    assert resumed.state.best_path.name == whole.state.best_path.name
+    assert len(list((tmp_path / "parts").glob("*_best_model.pth"))) == 1
+
+
+def test_the_fp16_loss_scale_is_restored(build, tmp_path):
+    trainer, resumed = (build(tmp_path, "train.amp=fp16") for _ in range(2))
+    trainer.state.scaler.scale(torch.ones(1))
+    trainer.state.scaler.update(8.0)
+    trainer.state.save_last()
+    resumed.state.restore(read_checkpoint(tmp_path / "last.pth"), CPU)
+    assert resumed.state.scaler.get_scale() == 8
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # as fp16 skips the first step
+@pytest.mark.parametrize(("before", "after"), [("off", "fp16"), ("fp16", "off")])
+def test_precision_and_device_may_change(build, tmp_path, before, after):
+    trainer = build(tmp_path, f"train.amp={before}", "train.epochs=1")
+    trainer.fit()
+    for group in trainer.state.optimizer.param_groups:
+        group["fused"] = True  # as on a GPU
+    trainer.state.save_last()
+
+    resumed = build(tmp_path, f"train.amp={after}", "train.epochs=2")
+    resumed.state.restore(read_checkpoint(tmp_path / "last.pth"), CPU)
+    assert not any(group["fused"] for group in resumed.state.optimizer.param_groups)
+    resumed.fit()
+    assert [record["epoch"] for record in records(tmp_path)] == [1, 2]
+
+
+def test_weights_alone_cannot_be_resumed(build, tmp_path, checkpoint_path):
+    with pytest.raises(ValueError, match=r"weights only; train\.resume needs a last\.pth"):
+        build(tmp_path / "run").state.restore(read_checkpoint(checkpoint_path), CPU)
+
+
+def test_only_settings_that_do_not_affect_the_result_may_change(folder_data):
+    trained = load_config(folder_data.config).as_dict()
+    check_resumable(load_config(folder_data.config, ["train.num_workers=1", "train.log_iter=3"]), trained)
+    message = r"changed settings: model\.crop_size \(was 64, is 32\), train\.epochs \(was 1, is 9\); restore them or"
+    with pytest.raises(ValueError, match=message):
+        check_resumable(load_config(folder_data.config, ["train.epochs=9", "model.crop_size=32"]), trained)
+
+
+def test_sigterm_finishes_the_iteration_and_the_run_resumes(folder_data, run_script, monkeypatch):
+    log_epoch = Records.epoch
+
+    def terminate(self, record, **options):
+        log_epoch(self, record, **options)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    command = ["train", "--config", folder_data.config, "train.epochs=3", "train.val_epoch=3", "train.resume=auto"]
+    with monkeypatch.context() as context:
+        context.setattr(Records, "epoch", terminate)
+        stopped = run_script(*command)
+    assert stopped.code == 130, stopped.err
+    assert "continue with train.resume=auto" in stopped.err and "Traceback" not in stopped.err
+    assert read_checkpoint(folder_data.ckpt_dir / "last.pth").iteration == 2
+    resumed = run_script(*command)
+    assert resumed.code == 0, resumed.err
+    assert "after epoch 1, iteration 2" in resumed.out
+    assert [record["epoch"] for record in records(folder_data.ckpt_dir)] == [1, 2, 3]
+
+
+def test_a_run_killed_during_validation_resumes_with_that_validation(build, tmp_path, monkeypatch):
+    def kill(*arguments, **options):
+        last = read_checkpoint(tmp_path / "last.pth")  # saved before validation
+        assert last.iteration == 2 and last.training["losses"]["names"]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr(trainer_module, "evaluate", kill)
+        with pytest.raises(KeyboardInterrupt):
+            build(tmp_path, "train.epochs=1").fit()
+    assert not (tmp_path / "train.jsonl").exists()
+
+    resumed = build(tmp_path, "train.epochs=1")
+    resumed.state.restore(read_checkpoint(tmp_path / "last.pth"), CPU)
+    resumed.fit()
+    (record,) = records(tmp_path)
+    assert record["epoch"] == 1 and record["loss"] > 0 and record["miou"] == resumed.state.best_miou
+    assert resumed.state.best_path.exists()
+    assert read_checkpoint(tmp_path / "last.pth").training["losses"] == {}
