@@ -20,6 +20,7 @@ from utils.data import build_dataset, check_classes
 from utils.evaluation.measure import measure
 from utils.evaluation.results import Results
 from utils.inference.opening import describe, open_network, short_side, with_own_data
+from utils.inference.segmenter import Segmenter
 from utils.weights.checkpoint import Checkpoint
 from utils.weights.run_folder import find_checkpoint, run_name
 
@@ -29,9 +30,10 @@ def main() -> None:
     args = parse_arguments(__doc__)
     config = load_config(args.config or DEFAULT_CONFIG, args.overrides)
     runtime.start_process_per_gpu(config.train.specific_gpu_num)
-    path = find_checkpoint(config.test.ckpt_path, config.train.ckpt_dir, name=run_name(config.model))
     device = runtime.select_device(config.train.specific_gpu_num)
     with runtime.process_group(device):
+        with runtime.main_process_first():
+            path = find_checkpoint(config.test.ckpt_path, config.train.ckpt_dir, name=run_name(config.model))
         checkpoint, segmenter = open_network(path, device, config.test)
         if args.config is None:
             config = with_own_data(checkpoint, DEFAULT_CONFIG, args.overrides)
@@ -45,7 +47,7 @@ def main() -> None:
         confusion, metrics = measure(segmenter, data, config.train, device, on_prediction=results.add)
         if branches:
             metrics |= {"branches": branches | {"sub4 + sub2 + sub1": metrics.copy()}}
-        results.write(confusion, metrics | run_details(checkpoint, config, device), segmenter, log)
+        results.write(confusion, metrics | run_details(checkpoint, segmenter, config, device), segmenter, log)
 
 
 def open_data(config: Config, checkpoint: Checkpoint) -> SegmentationDataset:
@@ -68,7 +70,9 @@ def measure_branches(
     return metrics
 
 
-def run_details(checkpoint: Checkpoint, config: Config, device: torch.device) -> dict[str, Any]:
+def run_details(
+    checkpoint: Checkpoint, segmenter: Segmenter, config: Config, device: torch.device
+) -> dict[str, Any]:
     """Return the settings and the environment that the metrics depend on."""
     return {
         "checkpoint": str(checkpoint.source),
@@ -76,7 +80,8 @@ def run_details(checkpoint: Checkpoint, config: Config, device: torch.device) ->
         "split": config.test.split,
         "device": runtime.describe(device),
         "processes": runtime.processes(),
-        "precision": runtime.choose_precision(config.test.precision, device),
+        "runtime": segmenter.runtime,
+        "precision": segmenter.precision,
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

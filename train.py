@@ -33,7 +33,7 @@ def main() -> None:
     check_folder(Path(config.train.ckpt_dir), "train.ckpt_dir")
     last = find_last(config.train.resume, config.train.ckpt_dir)
     if last is not None:
-        check_resumable(config, last.config)
+        check_resumable(config, last)
     runtime.start_process_per_gpu(config.train.specific_gpu_num)
     device = runtime.select_device(config.train.specific_gpu_num, one_size=True)
     with runtime.process_group(device):
@@ -105,13 +105,15 @@ def build_network(config: Config, *, num_classes: int, log: Logger) -> ICNet:
         dropout=model.dropout,
     )
     if model.weights is not None:
-        checkpoint = read_checkpoint(find_weights(model.weights, config.train.ckpt_dir))
+        with runtime.main_process_first():  # the others find what it has downloaded
+            checkpoint = read_checkpoint(find_weights(model.weights, config.train.ckpt_dir))
         left_out = load_pretrained(network, checkpoint)
         log.info(f"network: weights of {checkpoint.describe()}")
         if left_out:
             log.info(f"not loaded, as the data has {num_classes} classes: {', '.join(left_out)}")
     elif model.backbone_weights is not None:
-        weights = find_weights(model.backbone_weights, config.train.ckpt_dir, backbone=model.backbone)
+        with runtime.main_process_first():
+            weights = find_weights(model.backbone_weights, config.train.ckpt_dir, backbone=model.backbone)
         load_backbone(network.backbone, weights)
         log.info(f"network: {model.backbone}, {model.backbone_weights} weights in the backbone")
     else:

@@ -1,4 +1,4 @@
-"""Class names, colours and label lookup tables, among them the official ones of Cityscapes."""
+"""Class names, colours and label lookup tables, including the official ones of Cityscapes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

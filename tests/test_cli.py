@@ -1,4 +1,3 @@
-import logging.handlers
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
@@ -101,10 +100,9 @@ def test_arguments_in_any_order(monkeypatch, capsys):
     assert capsys.readouterr().err == "error: unrecognized arguments: --confg; see train.py --help\n"
 
 
-def test_log_prints_unless_quiet_and_keeps_messages(capsys):
+def test_log_prints_unless_quiet_and_keeps_nothing_in_memory(capsys):
     for quiet, printed in ((False, "hello\n"), (True, "")):
         log = cli.open_log(quiet=quiet)
         log.info("hello")
         assert capsys.readouterr().out == printed
-        (memory,) = (handler for handler in log.handlers if isinstance(handler, logging.handlers.MemoryHandler))
-        assert [record.getMessage() for record in memory.buffer] == ["hello"]
+        assert not any(hasattr(handler, "buffer") for handler in log.handlers)  # inference logs a line per image

@@ -6,6 +6,7 @@ import pytest
 
 from tests.test_inference import interrupt, names, put
 from utils.io.drawing import Painter
+from utils.io.outputs import Outputs
 from utils.io.sources import Source
 from utils.io.video import VideoReader
 
@@ -35,6 +36,18 @@ def test_interrupted_frames_of_a_video_are_resumed(infer, video, tmp_path):
     result = infer(video, *given)
     assert result.code == 0 and "1 frames at" in result.out
     assert len(names(out)) == 4 and (out / "000006_pred.png").read_text() == "mine"
+
+
+def test_interrupt_while_nothing_is_missing_stops_before_the_next_video(infer, video, tmp_path, monkeypatch):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (folder / name).write_bytes(video.read_bytes())
+    given = (folder, "--frames", "--save", "pred")
+    assert infer(*given).code == 0
+    interrupt(monkeypatch, Outputs, "complete", call=4)  # two calls for the videos, then one for each frame
+    result = infer(*given)
+    assert result.code == 130 and "stopped after 1 of 2 inputs" in result.err
 
 
 def test_smoothed_frames_are_the_same_after_resuming(infer, video, tmp_path):

@@ -66,6 +66,7 @@ def labels_file(trained, tmp_path_factory):
 def test_a_logits_file_predicts_as_its_checkpoint(psp, logits_file, shape):
     checkpoint, segment = open_network(logits_file, CPU, config.TestConfig())
     assert checkpoint.metadata() == psp.metadata()
+    assert (segment.runtime, segment.precision) == ("ONNX Runtime (CPUExecutionProvider)", "fp32")
     batch, height, width = shape
     image = torch.randint(0, 256, (batch, 3, height, width), dtype=torch.uint8)
     expected = build_segmenter(psp, "cpu")
@@ -152,6 +153,10 @@ def test_evaluation_and_inference_take_the_file(psp, logits_file, folder_data, t
         result = run_script("evaluate", "--config", folder_data.config, f"test.ckpt_path={path}")
         assert result.code == 0, result.err
         figures.append(json.loads((folder_data.ckpt_dir / "evaluate_output" / "metrics.json").read_text()))
+    assert [(f["runtime"], f["precision"]) for f in figures] == [
+        ("ONNX Runtime (CPUExecutionProvider)", "fp32"),
+        ("PyTorch", "fp32"),
+    ]
     assert figures[0]["miou"] == pytest.approx(figures[1]["miou"], abs=0.01)
     picture = folder_data.root / "val" / "0.png"
     result = run_script("inference", "--input", picture, "--output", tmp_path / "out", f"test.ckpt_path={logits_file}")

@@ -157,3 +157,28 @@ def test_only_the_first_process_continues_with_the_restored_state(monkeypatch):
 def test_configured_number_of_loader_workers(training):
     assert runtime.loader_workers(0, torch.device("cuda"), training=training) == 0
     assert runtime.loader_workers(5, torch.device("cpu"), training=training) == 5
+
+
+def share(rank, folder):
+    """One of two processes: meet at a file, download in order, and share buffers."""
+    os.environ |= {"LOCAL_RANK": str(rank)}
+    store = torch.distributed.FileStore(str(folder / "store"), 2)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    with runtime.main_process_first(), (folder / "order").open("a") as file:
+        file.write(f"{rank} ")
+    norm = torch.nn.BatchNorm2d(2)
+    norm.running_mean.fill_(rank + 1)
+    runtime.broadcast_buffers(norm)
+    assert norm.running_mean.tolist() == [1, 1]
+    torch.distributed.destroy_process_group()
+
+
+def test_the_main_process_comes_first_and_its_buffers_are_copied(tmp_path):
+    torch.multiprocessing.start_processes(share, (tmp_path,), nprocs=2, start_method="fork")
+    assert (tmp_path / "order").read_text() == "0 1 "
+
+
+def test_a_single_process_neither_waits_nor_copies():
+    with runtime.main_process_first():
+        pass
+    runtime.broadcast_buffers(torch.nn.BatchNorm2d(2))

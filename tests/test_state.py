@@ -4,17 +4,19 @@ import math
 import os
 import signal
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from tests.conftest import records
+from tests.conftest import CLASSES, records
 from utils.cli import Interruption
 from utils.config import load_config
 from utils.training import trainer as trainer_module
 from utils.training.records import Records
 from utils.training.state import LossMeter, check_resumable
-from utils.weights.checkpoint import read_checkpoint
+from utils.weights.checkpoint import Checkpoint, read_checkpoint
 
 CPU = torch.device("cpu")
 
@@ -137,11 +139,14 @@ def test_weights_alone_cannot_be_resumed(build, tmp_path, checkpoint_path):
 
 
 def test_only_settings_that_do_not_affect_the_result_may_change(folder_data):
-    trained = load_config(folder_data.config).as_dict()
-    check_resumable(load_config(folder_data.config, ["train.num_workers=1", "train.log_iter=3"]), trained)
+    saved = load_config(folder_data.config).as_dict()
+    last = Checkpoint(state_dict={}, backbone="resnet18", classes=CLASSES, config=saved, source=Path("last.pth"))
+    check_resumable(load_config(folder_data.config, ["train.num_workers=1", "train.log_iter=3"]), last)
     message = r"changed settings: model\.crop_size \(was 64, is 32\), train\.epochs \(was 1, is 9\); restore them or"
     with pytest.raises(ValueError, match=message):
-        check_resumable(load_config(folder_data.config, ["train.epochs=9", "model.crop_size=32"]), trained)
+        check_resumable(load_config(folder_data.config, ["train.epochs=9", "model.crop_size=32"]), last)
+    with pytest.raises(ValueError, match=r"^last\.pth: unknown key train\.epoks; did you mean train\.epochs\?$"):
+        check_resumable(load_config(folder_data.config), replace(last, config={"train": {"epoks": 1}}))
 
 
 def test_sigterm_finishes_the_iteration_and_the_run_resumes(folder_data, run_script, monkeypatch):

@@ -61,7 +61,7 @@ def test_mirrored_image_gives_mirrored_labels(network, image):
 
 
 class Coarse(PerPixel):
-    """Scores of every fourth pixel, which a network would resize in the given way."""
+    """Scores of every fourth pixel, upsampled with or without aligned corners."""
 
     def __init__(self, align_corners):
         super().__init__()
@@ -75,9 +75,10 @@ class Coarse(PerPixel):
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
-def test_views_and_windows_are_resized_as_the_network_resizes(image, align_corners):
+def test_views_are_shrunk_with_antialiasing_and_enlarged_as_by_the_network(image, align_corners):
     segment = Coarse(align_corners)
-    small = segment.scores(segment.resized(image, (H // 2, W // 2)).round())
+    half = F.interpolate(image.float(), (H // 2, W // 2), mode="bilinear", antialias=True)
+    small = segment.scores(half.round())
     mean = (segment.scores(image).softmax(1) + segment.resized(small, (H // 4, W // 4)).softmax(1)) / 2
     views = MultiView(segment, scales=(0.5, 1.0), flip=False)
     torch.testing.assert_close(views.scores(image).exp(), mean)
@@ -85,6 +86,15 @@ def test_views_and_windows_are_resized_as_the_network_resizes(image, align_corne
     assert (views(image) == labels).float().mean() > 0.999
     window = SlidingWindow(segment, window=W, stride=W).scores(image)
     torch.testing.assert_close(window.exp(), segment.resized(segment.scores(image), (H, W)).softmax(1))
+
+
+def test_images_are_shrunk_with_antialiasing():
+    stripes = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    stripes[..., ::4] = 255  # finer than the pixels of the small image
+    segment = LabelsOnly()
+    with_options(segment, short_side=16)(stripes)
+    inner = segment.image[..., 2:-2].float()
+    assert segment.image.shape[-2:] == (16, 16) and inner.std() < 1 and abs(inner.mean() - 255 / 4) < 2
 
 
 def test_scales_are_what_the_network_sees():
@@ -165,7 +175,7 @@ class LabelsOnly:
     gives_scores, align_corners = False, True
 
     def __call__(self, image):
-        self.size = image.shape[-2:]
+        self.image, self.size = image, image.shape[-2:]
         return image[:, 0]
 
     def scores(self, image):

@@ -95,6 +95,15 @@ def test_weights_without_address_must_be_downloaded_by_hand(tmp_path):
         find_weights("icnet_resnet50_cityscapes", tmp_path)
 
 
+def test_a_backbone_without_batch_norm_counters_loads(tmp_path):
+    """torchvision's ResNets of 2018, IMAGENET1K_V1, were saved before PyTorch counted batches."""
+    source, target = DilatedResNet("resnet18"), ICNet(2, "resnet18").backbone
+    weights = {name: tensor for name, tensor in source.state_dict().items() if "num_batches_tracked" not in name}
+    torch.save(weights | {"fc.weight": torch.zeros(1)}, tmp_path / "v1.pth")
+    load_backbone(target, tmp_path / "v1.pth")
+    assert all(torch.equal(target.state_dict()[name], tensor) for name, tensor in weights.items())
+
+
 def test_a_backbone_in_openmmlabs_layout_loads(tmp_path):
     source, target = DilatedResNet("resnet18_v1c"), ICNet(2, "resnet18_v1c").backbone
     theirs = {

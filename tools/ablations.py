@@ -90,7 +90,7 @@ def run_trial(trial: Trial, seed: int, args: argparse.Namespace) -> None:
         return
     own = [f"train.seed={seed}", f"train.ckpt_dir={folder}", "train.resume=auto"]
     command = ["train.py", "--config", str(args.config.resolve())]
-    command += [*BASELINE, *args.overrides, *trial.overrides, *own]  # the trial's override what all trials share
+    command += [*BASELINE, *args.overrides, *trial.overrides, *own]  # the last one of a key counts
     print(f"{folder.name}: python {' '.join(command)}", flush=True)
     try:
         code = subprocess.run([sys.executable, *command], cwd=REPOSITORY).returncode

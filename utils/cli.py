@@ -5,7 +5,6 @@ Imported before torch, so that --help answers at once; must not import anything 
 
 import argparse
 import logging
-import logging.handlers
 import os
 import re
 import signal
@@ -62,7 +61,7 @@ def catching_signals() -> Iterator[Callable[[], bool]]:
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run a script's `main` and exit with its return value, with 2 after a user error, with 130 if interrupted.
+    """Run a script's `main` and exit with its return value, 2 after a user error, or 130 if interrupted.
 
     A user error is printed as one line; `python -X dev train.py …` shows its traceback.
     """
@@ -102,7 +101,7 @@ class _TerminalHandler(logging.Handler):
 
 
 def open_log(*, quiet: bool = False) -> logging.Logger:
-    """Return the project's logger, which prints unless `quiet`, and keeps its messages for a log file opened later."""
+    """Return the project's logger, which prints unless `quiet`; handlers of an earlier run are closed."""
     logger = logging.getLogger("icnet")
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -110,7 +109,6 @@ def open_log(*, quiet: bool = False) -> logging.Logger:
         handler.close()
         logger.removeHandler(handler)
     logger.addHandler(logging.NullHandler() if quiet else _TerminalHandler())
-    logger.addHandler(logging.handlers.MemoryHandler(1000, flushLevel=logging.CRITICAL, flushOnClose=False))
     return logger
 
 

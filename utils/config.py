@@ -167,7 +167,7 @@ class TestConfig(Section):
 
 
 class Config(Section):
-    """The whole configuration; only the scripts' `main` sees it."""
+    """The whole configuration."""
 
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -151,9 +151,9 @@ def _ignore_signals(worker: int) -> None:
 
 
 def read_batches(batches: EvalLoader, device: torch.device) -> Iterator[list[dict]]:
-    """Read batches with the least delay for the network.
+    """Read batches in the way that delays the network least.
 
-    That is ahead of it, by workers or a thread; on a CPU without workers by threads, but only between its calls.
+    They are read ahead by workers or a thread; on a CPU without workers, by threads between the calls of the network.
     """
     if batches.num_workers or device.type != "cpu":
         return prefetch(batches)

@@ -59,7 +59,7 @@ class WeightEMA:
     def update(self, model: nn.Module) -> None:
         """Include the model's current weights; the first update copies them."""
         n = self.updates
-        decay = torch.tensor(min(self.decay, (1 + n) / (10 + n)) if n else 0.0)
+        decay = torch.tensor(min(self.decay, (1 + n) / (10 + n)) if n else 0.0)  # float32, as in `AveragedModel`
         weight = float(1 - decay)
         for average, value in zip(self.module.state_dict().values(), model.state_dict().values(), strict=True):
             if average.is_floating_point():

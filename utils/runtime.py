@@ -107,6 +107,26 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
+@contextmanager
+def main_process_first() -> Iterator[None]:
+    """Run the body in the first process of each machine before the others, for example to download a file for all."""
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    if processes() > 1 and not first:
+        distributed.barrier()
+    try:
+        yield
+    finally:
+        if processes() > 1 and first:
+            distributed.barrier()
+
+
+def broadcast_buffers(network: nn.Module) -> None:
+    """Copy process 0's buffers, such as batch norm statistics, to all processes."""
+    if processes() > 1:
+        for buffer in network.buffers():
+            distributed.broadcast(buffer, 0)
+
+
 def parallel(network: nn.Module, device: torch.device) -> nn.Module:
     """With several processes, wrap a network in DistributedDataParallel (on GPUs with synchronised batch norm)."""
     if processes() == 1:

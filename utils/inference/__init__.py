@@ -1,1 +1,1 @@
-"""Pictures and videos in, label maps and pictures out: what only inference.py needs."""
+"""Inference: opening a trained network, predicting label maps, and the loop of inference.py."""

@@ -1,4 +1,4 @@
-"""The label map of logits at full size, without computing the logits at full size."""
+"""Full-size label maps, computed without holding full-size logits in memory."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def label_map(logits: Tensor, size: Sequence[int], *, align_corners: bool = True
     therefore only the mixed pixels, along the borders of objects, are interpolated one by one.
 
     Args:
-        align_corners: see `models.layers.resize`; a network states it as its attribute of that name.
+        align_corners: see `models.layers.resize`; segmenters have an attribute of that name.
 
     Returns:
         (B, H, W) uint8.

@@ -41,6 +41,8 @@ class OnnxSegmenter:
         self.gives_scores = facts["output"] == "logits"
         self.align_corners = facts["align_corners"]
         self.checkpoint = Checkpoint.from_metadata(facts, state_dict={}, source=Path(path))
+        self.runtime = f"ONNX Runtime ({self.session.get_providers()[0]})"
+        self.precision = facts.get("precision", "fp32")  # files exported before it was recorded
         self.normalize = None if facts["normalized_inside"] else Normalize(self.checkpoint.mean, self.checkpoint.std)
 
     def __call__(self, image: Tensor) -> Tensor:

@@ -54,6 +54,7 @@ def export_onnx(
         "structure": network.structure,
         "align_corners": network.align_corners,
         "output": output,
+        "precision": precision,
         "normalized_inside": normalized_inside,
     }
     dtype = torch.float16 if precision == "fp16" else torch.float32

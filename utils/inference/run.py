@@ -58,6 +58,8 @@ class Inference:
         self._segment_images([source for source in pending if source.kind == "image"])
         for source in pending:
             if source.kind != "image":
+                if self.stopping():  # while nothing was segmented, as all frames existed or no image was readable
+                    raise self._interruption()
                 try:
                     self._segment_video(source)
                 except (ValueError, FileNotFoundError) as error:

@@ -24,10 +24,17 @@ class Segmenter(Protocol):
     Attributes:
         align_corners: how its logits are to be resized, see `models.layers.resize`.
         gives_scores: whether it has logits to give, not only label maps.
+        runtime, precision: what executes the network, and in which precision, for reports.
     """
 
     align_corners: bool
     gives_scores: bool
+
+    @property
+    def runtime(self) -> str: ...
+
+    @property
+    def precision(self) -> str: ...
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8."""
@@ -48,6 +55,7 @@ class PyTorchSegmenter:
     """
 
     gives_scores = True
+    runtime = "PyTorch"
 
     def __init__(
         self,

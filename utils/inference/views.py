@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from models.layers import resize, resize_target
 from utils.inference.label_map import label_map
@@ -37,9 +38,7 @@ def with_options(
         raise ValueError(f"test.tta.scales must be a list of numbers above 0, got {list(scales)}")
     if stride is not None and (window is None or stride > window):
         against = "is set without test.window" if window is None else f"({stride}) is above test.window ({window})"
-        raise ValueError(
-            f"test.stride {against}; it is the step between windows, at most the side of one"
-        )
+        raise ValueError(f"test.stride {against}; it is the step between windows, at most the side of one")
     if window is not None and short_side:
         raise ValueError(
             f"test.window is for images at their own size, but test.short_side ({short_side}, possibly the "
@@ -83,6 +82,14 @@ class MultiView:
         self.short_side = short_side
         self.device = device
 
+    @property
+    def runtime(self) -> str:
+        return self.segmenter.runtime
+
+    @property
+    def precision(self) -> str:
+        return self.segmenter.precision
+
     def __call__(self, image: Tensor) -> Tensor:
         """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8."""
         size = image.shape[-2:]
@@ -109,13 +116,15 @@ class MultiView:
                 yield self.segmenter.scores(view.flip(-1)).flip(-1)
 
     def _scaled(self, image: Tensor, scale: float) -> Tensor:
-        """Resize uint8 images in the same way as the network downsamples its input."""
+        """Resize uint8 images; enlarge them as the network resizes its features, shrink them with antialiasing."""
         if self.short_side is not None:
             scale = scale * self.short_side / min(image.shape[-2:])
         if scale == 1:
             return image
         size = [max(1, round(side * scale)) for side in image.shape[-2:]]
-        return resize(image.float(), size, align_corners=self.align_corners).round().to(torch.uint8)
+        if scale > 1:
+            return resize(image.float(), size, align_corners=self.align_corners).round().to(torch.uint8)
+        return F.interpolate(image.float(), size, mode="bilinear", antialias=True).round().to(torch.uint8)
 
 
 class SlidingWindow:
@@ -135,6 +144,14 @@ class SlidingWindow:
         self.align_corners = segmenter.align_corners
         self.window = window
         self.stride = stride
+
+    @property
+    def runtime(self) -> str:
+        return self.segmenter.runtime
+
+    @property
+    def precision(self) -> str:
+        return self.segmenter.precision
 
     @torch.inference_mode()
     def __call__(self, image: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class Span:
 
 
 class VideoReader:
-    """Iterator, for one pass, over the (frame number, RGB array (H, W, 3) uint8) of a video file, camera or stream.
+    """Iterable, once only, over the (frame number, RGB array (H, W, 3) uint8) of a video file, camera or stream.
 
     Attributes:
         source_fps: frame rate of the source.

@@ -31,11 +31,13 @@ class Records:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.log = open_log(quiet=runtime.rank() > 0)
+        self._memory = MemoryHandler(1000, flushLevel=logging.CRITICAL, flushOnClose=False)  # until train.log is open
+        self.log.addHandler(self._memory)
         self.started = time.strftime("%Y-%m-%d %H:%M:%S")
         self.writer: SummaryWriter | None = None
 
     def begin(self, *, iteration: int, config: str) -> None:
-        """Begin to write files: once everything is built, as a run that cannot start leaves none.
+        """Start writing files, after everything is built, so that a run that cannot start leaves none.
 
         TensorBoard hides what an interrupted run wrote after `iteration`, where this one starts.
         """
@@ -46,10 +48,9 @@ class Records:
         self.writer.add_text("config", indent(config, "    "))  # a Markdown code block
         file = logging.FileHandler(self.folder / "train.log", encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        for memory in [handler for handler in self.log.handlers if isinstance(handler, MemoryHandler)]:
-            memory.setTarget(file)
-            memory.flush()  # what was logged so far
-            self.log.removeHandler(memory)
+        self._memory.setTarget(file)
+        self._memory.flush()
+        self.log.removeHandler(self._memory)
         self.log.addHandler(file)
 
     def prediction(self, dataset: SegmentationDataset, iteration: int, index: int, pred: Tensor) -> None:

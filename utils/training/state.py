@@ -1,6 +1,5 @@
 """The state of a training run: the losses of the epoch, checkpoints, and resuming from one."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,10 @@ _CHANGEABLE = {"dataset.root", "dataset.cache", "model.weights", "model.backbone
 }
 
 
-def check_resumable(config: Config, saved: Mapping) -> None:
+def check_resumable(config: Config, checkpoint: Checkpoint) -> None:
     """Raise ValueError if a setting that affects the result differs from the checkpoint's configuration."""
-    now, then = flatten(config.as_dict()), flatten(load_config(saved).as_dict())
+    saved = load_config(checkpoint.config, name=str(checkpoint.source))
+    now, then = flatten(config.as_dict()), flatten(saved.as_dict())
     keys = [key for key in now if now[key] != then[key] and key not in _CHANGEABLE and not key.startswith("test.")]
     changed = [f"{key} (was {then[key]}, is {now[key]})" for key in keys]
     if changed:
@@ -124,6 +124,8 @@ class RunState:
 
     def save_last(self) -> None:
         """Save everything that `restore` needs, as `last.pth`."""
+        if runtime.rank() > 0:
+            return
         training = {
             "network": None if self.ema is None else self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -135,8 +137,7 @@ class RunState:
             "best_name": self.best_path.name if self.best_path else None,
             "random": runtime.random_state(),
         }
-        if runtime.rank() == 0:
-            save_checkpoint(self.folder / LAST, replace(self._checkpoint(), training=training))
+        save_checkpoint(self.folder / LAST, replace(self._checkpoint(), training=training))
 
     def _checkpoint(self) -> Checkpoint:
         checkpoint = replace(self.description, epoch=self.epoch, iteration=self.iteration, metrics=self.metrics)

@@ -157,6 +157,7 @@ class Trainer:
     def _validate(self) -> None:
         state, dataset = self.state, self.val_loader.dataset
         names = dataset.classes.names
+        runtime.broadcast_buffers(state.trained)  # without synchronised batch norm each process has its own statistics
         segmenter = PyTorchSegmenter(state.trained.eval(), device=self.device)
         segment = with_options(segmenter, short_side=self.short_side, device=self.device)
         show = partial(self.records.prediction, dataset, state.iteration)

@@ -1,1 +1,1 @@
-"""Weights on the disk: checkpoints, the layouts of others, known weights, the folder of a run."""
+"""Weights on disk: checkpoints, the layouts of other projects, published weights, and run folders."""

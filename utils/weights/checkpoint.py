@@ -33,7 +33,7 @@ class Checkpoint:
         epoch, iteration: completed epochs and iterations.
         metrics: of the latest validation, see `ConfusionMatrix.summary`.
         training: optimiser, scheduler and other state to resume from; None for weights only.
-        unused: names of the file's tensors that the network has no use for.
+        unused: names of the file's tensors that the network does not use.
         named: whether the class names come from the file rather than being assumed.
         name_of: maps a tensor's name to that in the file, for error messages.
         source: the file it was read from.
@@ -205,8 +205,9 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], *, name_of: Calla
         ValueError: missing, unknown or misshapen tensors, by name.
     """
     own = module.state_dict()
+    optional = ".num_batches_tracked"  # the batch norms' counters, which torchvision's oldest files lack
     faults = {
-        "missing": [name_of(name) for name in own if name not in state],
+        "missing": [name_of(name) for name in own if name not in state and not name.endswith(optional)],
         "unknown": [name_of(name) for name in state if name not in own],
         "of another shape": [
             f"{name_of(name)} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
