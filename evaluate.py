@@ -40,7 +40,7 @@ def main() -> None:
         data = open_data(config, checkpoint)
         results = Results(Path(config.train.ckpt_dir) / "evaluate_output", data, config.test)
         log = cli.open_log(quiet=runtime.rank() > 0)
-        log.info(f"checkpoint: {describe(checkpoint, config.test)}")
+        log.info(f"checkpoint: {describe(checkpoint, segmenter, config.test)}")
         log.info(f"data: {len(data)} images of the split {config.test.split!r}; device: {runtime.describe(device)}")
 
         branches = measure_branches(path, data, config, device) if config.test.branches else {}
@@ -70,9 +70,7 @@ def measure_branches(
     return metrics
 
 
-def run_details(
-    checkpoint: Checkpoint, segmenter: Segmenter, config: Config, device: torch.device
-) -> dict[str, Any]:
+def run_details(checkpoint: Checkpoint, segmenter: Segmenter, config: Config, device: torch.device) -> dict[str, Any]:
     """Return the settings and the environment that the metrics depend on."""
     return {
         "checkpoint": str(checkpoint.source),

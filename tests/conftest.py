@@ -18,7 +18,7 @@ from PIL import Image
 from dataset.labels import ClassTable
 from models import ICNet
 from train import build_trainer
-from utils import cli
+from utils import cli, runtime
 from utils.config import load_config
 from utils.io.video import writing_video
 from utils.runtime import seed_everything
@@ -34,6 +34,12 @@ CLASSES = ClassTable(("road", "sky", "car"), ((128, 64, 128), (70, 130, 180), (0
 def seeded() -> None:
     """Seed every test, so that none depends on chance or on the tests before it."""
     seed_everything(0)
+
+
+@pytest.fixture(autouse=True)
+def pytorch_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the other runtimes from `test.runtime=auto`, which would export a network for each test."""
+    monkeypatch.setattr(runtime, "installed", lambda *packages: False)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,3 @@
-
 import pytest
 from torch.utils.data import DataLoader, Dataset
 

@@ -73,8 +73,8 @@ def test_onnx_runtime_on_the_gpu(checkpoint, image, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("needs onnxruntime-gpu")
+    from utils.inference.export import export_onnx
     from utils.inference.onnx import OnnxSegmenter
-    from utils.inference.onnx_export import export_onnx
 
     export_onnx(checkpoint, tmp_path / "network.onnx")
     segmenter = OnnxSegmenter(tmp_path / "network.onnx", "cuda:0")

@@ -1,3 +1,4 @@
+import atexit
 import multiprocessing
 import os
 import signal
@@ -162,6 +163,22 @@ def test_workers_ignore_signals(folder_data):
     time.sleep(0.3)
     assert next(iterator)["image"].shape[0] == 2
     assert all(process.is_alive() for process in multiprocessing.active_children())
+
+
+def test_remaining_workers_are_killed_at_exit(folder_data, monkeypatch):
+    """Multiprocessing would terminate them by SIGTERM, which they ignore, and wait for them forever."""
+    at_exit, handler = [], signal.getsignal(signal.SIGCHLD)
+    monkeypatch.setattr(atexit, "register", at_exit.append)
+    iterator = iter(train_loader(augmented(folder_data), batch_size=2, workers=1, seed=0))
+    next(iterator)
+    workers = multiprocessing.active_children()
+    for function in at_exit:
+        function()
+    for process in workers:
+        process.join(timeout=10)
+        assert process.exitcode == -signal.SIGKILL
+    del iterator
+    signal.signal(signal.SIGCHLD, handler)
 
 
 # --- evaluation loader

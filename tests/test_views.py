@@ -26,7 +26,7 @@ def image():
 class PerPixel:
     """Scores at full size that depend on each pixel alone, and on nothing around it; notes the sizes it is given."""
 
-    gives_scores, align_corners = True, True
+    gives_scores, align_corners, runtime, precision = True, True, "PyTorch", "fp32"
 
     def __init__(self):
         self.seen = []
@@ -41,6 +41,11 @@ class PerPixel:
 
 def test_without_options_nothing_is_wrapped(network):
     assert with_options(network) is network
+
+
+def test_wrapped_segmenters_report_their_runtime(network):
+    wrapped = with_options(network, flip=True, window=32)
+    assert (wrapped.runtime, wrapped.precision) == ("PyTorch", "fp32")
 
 
 def test_one_view_gives_the_labels_of_the_network(network, image):
@@ -172,7 +177,7 @@ def test_the_short_side_is_what_the_network_sees(size):
 class LabelsOnly:
     """A segmenter that gives label maps only, as some ONNX files; the labels are the red of its images."""
 
-    gives_scores, align_corners = False, True
+    gives_scores, align_corners, runtime, precision = False, True, "PyTorch", "fp32"
 
     def __call__(self, image):
         self.image, self.size = image, image.shape[-2:]

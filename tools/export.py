@@ -1,4 +1,4 @@
-"""Export a checkpoint to ONNX: python tools/export.py --ckpt ckpt/last.pth --format onnx"""
+"""Export a checkpoint to ONNX or OpenVINO: python tools/export.py --ckpt ckpt/last.pth --format onnx"""
 
 import argparse
 import sys
@@ -6,30 +6,72 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 
+import numpy as np
+import torch
+
 from utils import cli
-from utils.inference.onnx_export import OUTPUTS, PRECISIONS, export_onnx
+from utils.config import TestConfig
+from utils.inference.export import OUTPUTS, PRECISIONS, export_onnx, export_openvino
+from utils.inference.opening import open_network
 from utils.io.files import check_folder
-from utils.weights.checkpoint import read_checkpoint
+from utils.io.sources import find_sources, read_image
+from utils.weights.checkpoint import Checkpoint, read_checkpoint
+
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
 
 
 def main() -> None:
     """Export one file, and report how much its output differs from PyTorch's."""
     args = parse_arguments()
-    target = Path(args.target) if args.target else Path(args.ckpt).with_suffix(".onnx")
-    if target.suffix != ".onnx":
-        raise ValueError(f"--target {target} must end in .onnx")
+    suffix = SUFFIXES[args.format]
+    target = Path(args.target) if args.target else Path(args.ckpt).with_suffix(suffix)
+    if target.suffix != suffix:
+        raise ValueError(f"--target {target} must end in {suffix}")
+    if (args.precision == "int8") != (args.calibrate is not None):
+        raise ValueError("--precision int8 and --calibrate IMAGES go together")
+    if {"onnx": "int8", "openvino": "fp16"}[args.format] == args.precision:
+        raise ValueError(f"--format {args.format} cannot be exported with --precision {args.precision}")
     check_folder(target.parent, "--target")
     checkpoint = read_checkpoint(args.ckpt)
-    found = export_onnx(
-        checkpoint, target, output=args.output, precision=args.precision, normalized_inside=args.normalize
-    )
-    print(f"{target}: {checkpoint.backbone}, {len(checkpoint.classes)} classes, {target.stat().st_size / 1e6:.1f} MB")
+    images = [] if args.calibrate is None else read_images(args.calibrate, args.images)
+    if args.format == "openvino":
+        found = export_openvino(
+            checkpoint, target, output=args.output, normalized_inside=args.normalize, calibration=images
+        )
+    else:
+        found = export_onnx(
+            checkpoint, target, output=args.output, precision=args.precision, normalized_inside=args.normalize
+        )
+    size = target.with_suffix(".bin" if args.format == "openvino" else suffix).stat().st_size
+    print(f"{target}: {checkpoint.backbone}, {len(checkpoint.classes)} classes, {size / 1e6:.1f} MB")
     kind = "uint8 RGB" if args.normalize else "normalised RGB"
     print(f"input: image (B, 3, H, W), {kind}, any B, H and W; output: {args.output}; {args.precision}")
-    if args.output == "labels":
+    if images:
+        share = label_agreement(checkpoint, target, images)
+        print(f"compared with PyTorch in fp32: {100 * share:.2f} % of the labels of the calibration images agree")
+    elif args.output == "labels":
         print(f"compared with PyTorch in fp32: {100 * (1 - found['different']):.3f} % of the labels agree")
     else:
         print(f"compared with PyTorch in fp32: largest difference {found['difference']:.1e} of the largest logit")
+
+
+def read_images(text: str, most: int) -> list[np.ndarray]:
+    """Read up to `most` images, evenly spread over those that `text` stands for."""
+    sources = [source for source in find_sources(text, recursive=True) if isinstance(source.location, Path)]
+    paths = [source.location for source in sources if source.kind == "image" and isinstance(source.location, Path)]
+    step = max(1, len(paths) // most)
+    return [read_image(path) for path in paths[::step][:most]]
+
+
+def label_agreement(checkpoint: Checkpoint, target: Path, images: list[np.ndarray]) -> float:
+    """Return the share of pixels to which an exported network and PyTorch give the same label."""
+    device, equal = torch.device("cpu"), []
+    _, reference = open_network(checkpoint.source or "", device, TestConfig(runtime="pytorch"))
+    _, exported = open_network(target, device, TestConfig())
+    for image in images:
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+        equal.append((exported(pixels) == reference(pixels)).double().mean().item())
+    return float(np.mean(equal))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -37,11 +79,13 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--ckpt", required=True, metavar="FILE", help="a checkpoint of this project, or the published one")
-    add("--format", default="onnx", choices=("onnx",))
-    add("--target", metavar="FILE", help="the file to write (default: the checkpoint's name, *.onnx)")
+    add("--format", default="onnx", choices=SUFFIXES)
+    add("--target", metavar="FILE", help="the file to write (default: the checkpoint's name, *.onnx or *.xml)")
     add("--output", default="logits", choices=OUTPUTS, help="logits (default), or label maps")
-    add("--precision", default="fp32", choices=PRECISIONS)
+    add("--precision", default="fp32", choices=PRECISIONS, help="fp16: ONNX only; int8: OpenVINO only")
     add("--normalize", action="store_true", help="take uint8 RGB images and normalise them inside the file")
+    add("--calibrate", metavar="IMAGES", help="for int8: training images, as for inference.py --input")
+    add("--images", type=int, default=200, help="number of calibration images (default: 200)")
     return parser.parse_args()
 
 

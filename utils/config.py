@@ -155,6 +155,7 @@ class TestConfig(Section):
 
     ckpt_path: str | None = None  # null: the best in train.ckpt_dir
     split: str = "val"
+    runtime: Literal["auto", "pytorch", "onnx", "openvino"] = "auto"  # auto: the fastest installed one
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"  # auto: the fastest on the GPU
     compile: Literal["none", "default", "cuda_graphs"] = "none"  # torch.compile
     short_side: NonNegativeInt | None = None  # input size; null: the checkpoint's own; 0: images are not resized

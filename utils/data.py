@@ -1,5 +1,7 @@
 """Datasets and data loaders as configured."""
 
+import atexit
+import multiprocessing
 import signal
 from collections.abc import Iterator
 
@@ -136,6 +138,9 @@ def eval_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int) 
 
 
 def _worker_options(workers: int) -> dict:
+    if workers:
+        atexit.unregister(_kill_workers)
+        atexit.register(_kill_workers)
     return {
         "num_workers": workers,
         "persistent_workers": workers > 0,
@@ -148,6 +153,15 @@ def _worker_options(workers: int) -> dict:
 def _ignore_signals(worker: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # they may reach the workers too, but the main process handles them
         signal.signal(number, signal.SIG_IGN)
+
+
+def _kill_workers() -> None:
+    """Kill workers that are left at exit, where multiprocessing would wait forever, as they ignore its SIGTERM."""
+    if hasattr(signal, "SIGCHLD"):  # not on Windows
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would report them
+    for process in multiprocessing.active_children():
+        if process.daemon:  # as workers are; multiprocessing would terminate those anyway
+            process.kill()
 
 
 def read_batches(batches: EvalLoader, device: torch.device) -> Iterator[list[dict]]:

@@ -1,5 +1,6 @@
 """Device, precision, distributed processes and random seeds."""
 
+import importlib.util
 import os
 import random
 import sys
@@ -146,6 +147,32 @@ def choose_precision(setting: str, device: torch.device) -> str:
     if setting == "auto" and device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "fp32" if setting in ("auto", "off") else setting
+
+
+def choose_runtime(setting: str, device: torch.device, precision: str) -> str:
+    """Resolve "auto" to the fastest installed runtime for checkpoints: "pytorch", "onnx" or "openvino".
+
+    On a CPU that is OpenVINO with AVX-512 and ONNX Runtime without (docs/speed.md has the figures); both need the
+    packages that export networks, and neither computes in fp16 here.
+
+    Raises:
+        ValueError: a precision that the runtime does not have.
+    """
+    if setting == "onnx" and precision != "fp32":
+        raise ValueError(f"test.precision={precision} is not available with test.runtime=onnx; export with --precision")
+    if setting != "auto":
+        return setting
+    if device.type != "cpu" or precision == "fp16":
+        return "pytorch"
+    packages = {"openvino": "openvino", "onnx": "onnxruntime"}
+    names = packages if "AVX512" in torch.backends.cpu.get_cpu_capability() else reversed(packages)
+    usable = [name for name in names if installed("onnx", "onnxscript", packages[name])]
+    return next((name for name in usable if precision == "fp32" or name == "openvino"), "pytorch")
+
+
+def installed(*packages: str) -> bool:
+    """Return whether all packages are installed."""
+    return all(importlib.util.find_spec(package) is not None for package in packages)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -17,8 +17,8 @@ from models import ICNet
 from models.fusion import CascadeFeatureFusion
 from models.layers import resize
 from utils import runtime
+from utils.inference.export import export_onnx
 from utils.inference.onnx import OnnxSegmenter
-from utils.inference.onnx_export import export_onnx
 from utils.inference.segmenter import build_segmenter
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
 

@@ -28,7 +28,7 @@ def measure(
     train: TrainConfig,
     device: torch.device,
     *,
-    on_prediction: Callable[[int, np.ndarray], None] = lambda index, labels: None,
+    on_prediction: Callable[[int, np.ndarray], None] | None = None,
     title: str = "evaluation",
 ) -> tuple[ConfusionMatrix, dict[str, Any]]:
     """Predict every image of a split once; several processes share the images, and all get the same metrics.
@@ -50,7 +50,8 @@ def measure(
     with WriteBehind() as background:
 
         def on_image(index: int, pred: Tensor) -> None:
-            background.submit(on_prediction, index, pred.cpu().numpy())
+            if on_prediction is not None:
+                background.submit(on_prediction, index, pred.cpu().numpy())
 
         with progress(read_batches(batches, device), title, total=len(batches)) as bar:
             evaluate(timer, bar, confusion=confusion, on_image=on_image)

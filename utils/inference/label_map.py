@@ -54,7 +54,7 @@ def _by_cells(logits: Tensor, height: int, width: int, align_corners: bool) -> T
     return labels
 
 
-def _in_strips(logits: Tensor, height: int, width: int, align_corners: bool = True) -> Tensor:
+def _in_strips(logits: Tensor, height: int, width: int, align_corners: bool) -> Tensor:
     """Return the label maps (B, height, width) of logits (B, C, h, w), a few rows at a time."""
     row, down = _position(logits.shape[-2], height, logits, align_corners)
     below = (row + 1).clamp(max=logits.shape[-2] - 1)

@@ -1,5 +1,8 @@
 """Opening a trained network: from a file and the configuration to a segmenter."""
 
+import hashlib
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -7,39 +10,51 @@ import torch
 
 from utils import runtime
 from utils.config import Config, TestConfig, load_config
+from utils.inference.export import export_onnx, export_openvino
+from utils.inference.exported import ExportedSegmenter
 from utils.inference.onnx import OnnxSegmenter
+from utils.inference.openvino import OpenVinoSegmenter
 from utils.inference.segmenter import BRANCHES, Segmenter, build_segmenter
 from utils.inference.views import with_options
 from utils.settings import read_yaml
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
 
+EXPORT_VERSION = b"1"  # raise it when exported graphs change, so that cached ones are not used
+
 
 def open_network(
     path: str | Path, device: torch.device, test: TestConfig, *, branches: int = BRANCHES
 ) -> tuple[Checkpoint, Segmenter]:
-    """Open a checkpoint, or an ONNX file written by `tools/export.py`, for prediction.
+    """Open a checkpoint, or a file written by `tools/export.py`, for prediction.
 
     Args:
-        test: precision, compilation, input size, test-time augmentation and sliding windows.
+        test: runtime and precision, compilation, input size, test-time augmentation and sliding windows.
         branches: how many of the cascade's branches to run.
 
     Returns:
-        the checkpoint (without weights for an ONNX file), and the segmenter.
+        the checkpoint (without weights for an exported file), and the segmenter.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file of another kind, options that do not go together, or a missing package.
+        ValueError: a file of another kind, incompatible options, or a missing package.
     """
+    precision = runtime.choose_precision(test.precision, device)
     segmenter: Segmenter
-    if Path(path).suffix.lower() == ".onnx":
+    if Path(path).suffix.lower() in (".onnx", ".xml"):
         if branches < BRANCHES:
             raise ValueError(f"{path} cannot run single branches; name a checkpoint (*.pth)")
-        segmenter = OnnxSegmenter(path, device)
+        segmenter = _open_exported(Path(path), device, precision)
         checkpoint = segmenter.checkpoint
     else:
         checkpoint = read_checkpoint(path)
-        precision = runtime.choose_precision(test.precision, device)
-        segmenter = build_segmenter(checkpoint, device, precision=precision, compiled=test.compile, branches=branches)
+        plain = branches < BRANCHES or test.compile != "none"
+        name = "pytorch" if plain else runtime.choose_runtime(test.runtime, device, precision)
+        if name == "pytorch":
+            segmenter = build_segmenter(
+                checkpoint, device, precision=precision, compiled=test.compile, branches=branches
+            )
+        else:
+            segmenter = _open_exported(_export_once(checkpoint, Path(path), name), device, precision)
     return checkpoint, with_options(
         segmenter,
         short_side=short_side(checkpoint, test),
@@ -49,6 +64,30 @@ def open_network(
         stride=test.stride,
         device=device,
     )
+
+
+def _open_exported(path: Path, device: torch.device, precision: str) -> ExportedSegmenter:
+    if path.suffix.lower() == ".onnx":
+        return OnnxSegmenter(path, device)
+    return OpenVinoSegmenter(path, precision=precision, cache=cache_folder())
+
+
+def _export_once(checkpoint: Checkpoint, path: Path, name: str) -> Path:
+    """Return a checkpoint's network in the format of a runtime, exported into the cache unless it is there already."""
+    digest = hashlib.sha256(path.read_bytes() + EXPORT_VERSION).hexdigest()[:20]
+    file = cache_folder() / f"{path.stem}-{digest}.{'xml' if name == 'openvino' else 'onnx'}"
+    if not file.is_file():
+        print(f"exporting the network for {name}, once, to {file}", file=sys.stderr)
+        if name == "openvino":
+            export_openvino(checkpoint, file)
+        else:
+            export_onnx(checkpoint, file, normalized_inside=True)
+    return file
+
+
+def cache_folder() -> Path:
+    """Return the folder of exported and compiled networks, $XDG_CACHE_HOME/icnet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "icnet"
 
 
 def short_side(checkpoint: Checkpoint, test: TestConfig) -> int | None:
@@ -63,10 +102,11 @@ def short_side(checkpoint: Checkpoint, test: TestConfig) -> int | None:
     return test.short_side or None
 
 
-def describe(checkpoint: Checkpoint, test: TestConfig) -> str:
-    """Describe an opened network and its input size in one line."""
+def describe(checkpoint: Checkpoint, segmenter: Segmenter, test: TestConfig) -> str:
+    """Describe an opened network, its runtime and its input size in one line."""
     side = short_side(checkpoint, test)
-    return checkpoint.describe() + (f"; images are resized to a short side of {side}" if side else "")
+    resized = f"; images are resized to a short side of {side}" if side else ""
+    return f"{checkpoint.describe()}; {segmenter.runtime}, {segmenter.precision}{resized}"
 
 
 def with_own_data(checkpoint: Checkpoint, default: Path, overrides: Sequence[str] = ()) -> Config:

@@ -44,7 +44,7 @@ class Predictor:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         checkpoint, self.segment = open_network(path, self.device, test)
         self.classes = checkpoint.classes
-        self.description = describe(checkpoint, test)
+        self.description = describe(checkpoint, self.segment, test)
         self.video_batch = 8 if self.device.type == "cuda" else 1  # one frame may not saturate a GPU
         self.watch = Stopwatch()
 

@@ -19,7 +19,7 @@ BRANCHES = 3  # of the cascade
 
 
 class Segmenter(Protocol):
-    """What predicts the class of every pixel, whichever runtime executes the network.
+    """Interface of all networks that predict label maps, whatever the runtime.
 
     Attributes:
         align_corners: how its logits are to be resized, see `models.layers.resize`.
@@ -29,12 +29,8 @@ class Segmenter(Protocol):
 
     align_corners: bool
     gives_scores: bool
-
-    @property
-    def runtime(self) -> str: ...
-
-    @property
-    def precision(self) -> str: ...
+    runtime: str
+    precision: str
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8."""

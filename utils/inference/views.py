@@ -1,6 +1,6 @@
 """Segmenters built from a segmenter: test-time augmentation, and sliding windows over large images.
 
-Both average probabilities and return their logarithms as scores, so that a single view gives the labels it gave before.
+Both average probabilities and return their logarithms as scores, so a single view gives the same labels as no wrapper.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ def with_options(
         short_side: input size in pixels; None or 0 leaves images as they are.
 
     Raises:
-        ValueError: options that do not go together, by their keys.
+        ValueError: incompatible options; the message names their keys.
     """
     if not scales or min(scales) <= 0:
         raise ValueError(f"test.tta.scales must be a list of numbers above 0, got {list(scales)}")
@@ -55,7 +55,16 @@ def with_options(
     return segmenter
 
 
-class MultiView:
+class _Wrapper:
+    """What a segmenter built from another one takes over from it."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self.segmenter = segmenter
+        self.align_corners = segmenter.align_corners
+        self.runtime, self.precision = segmenter.runtime, segmenter.precision
+
+
+class MultiView(_Wrapper):
     """Test-time augmentation: the mean probabilities over scaled and mirrored copies of an image.
 
     Args:
@@ -74,21 +83,12 @@ class MultiView:
         short_side: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.segmenter = segmenter
+        super().__init__(segmenter)
         self.gives_scores = segmenter.gives_scores
-        self.align_corners = segmenter.align_corners
         self.scales = sorted(scales, reverse=True)
         self.flip = flip
         self.short_side = short_side
         self.device = device
-
-    @property
-    def runtime(self) -> str:
-        return self.segmenter.runtime
-
-    @property
-    def precision(self) -> str:
-        return self.segmenter.precision
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8."""
@@ -127,7 +127,7 @@ class MultiView:
         return F.interpolate(image.float(), size, mode="bilinear", antialias=True).round().to(torch.uint8)
 
 
-class SlidingWindow:
+class SlidingWindow(_Wrapper):
     """Prediction window by window, averaging probabilities where windows overlap.
 
     Memory holds the probabilities of one row of windows at full size, however high the image is.
@@ -140,18 +140,9 @@ class SlidingWindow:
     gives_scores = False  # those of a large image would not fit into memory
 
     def __init__(self, segmenter: Segmenter, *, window: int, stride: int) -> None:
-        self.segmenter = segmenter
-        self.align_corners = segmenter.align_corners
+        super().__init__(segmenter)
         self.window = window
         self.stride = stride
-
-    @property
-    def runtime(self) -> str:
-        return self.segmenter.runtime
-
-    @property
-    def precision(self) -> str:
-        return self.segmenter.precision
 
     @torch.inference_mode()
     def __call__(self, image: Tensor) -> Tensor:
@@ -191,6 +182,6 @@ class SlidingWindow:
 
 
 def _starts(side: int, window: int, stride: int) -> list[int]:
-    """Return the windows' first pixels along a side, which they cover without leaving it."""
+    """Return the first pixel of each window along a side; the windows cover it and do not extend beyond it."""
     last = max(0, side - window)
     return [*range(0, last, stride), last]

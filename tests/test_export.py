@@ -12,8 +12,8 @@ from PIL import Image
 from models import ICNet
 from tests.conftest import CLASSES
 from utils import cli, config
+from utils.inference.export import compare, export_onnx
 from utils.inference.onnx import METADATA
-from utils.inference.onnx_export import compare, export_onnx
 from utils.inference.opening import open_network
 from utils.inference.predictor import Predictor
 from utils.inference.segmenter import build_segmenter

@@ -1,0 +1,142 @@
+"""OpenVINO as a runtime."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import CLASSES
+from tests.test_export import CPU, trained_checkpoint
+from utils import config, runtime
+from utils.inference import opening
+from utils.inference.export import export_openvino
+from utils.inference.exported import METADATA
+from utils.inference.openvino import OpenVinoSegmenter
+from utils.inference.segmenter import build_segmenter
+from utils.weights.checkpoint import save_checkpoint
+
+openvino = pytest.importorskip("openvino")
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return trained_checkpoint()
+
+
+@pytest.fixture(scope="module")
+def file(trained, tmp_path_factory):
+    path = tmp_path_factory.mktemp("openvino") / "network.xml"
+    assert export_openvino(trained, path)["difference"] < 1e-4
+    assert {p.name for p in path.parent.iterdir()} == {"network.xml", "network.bin"}
+    return path
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 96), (3, 33, 47), (1, 20, 50)])
+def test_a_file_predicts_as_its_checkpoint_at_any_size(trained, file, shape):
+    checkpoint, segment = opening.open_network(file, CPU, config.TestConfig())
+    assert checkpoint.metadata() == trained.metadata() and (segment.runtime, segment.precision) == ("OpenVINO", "fp32")
+    image = torch.randint(0, 256, (shape[0], 3, *shape[1:]), dtype=torch.uint8)
+    expected = build_segmenter(trained, "cpu")
+    large = min(shape[1:]) >= 32  # small images are upsampled and rounded
+    scores = expected.scores(image)
+    assert (segment.scores(image) - scores).abs().max() < (1e-4 if large else 0.02) * scores.abs().max()
+    assert (segment(image) == expected(image)).float().mean() > (0.99 if large else 0.9)
+
+
+def test_an_earlier_result_is_not_overwritten_by_the_next(file):
+    segment = OpenVinoSegmenter(file)
+    first = segment.scores(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+    kept = first.clone()
+    segment.scores(torch.full((1, 3, 64, 64), 255, dtype=torch.uint8))
+    assert torch.equal(first, kept)
+
+
+def test_a_checkpoint_is_exported_once_into_the_cache(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    exports = []
+
+    def export(checkpoint, path):
+        exports.append(path)
+        return export_openvino(checkpoint, path)
+
+    monkeypatch.setattr(opening, "export_openvino", export)
+    save_checkpoint(tmp_path / "trained.pth", trained)
+    image = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
+    for _ in range(2):
+        checkpoint, segment = opening.open_network(tmp_path / "trained.pth", CPU, config.TestConfig(runtime="openvino"))
+        assert checkpoint.source == tmp_path / "trained.pth" and segment.runtime == "OpenVINO"
+        assert (segment(image) == build_segmenter(trained, "cpu")(image)).float().mean() > 0.99
+    assert len(exports) == 1 and exports[0].parent == tmp_path / "cache" / "icnet"
+    save_checkpoint(tmp_path / "trained.pth", trained_checkpoint(dropout=0.5))  # another content, another file
+    monkeypatch.setattr(opening, "export_openvino", lambda checkpoint, path: pytest.fail("exported"))
+    with pytest.raises(pytest.fail.Exception):
+        opening.open_network(tmp_path / "trained.pth", CPU, config.TestConfig(runtime="openvino"))
+
+
+@pytest.mark.parametrize(
+    ("cpu", "packages", "precision", "expected"),
+    [
+        ("AVX512", {"onnx", "onnxscript", "onnxruntime", "openvino"}, "fp32", "openvino"),
+        ("AVX2", {"onnx", "onnxscript", "onnxruntime", "openvino"}, "fp32", "onnx"),
+        ("AVX2", {"onnx", "onnxscript", "openvino"}, "fp32", "openvino"),
+        ("AVX512", {"onnx", "onnxscript", "onnxruntime"}, "fp32", "onnx"),
+        ("AVX512", {"onnxruntime", "openvino"}, "fp32", "pytorch"),  # nothing to export with
+        ("AVX512", {"onnx", "onnxscript", "onnxruntime", "openvino"}, "bf16", "openvino"),
+        ("AVX512", {"onnx", "onnxscript", "onnxruntime"}, "bf16", "pytorch"),
+        ("AVX512", {"onnx", "onnxscript", "onnxruntime", "openvino"}, "fp16", "pytorch"),
+    ],
+)
+def test_auto_is_the_fastest_installed_runtime(monkeypatch, cpu, packages, precision, expected):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: cpu)
+    monkeypatch.setattr(runtime, "installed", lambda *names: set(names) <= packages)
+    assert runtime.choose_runtime("auto", CPU, precision) == expected
+    assert runtime.choose_runtime("auto", torch.device("cuda"), precision) == "pytorch"
+
+
+def test_onnx_runtime_has_no_bf16():
+    with pytest.raises(ValueError, match=r"test\.precision=bf16 is not available with test\.runtime=onnx"):
+        runtime.choose_runtime("onnx", CPU, "bf16")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_precision_that_the_machine_lacks_is_an_error(file, monkeypatch, precision):
+    get = openvino.Core.get_property
+    monkeypatch.setattr(
+        openvino.Core, "get_property", lambda self, *key: [] if "OPTIMIZATION" in key[1] else get(self, *key)
+    )
+    with pytest.raises(ValueError, match=rf"test\.precision={precision}"):
+        OpenVinoSegmenter(file, precision=precision)
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path / "x.xml").write_text("<net></net>")
+    with pytest.raises(ValueError, match=r"x\.xml cannot be read as an OpenVINO file"):
+        OpenVinoSegmenter(tmp_path / "x.xml")
+    with pytest.raises(FileNotFoundError, match=r"no OpenVINO file .*y\.xml"):
+        OpenVinoSegmenter(tmp_path / "y.xml")
+    parameter = openvino.opset13.parameter([1, 3, 8, 8], np.float32)
+    openvino.save_model(openvino.Model([openvino.opset13.relu(parameter)], [parameter]), tmp_path / "z.xml")
+    with pytest.raises(ValueError, match=r"z\.xml was not written by tools/export\.py"):
+        OpenVinoSegmenter(tmp_path / "z.xml")
+
+
+def test_without_openvino_a_file_cannot_be_opened(file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ValueError, match=r"pip install -r requirements-openvino\.txt"):
+        OpenVinoSegmenter(file)
+
+
+def test_int8_is_calibrated_on_images_and_named(trained, tmp_path):
+    pytest.importorskip("nncf")
+    rng = np.random.default_rng(0)
+    images = [np.kron(rng.integers(0, 256, (4, 6, 3)), np.ones((16, 16, 1))).astype(np.uint8) for _ in range(4)]
+    export_openvino(trained, tmp_path / "int8.xml", calibration=images)
+    assert (tmp_path / "int8.bin").stat().st_size < 15e6  # a quarter of fp32's 48 MB, and what stays in fp32
+    segment = OpenVinoSegmenter(tmp_path / "int8.xml")
+    assert segment.precision == "int8 and fp32" and segment.checkpoint.classes == CLASSES
+    image = torch.from_numpy(images[0]).permute(2, 0, 1)[None]
+    assert (segment(image) == build_segmenter(trained, "cpu")(image)).float().mean() > 0.9
+    model = openvino.Core().read_model(tmp_path / "int8.xml")
+    assert json.loads(model.get_rt_info(METADATA).astype(str))["precision"] == "int8"

@@ -1,0 +1,192 @@
+"""Export to ONNX and OpenVINO: self-describing files, compared with PyTorch before they are put in place."""
+
+import importlib.util
+import json
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dataset.transforms import Normalize
+from models import ICNet
+from models.fold import fold_batch_norms
+from models.layers import resize
+from utils.inference.exported import METADATA, ExportedSegmenter
+from utils.inference.onnx import OnnxSegmenter
+from utils.inference.openvino import OpenVinoSegmenter, openvino
+from utils.inference.segmenter import PyTorchSegmenter
+from utils.io.files import replacing
+from utils.weights.checkpoint import Checkpoint
+
+OUTPUTS = ("logits", "labels")
+PRECISIONS = ("fp32", "fp16", "int8")
+TRIED = ((1, 128, 192), (2, 97, 161))  # (B, H, W): two, in case the export fixed a dimension
+
+
+def export_onnx(
+    checkpoint: Checkpoint,
+    path: str | Path,
+    *,
+    output: str = "logits",
+    precision: str = "fp32",
+    normalized_inside: bool = False,
+) -> dict[str, float]:
+    """Write a checkpoint's network as an ONNX file for any batch and image size, and compare it with PyTorch.
+
+    Input "image" (B, 3, H, W); output "logits" (B, num_classes, h, w), see `models.ICNet.cascade`, or "labels"
+    (B, H, W) uint8. The metadata, JSON under "icnet", hold classes, colours, normalisation and the training config.
+
+    Args:
+        output: one of `OUTPUTS`.
+        precision: "fp32" or "fp16", for weights, arithmetic and logits.
+        normalized_inside: the input is uint8 RGB, normalised inside the file; otherwise it is normalised already.
+
+    Returns:
+        for "logits" the largest "difference" from PyTorch in fp32, relative to the largest logit; for "labels" the
+        share of pixels that are "different".
+
+    Raises:
+        ValueError: missing packages, or a result that differs from PyTorch's; no file is left then.
+    """
+    _check_packages("onnx", "onnxscript", "onnxruntime")
+    program, facts = _trace(checkpoint, output=output, precision=precision, normalized_inside=normalized_inside)
+    program.model.metadata_props[METADATA] = json.dumps(facts)
+    with replacing(path) as temporary:
+        program.save(temporary, external_data=False)
+        return compare(OnnxSegmenter(temporary), checkpoint, output, tolerance=2e-2 if precision == "fp16" else 1e-4)
+
+
+def export_openvino(
+    checkpoint: Checkpoint,
+    path: str | Path,
+    *,
+    output: str = "logits",
+    normalized_inside: bool = True,
+    calibration: Iterable[np.ndarray] = (),
+) -> dict[str, float]:
+    """Write a checkpoint's network as an OpenVINO IR, `path` (.xml) and its .bin, and compare it with PyTorch.
+
+    Args:
+        calibration: uint8 RGB images (H, W, 3) to quantise the network to int8 with (NNCF, post-training); without
+            them it stays in fp32.
+
+    All else is as for `export_onnx`. Of an int8 network the difference is not bounded.
+    """
+    _check_packages("onnx", "onnxscript", "openvino", requirements="requirements-openvino.txt")
+    program, facts = _trace(checkpoint, output=output, precision="fp32", normalized_inside=normalized_inside)
+    core, path = openvino().Core(), Path(path)
+    model = core.read_model(program.model_proto.SerializeToString())
+    images = list(calibration)
+    if images:
+        model = _quantize(model, images, None if normalized_inside else Normalize(checkpoint.mean, checkpoint.std))
+        facts["precision"] = "int8"
+    model.set_rt_info(json.dumps(facts), [METADATA])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export") as folder:
+        temporary = Path(folder, path.name)
+        openvino().save_model(model, temporary, compress_to_fp16=False)
+        found = compare(OpenVinoSegmenter(temporary), checkpoint, output, tolerance=np.inf if images else 1e-4)
+        temporary.with_suffix(".bin").replace(path.with_suffix(".bin"))
+        temporary.replace(path)
+    return found
+
+
+def _quantize(model: Any, images: Sequence[np.ndarray], normalize: Normalize | None) -> Any:
+    """Quantise convolutions to int8, with ranges observed on the images."""
+    _check_packages("nncf", requirements="requirements-openvino.txt")
+    import nncf
+
+    def prepare(image: np.ndarray) -> np.ndarray:
+        tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+        return (tensor if normalize is None else normalize(tensor)).contiguous().numpy()
+
+    data = nncf.Dataset(images, prepare)
+    return nncf.quantize(model, data, preset=nncf.QuantizationPreset.MIXED, subset_size=len(images))
+
+
+def _trace(
+    checkpoint: Checkpoint, *, output: str, precision: str, normalized_inside: bool
+) -> tuple[torch.onnx.ONNXProgram, dict[str, Any]]:
+    """Trace a checkpoint's network for any batch and image size; return the program and the file's metadata."""
+    network = fold_batch_norms(checkpoint.build())
+    facts = {
+        **checkpoint.metadata(),
+        "structure": network.structure,
+        "align_corners": network.align_corners,
+        "output": output,
+        "precision": precision,
+        "normalized_inside": normalized_inside,
+    }
+    dtype = torch.float16 if precision == "fp16" else torch.float32
+    normalize = Normalize(checkpoint.mean, checkpoint.std) if normalized_inside else None
+    graph = _Graph(network.to(dtype), normalize=normalize, labels=output == "labels")
+    sizes = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    with torch.inference_mode():
+        program = torch.onnx.export(
+            graph.eval(),
+            (torch.zeros(2, 3, 128, 192, dtype=torch.uint8 if normalized_inside else dtype),),
+            dynamo=True,
+            verbose=False,
+            input_names=["image"],
+            output_names=[output],
+            dynamic_shapes={"image": sizes},
+        )
+    assert program is not None, "dynamo=True returns it"
+    return program, facts
+
+
+class _Graph(nn.Module):
+    """The exported graph: the network, optionally with normalisation before it and the argmax after it."""
+
+    def __init__(self, network: ICNet, *, normalize: Normalize | None, labels: bool) -> None:
+        super().__init__()
+        self.network, self.normalize, self.labels = network, normalize, labels
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = image
+        if self.normalize is not None:
+            x = self.normalize(image).to(next(self.network.parameters()).dtype)
+        logits = self.network.cascade(x)["out"]
+        if not self.labels:
+            return logits
+        full = resize(logits, image.shape[-2:], align_corners=self.network.align_corners)
+        return full.argmax(1).to(torch.uint8)
+
+
+def compare(exported: ExportedSegmenter, checkpoint: Checkpoint, output: str, *, tolerance: float) -> dict[str, float]:
+    """Return the largest difference from PyTorch in fp32 over several image sizes, in the form of `export_onnx`.
+
+    Raises:
+        ValueError: it is above the tolerance.
+    """
+    network = PyTorchSegmenter(checkpoint.build(), mean=checkpoint.mean, std=checkpoint.std)
+    generator = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for shape in TRIED:
+        image = _smooth_noise(shape, generator)
+        if output == "labels":
+            found = (exported(image) != network(image)).float().mean()
+        else:
+            expected = network.scores(image)
+            found = (exported.scores(image) - expected).abs().max() / expected.abs().max()
+        worst = max(worst, found.item())
+    if not worst <= tolerance:
+        raise ValueError(f"the exported network differs from PyTorch: {output} by {worst:.2g}")
+    return {"different" if output == "labels" else "difference": worst}
+
+
+def _smooth_noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Return random images (B, 3, H, W) uint8 without sharp edges, like photographs."""
+    batch, height, width = shape
+    coarse = 255 * torch.rand(batch, 3, height // 16, width // 16, generator=generator)
+    return resize(coarse, (height, width)).to(torch.uint8)
+
+
+def _check_packages(*names: str, requirements: str = "requirements-onnx.txt") -> None:
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(f"export needs {', '.join(missing)}: pip install -r {requirements}")

@@ -1,0 +1,75 @@
+"""What exported networks have in common, whichever runtime executes them."""
+
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dataset.transforms import Normalize
+from models.icnet import MIN_SIZE
+from models.layers import resize, resize_target
+from utils.inference.label_map import label_map
+from utils.weights.checkpoint import Checkpoint
+
+METADATA = "icnet"  # key of the JSON metadata in exported files
+
+
+class ExportedSegmenter(ABC):
+    """A file written by `tools/export.py`, implementing `utils.inference.segmenter.Segmenter`.
+
+    Args:
+        metadata: the file's own, JSON; None if it has none.
+        dtype: of the file's input.
+
+    Attributes:
+        checkpoint: the metadata, as a checkpoint without weights.
+
+    Raises:
+        ValueError: a file without metadata.
+    """
+
+    runtime: str
+
+    def __init__(self, path: Path, metadata: str | None, *, dtype: type = np.float32) -> None:
+        if metadata is None:
+            raise ValueError(f"{path} was not written by tools/export.py: it does not name its classes")
+        facts = json.loads(metadata)
+        self.gives_scores = facts["output"] == "logits"
+        self.align_corners = facts["align_corners"]
+        self.checkpoint = Checkpoint.from_metadata(facts, state_dict={}, source=path)
+        self.precision = facts.get("precision", "fp32")  # files exported before it was recorded
+        self.normalize = None if facts["normalized_inside"] else Normalize(self.checkpoint.mean, self.checkpoint.std)
+        self.dtype = np.uint8 if facts["normalized_inside"] else dtype
+
+    @abstractmethod
+    def infer(self, image: np.ndarray) -> np.ndarray:
+        """Run the network on its input (B, 3, H, W); return its output."""
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return the most likely class of every pixel: (B, 3, H, W) uint8 of any size -> (B, H, W) uint8."""
+        size = image.shape[-2:]
+        if self.gives_scores:
+            return label_map(self.scores(image), size, align_corners=self.align_corners)
+        labels = self._run(image)
+        return labels if labels.shape[-2:] == size else resize_target(labels, size)
+
+    def scores(self, image: Tensor) -> Tensor:
+        """Return the logits (B, C, h, w): (B, 3, H, W) uint8 -> float32.
+
+        Raises:
+            ValueError: the file was exported to give label maps.
+        """
+        if not self.gives_scores:
+            raise ValueError(f"{self.checkpoint.source} gives only label maps; export it with --output logits")
+        return self._run(image).float()
+
+    def _run(self, image: Tensor) -> Tensor:
+        image = image.cpu()
+        size = [max(side, MIN_SIZE) for side in image.shape[-2:]]
+        if list(image.shape[-2:]) != size:
+            image = resize(image.float(), size, align_corners=self.align_corners).round().to(torch.uint8)
+        values = image if self.normalize is None else self.normalize(image)
+        return torch.from_numpy(self.infer(values.contiguous().numpy().astype(self.dtype, copy=False)))

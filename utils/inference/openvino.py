@@ -1,0 +1,66 @@
+"""Exported networks in OpenVINO, for CPUs."""
+
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+
+from utils.inference.exported import METADATA, ExportedSegmenter
+
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+
+class OpenVinoSegmenter(ExportedSegmenter):
+    """An OpenVINO IR (.xml with its .bin) compiled for the CPU.
+
+    Args:
+        precision: "fp32" or "bf16" for the arithmetic; layers quantised to int8 in the file stay so.
+        cache: folder for compiled networks, which makes the next start faster; None for no cache.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file of another kind, a precision that the CPU lacks, or OpenVINO is not installed.
+    """
+
+    def __init__(self, path: str | Path, *, precision: str = "fp32", cache: Path | None = None) -> None:
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no OpenVINO file {path}; python tools/export.py --format openvino writes one")
+        core = openvino().Core()
+        if precision not in HINTS:
+            raise ValueError(f"test.precision={precision} is not available in OpenVINO; use {' or '.join(HINTS)}")
+        if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise ValueError("test.precision=bf16: this CPU has no bf16 arithmetic (AVX512-BF16 or AMX); use fp32")
+        try:
+            model = core.read_model(path)
+        except RuntimeError as error:
+            raise ValueError(f"{path} cannot be read as an OpenVINO file: {str(error).splitlines()[-1]}") from None
+        metadata = model.get_rt_info(METADATA).astype(str) if model.has_rt_info(METADATA) else None
+        super().__init__(Path(path), metadata)
+        config = {
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self.network = core.compile_model(model, "CPU", config | ({"CACHE_DIR": str(cache)} if cache else {}))
+        self.request = self.network.create_infer_request()
+        self.runtime = "OpenVINO"
+        self.precision = precision if self.precision == "fp32" else f"{self.precision} and {precision}"
+
+    def infer(self, image: np.ndarray) -> np.ndarray:
+        """Run the network on its input (B, 3, H, W); return its output."""
+        self.request.infer([image], share_inputs=True)
+        return self.request.get_output_tensor().data.copy()  # the next call overwrites the tensor
+
+
+def openvino() -> ModuleType:
+    """Import OpenVINO.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        import openvino
+    except ImportError:
+        raise ValueError("OpenVINO is not installed: pip install -r requirements-openvino.txt") from None
+    return openvino
