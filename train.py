@@ -41,7 +41,7 @@ def main() -> None:
         records = Records(Path(config.train.ckpt_dir))
         log = records.log
         log.info(f"configuration {' '.join([str(config_file), *args.overrides])}")
-        trainer = build_trainer(config, device, records)
+        trainer = build_trainer(config, device, records, resuming=last is not None)
         state = trainer.state
         if last is not None:
             state.restore(last, device)
@@ -54,13 +54,13 @@ def main() -> None:
         log.info(f"next: python inference.py --input IMAGE_OR_VIDEO test.ckpt_path={state.best_path}")
 
 
-def build_trainer(config: Config, device: torch.device, records: Records) -> Trainer:
+def build_trainer(config: Config, device: torch.device, records: Records, *, resuming: bool = False) -> Trainer:
     """Build loaders, network and loss, and the trainer from them."""
     train_batches, val_batches = build_loaders(config, device)
     model, log, train_set, classes = config.model, records.log, train_batches.dataset, train_batches.dataset.classes
     log.info(f"device: {runtime.describe(device)}, {train_batches.num_workers} loader workers")
     log.info(f"data: {len(train_set)} training, {len(val_batches.dataset)} validation images, {len(classes)} classes")
-    network = build_network(config, num_classes=len(classes), log=log)
+    network = build_network(config, num_classes=len(classes), log=log, resuming=resuming)
     network.to(device).to(memory_format=torch.channels_last)
     description = Checkpoint(
         state_dict={}, backbone=model.backbone, structure=network.structure, classes=classes, config=config.as_dict()
@@ -93,8 +93,8 @@ def build_loaders(config: Config, device: torch.device) -> tuple[TrainLoader, Ev
     )
 
 
-def build_network(config: Config, *, num_classes: int, log: Logger) -> ICNet:
-    """Build the network with its initial weights, and freeze the configured parts."""
+def build_network(config: Config, *, num_classes: int, log: Logger, resuming: bool = False) -> ICNet:
+    """Build the network with its initial weights, unless resuming brings others; freeze the configured parts."""
     model, freezing = config.model, config.train.freeze
     network = ICNet(
         num_classes=num_classes,
@@ -104,7 +104,9 @@ def build_network(config: Config, *, num_classes: int, log: Logger) -> ICNet:
         sub4_input=model.sub4_input,
         dropout=model.dropout,
     )
-    if model.weights is not None:
+    if resuming:
+        log.info(f"network: {model.backbone}")
+    elif model.weights is not None:
         with runtime.main_process_first():  # the others find what it has downloaded
             checkpoint = read_checkpoint(find_weights(model.weights, config.train.ckpt_dir))
         left_out = load_pretrained(network, checkpoint)

@@ -5,7 +5,7 @@ import importlib
 import json
 import multiprocessing
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,10 +36,12 @@ def seeded() -> None:
     seed_everything(0)
 
 
-@pytest.fixture(autouse=True)
-def pytorch_only(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def pytorch_only() -> Iterator[None]:
     """Hide the other runtimes from `test.runtime=auto`, which would export a network for each test."""
-    monkeypatch.setattr(runtime, "installed", lambda *packages: False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "installed", lambda *packages: False)
+        yield
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ def test_problems_are_printed_with_exit_code_2(halves, run_script):
         (halves.root / "val_mask" / "0.png", "differ in size"),
     ]
     assert_problems([line for line in result.out.splitlines() if line.startswith("  problem: ")], expected)
-    assert "5 problems; fix them" in result.out and not result.err
+    assert "problems: 5; fix them" in result.out and not result.err
     assert Image.open(halves.ckpt_dir / "check_data.png").width > 0  # of the remaining valid sample
 
 

@@ -208,6 +208,7 @@ def test_two_processes_give_bitwise_the_metrics_of_one(evaluated, folder_data, c
         save(folder_data.root / "val_mask" / f"{index}.png", rng.integers(0, 3, (48, 64)))
     one, _ = evaluated("train.valid_batch_size=2")
     given = ["--config", str(folder_data.config), f"test.ckpt_path={checkpoint_path}", "train.valid_batch_size=2"]
+    given.append("test.runtime=pytorch")
     run_distributed("evaluate.py", *given, f"train.ckpt_dir={tmp_path}")
     two = json.loads((tmp_path / "evaluate_output" / "metrics.json").read_text())
     assert len(list((tmp_path / "evaluate_output").glob("*_pred.png"))) == 7

@@ -59,6 +59,10 @@ def test_from_a_checkpoint_for_other_classes_to_one_for_these(folder_data, tmp_p
     assert not torch.equal(last.state_dict["sub1.0.conv.weight"], state["sub1.0.conv.weight"])
     assert run_script("evaluate", "--config", folder_data.config).code == 0
 
+    start.unlink()  # a run is resumed from its last.pth alone
+    result = run_script("train", "--config", folder_data.config, *overrides, "train.resume=auto")
+    assert result.code == 0 and "resumed from" in result.out, result.err
+
 
 def test_freezing_names_the_known_parts():
     network = ICNet(3, "resnet18")

@@ -51,7 +51,7 @@ TRIALS = (
 
 def main() -> None:
     """Run the missing trials and report all results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="section.key=value for every trial, such as dataset.root=FOLDER")
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="default: configs/camvid.yaml")
     parser.add_argument("--out", type=Path, default=Path("ckpt/ablations"), help="folder (default: ckpt/ablations)")

@@ -119,7 +119,7 @@ def describe_machine(device: torch.device) -> str:
 
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--what", nargs="+", default=["predict"], choices=("predict", "stages", "train"))
     parser.add_argument("--only", nargs="+", default=["published", "eager", "onnx", "deeplabv3"], choices=CONTENDERS)
     parser.add_argument("--ckpt", metavar="FILE", help="checkpoint (default: --backbone with random weights)")

@@ -56,7 +56,7 @@ def main() -> int:
         save_image(sheet, draw_samples(train))
         print(f"augmented samples with their labels: {sheet}")
     problems = sum(len(check.problems) for check in checks.values())
-    print(f"{problems} problems; fix them before training" if problems else "no problems")
+    print(f"problems: {problems}; fix them before training" if problems else "no problems")
     return 2 if problems else 0
 
 

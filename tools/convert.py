@@ -1,6 +1,5 @@
 """Convert other projects' weights to a checkpoint of this one: python tools/convert.py SOURCE TARGET"""
 
-import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from utils.weights.checkpoint import read_checkpoint, save_checkpoint
 
 def main() -> None:
     """Convert one file, and report unused tensors."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("source", help="a state dict in the published layout, or a checkpoint of mmsegmentation")
     parser.add_argument("target", help="the checkpoint to write, *.pth")
     args = parser.parse_args()

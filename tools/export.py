@@ -76,7 +76,7 @@ def label_agreement(checkpoint: Checkpoint, target: Path, images: list[np.ndarra
 
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = cli.Parser(description=__doc__)
     add = parser.add_argument
     add("--ckpt", required=True, metavar="FILE", help="a checkpoint of this project, or the published one")
     add("--format", default="onnx", choices=SUFFIXES)

@@ -20,7 +20,9 @@ from tqdm import tqdm
 DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "icnet.yaml"
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """An argument parser that reports errors in one line."""
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
@@ -29,7 +31,7 @@ def parse_arguments(
     description: str, add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
 ) -> argparse.Namespace:
     """Parse `--config FILE`, the options of `add_arguments`, and any number of `section.key=value` overrides."""
-    parser = _Parser(description=description, epilog="All keys: docs/configuration.md")
+    parser = Parser(description=description, epilog="All keys: docs/configuration.md")
     parser.add_argument("--config", metavar="FILE", help="YAML file (default: configs/icnet.yaml)")
     add_arguments(parser)
     parser.add_argument(

@@ -17,8 +17,9 @@ from models import ICNet
 from models.fusion import CascadeFeatureFusion
 from models.layers import resize
 from utils import runtime
-from utils.inference.export import export_onnx
+from utils.inference.export import export_onnx, export_openvino
 from utils.inference.onnx import OnnxSegmenter
+from utils.inference.openvino import OpenVinoSegmenter, has_bf16
 from utils.inference.segmenter import build_segmenter
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
 
@@ -92,6 +93,34 @@ def onnx(workload: Workload) -> Contender:
     return Contender(OnnxSegmenter(file, workload.device))
 
 
+def eager_bf16(workload: Workload) -> Contender:
+    """Execute the network in PyTorch with bf16 autocast."""
+    return Contender(build_segmenter(workload.checkpoint(), workload.device, precision="bf16"))
+
+
+def openvino(workload: Workload) -> Contender:
+    """Export the network and run it in OpenVINO, in fp32."""
+    return _openvino(workload, "fp32")
+
+
+def openvino_bf16(workload: Workload) -> Contender:
+    """Run the same in bf16."""
+    return _openvino(workload, "bf16")
+
+
+def openvino_int8(workload: Workload) -> Contender:
+    """Quantise the network to int8, calibrated on the image itself, and run the rest in bf16 if the CPU has it."""
+    return _openvino(workload, "bf16" if has_bf16() else "fp32", int8=True)
+
+
+def _openvino(workload: Workload, precision: str, *, int8: bool = False) -> Contender:
+    file = workload.folder / ("int8.xml" if int8 else "network.xml")
+    if not file.exists():
+        images = [workload.image()[0].permute(1, 2, 0).numpy()] if int8 else []
+        export_openvino(workload.checkpoint(), file, calibration=images)
+    return Contender(OpenVinoSegmenter(file, precision=precision))
+
+
 def deeplabv3(workload: Workload) -> Contender:
     """Build torchvision's DeepLabV3-ResNet50 with random weights, a reference that anyone can reproduce."""
     network = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=len(cityscapes_classes()))
@@ -139,7 +168,20 @@ def _fuse(cff: CascadeFeatureFusion, low: Tensor, high: Tensor) -> tuple[Tensor,
     return F.relu(low + cff.conv_high(high)), cff.aux_classifier(low)
 
 
-CONTENDERS = {function.__name__: function for function in (published, eager, compiled, onnx, deeplabv3)}
+CONTENDERS = {
+    function.__name__.replace("_", "-"): function
+    for function in (
+        published,
+        eager,
+        eager_bf16,
+        compiled,
+        onnx,
+        openvino,
+        openvino_bf16,
+        openvino_int8,
+        deeplabv3,
+    )
+}
 
 
 def prediction_job(workload: Workload, name: str) -> Callable[[], Tensor]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import ModuleType
+from xml.etree import ElementTree
 
 import numpy as np
 import torch
@@ -29,8 +30,9 @@ class OpenVinoSegmenter(ExportedSegmenter):
         core = openvino().Core()
         if precision not in HINTS:
             raise ValueError(f"test.precision={precision} is not available in OpenVINO; use {' or '.join(HINTS)}")
-        if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        if precision == "bf16" and not has_bf16():
             raise ValueError("test.precision=bf16: this CPU has no bf16 arithmetic (AVX512-BF16 or AMX); use fp32")
+        _check_header(Path(path))
         try:
             model = core.read_model(path)
         except RuntimeError as error:
@@ -51,6 +53,21 @@ class OpenVinoSegmenter(ExportedSegmenter):
         """Run the network on its input (B, 3, H, W); return its output."""
         self.request.infer([image], share_inputs=True)
         return self.request.get_output_tensor().data.copy()  # the next call overwrites the tensor
+
+
+def _check_header(path: Path) -> None:
+    """Raise ValueError unless the file is an IR: of others, OpenVINO tries to read every format it knows."""
+    try:
+        _, root = next(ElementTree.iterparse(path, events=("start",)))
+    except (ElementTree.ParseError, StopIteration):
+        root = None
+    if root is None or root.tag != "net" or "version" not in root.attrib or not path.with_suffix(".bin").is_file():
+        raise ValueError(f"{path} cannot be read as an OpenVINO file: it is not an IR (.xml) with its .bin")
+
+
+def has_bf16() -> bool:
+    """Return whether the CPU computes in bf16, with AVX512-BF16 or AMX."""
+    return "BF16" in openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def openvino() -> ModuleType:

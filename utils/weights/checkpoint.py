@@ -177,7 +177,7 @@ def read_tensors(path: Path) -> Any:
         ValueError: a damaged file, or one that holds other objects.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {path}; name another (test.ckpt_path, train.resume), or train first")
+        raise FileNotFoundError(f"no file of weights {path}; check the path, or train first")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the error says enough
