@@ -8,11 +8,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 
 import numpy as np
 import torch
+from PIL import Image
 
 from utils import cli
 from utils.config import TestConfig
 from utils.inference.export import OUTPUTS, PRECISIONS, export_onnx, export_openvino
-from utils.inference.opening import open_network
+from utils.inference.opening import open_network, short_side
 from utils.io.files import check_folder
 from utils.io.sources import find_sources, read_image
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
@@ -33,7 +34,9 @@ def main() -> None:
         raise ValueError(f"--format {args.format} cannot be exported with --precision {args.precision}")
     check_folder(target.parent, "--target")
     checkpoint = read_checkpoint(args.ckpt)
-    images = [] if args.calibrate is None else read_images(args.calibrate, args.images)
+    images = (
+        [] if args.calibrate is None else read_images(args.calibrate, args.images, short_side(checkpoint, TestConfig()))
+    )
     if args.format == "openvino":
         found = export_openvino(
             checkpoint, target, output=args.output, normalized_inside=args.normalize, calibration=images
@@ -55,19 +58,27 @@ def main() -> None:
         print(f"compared with PyTorch in fp32: largest difference {found['difference']:.1e} of the largest logit")
 
 
-def read_images(text: str, most: int) -> list[np.ndarray]:
-    """Read up to `most` images, evenly spread over those that `text` stands for."""
+def read_images(text: str, most: int, side: int | None) -> list[np.ndarray]:
+    """Read up to `most` images, evenly spread over those that `text` stands for, at the network's input size."""
     sources = [source for source in find_sources(text, recursive=True) if isinstance(source.location, Path)]
     paths = [source.location for source in sources if source.kind == "image" and isinstance(source.location, Path)]
     step = max(1, len(paths) // most)
-    return [read_image(path) for path in paths[::step][:most]]
+    images = [Image.fromarray(read_image(path)) for path in paths[::step][:most]]
+    scales = [1 if side is None else side / min(image.size) for image in images]
+    sizes = [
+        (round(image.width * scale), round(image.height * scale)) for image, scale in zip(images, scales, strict=True)
+    ]
+    return [
+        np.asarray(image.resize(size, Image.Resampling.BILINEAR)) for image, size in zip(images, sizes, strict=True)
+    ]
 
 
 def label_agreement(checkpoint: Checkpoint, target: Path, images: list[np.ndarray]) -> float:
     """Return the share of pixels to which an exported network and PyTorch give the same label."""
     device, equal = torch.device("cpu"), []
-    _, reference = open_network(checkpoint.source or "", device, TestConfig(runtime="pytorch"))
-    _, exported = open_network(target, device, TestConfig())
+    test = TestConfig(runtime="pytorch", short_side=0)  # the images have the right size already
+    _, reference = open_network(checkpoint.source or "", device, test)
+    _, exported = open_network(target, device, test)
     for image in images:
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
         equal.append((exported(pixels) == reference(pixels)).double().mean().item())
