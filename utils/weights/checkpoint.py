@@ -177,7 +177,9 @@ def read_tensors(path: Path) -> Any:
         ValueError: a damaged file, or one that holds other objects.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no file of weights {path}; check the path, or train first")
+        raise FileNotFoundError(
+            f"no checkpoint {path}; correct the path (test.ckpt_path, train.resume, model.weights), or train first"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the error says enough
