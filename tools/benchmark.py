@@ -25,7 +25,6 @@ from utils import cli, runtime
 from utils.inference.segmenter import build_segmenter
 from utils.io.files import write_json
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_FEATURES = ("avx2", "avx512_vnni", "avx512_bf16", "amx_bf16")  # they decide the speed of fp32, int8 and bf16
 HEADINGS = ("median ms", "p95 ms", "images/s", "speedup", "GFLOP", "of peak FLOP/s", "peak MB", "same labels")
 FORMATS = (".1f", ".1f", ".2f", ".2f", ".0f", ".0%", ".0f", ".4%")
@@ -68,7 +67,7 @@ def compare(workload: Workload, names: Sequence[str], repeats: int) -> dict[str,
     labels = {name: contender.predict(image).cpu() for name, contender in contenders.items()}
     jobs = {name: partial(contender.predict, image) for name, contender in contenders.items()}
     seconds = time_in_turns(jobs, repeats=repeats, device=device)
-    peak = matmul_peak(device, DTYPES[workload.precision])
+    peak = matmul_peak(device, runtime.DTYPES[workload.precision])
     network = build_segmenter(workload.checkpoint(), device).logits
     rows: dict[str, dict[str, Any]] = {}
     for name, contender in contenders.items():
@@ -128,7 +127,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--crop", type=int, default=352, help="image side of the training step (default: 352)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--precision", default="fp32", choices=DTYPES)
+    parser.add_argument("--precision", default="fp32", choices=runtime.DTYPES)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--json", metavar="FILE", help="also write the results to this file")
     return parser.parse_args()

@@ -26,6 +26,9 @@ def start_process_per_gpu(gpus: str) -> None:
     os.execv(sys.executable, [*torchrun, *sys.argv])
 
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 def select_device(gpus: str, *, one_size: bool = False) -> torch.device:
     """Select the given GPU (under torchrun, this process's) as the current CUDA device, or the CPU without CUDA.
 
@@ -177,7 +180,7 @@ def installed(*packages: str) -> bool:
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Autocast to "bf16" or "fp16"; disabled for "fp32"."""
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    dtype = DTYPES["bf16" if precision == "fp32" else precision]
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 
 

@@ -94,7 +94,7 @@ def onnx(workload: Workload) -> Contender:
 
 
 def eager_bf16(workload: Workload) -> Contender:
-    """Execute the network in PyTorch with bf16 autocast."""
+    """Execute the network in PyTorch in bf16."""
     return Contender(build_segmenter(workload.checkpoint(), workload.device, precision="bf16"))
 
 

@@ -43,9 +43,9 @@ class PyTorchSegmenter:
     """A network in PyTorch, implementing `Segmenter`.
 
     Args:
-        network: an ICNet, or a network of torchvision's convention (`{"out": logits}`), in evaluation mode on `device`.
+        network: an ICNet, or a network of torchvision's convention (`{"out": logits}`), in evaluation mode on `device`;
+            its weights' dtype is that of the arithmetic.
         mean, std: input normalisation, see `dataset.transforms.Normalize`.
-        precision: of the arithmetic, see `utils.runtime.autocast`.
         compiled: "default" or "cuda_graphs" for torch.compile, which takes about a minute for each new input size.
         branches: how many of an ICNet's branches to run; fewer are faster and coarser, see `ICNet.cut_off`.
     """
@@ -60,13 +60,13 @@ class PyTorchSegmenter:
         device: torch.device | str = "cpu",
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
-        precision: str = "fp32",
         compiled: str = "none",
         branches: int = BRANCHES,
     ) -> None:
         self.device = torch.device(device)
         self.normalize = Normalize(mean, std)
-        self.precision = precision
+        self.dtype = next(network.parameters()).dtype
+        self.precision = {dtype: name for name, dtype in runtime.DTYPES.items()}[self.dtype]
         self.logits = getattr(network, "cascade", network)
         if branches < BRANCHES:
             assert isinstance(network, ICNet), type(network)
@@ -86,8 +86,7 @@ class PyTorchSegmenter:
         size = [max(side, MIN_SIZE) for side in x.shape[-2:]]
         if list(x.shape[-2:]) != size:
             x = resize(x, size, align_corners=self.align_corners)
-        with runtime.autocast(self.device, self.precision):
-            return self.logits(x.contiguous(memory_format=torch.channels_last))["out"].float()
+        return self.logits(x.to(self.dtype).contiguous(memory_format=torch.channels_last))["out"].float()
 
 
 def build_segmenter(
@@ -98,14 +97,17 @@ def build_segmenter(
     compiled: str = "none",
     branches: int = BRANCHES,
 ) -> PyTorchSegmenter:
-    """Build a checkpoint's network for inference, with batch norms folded and weights in channels-last layout."""
-    network = fold_batch_norms(checkpoint.build()).to(device).to(memory_format=torch.channels_last)
+    """Build a checkpoint's network for inference: batch norms folded, weights cast to the precision, channels last.
+
+    Weights cast once need less memory than autocast, which casts them in every call.
+    """
+    network = fold_batch_norms(checkpoint.build()).to(device, runtime.DTYPES[precision])
+    network = network.to(memory_format=torch.channels_last)
     return PyTorchSegmenter(
         network,
         device=device,
         mean=checkpoint.mean,
         std=checkpoint.std,
-        precision=precision,
         compiled=compiled,
         branches=branches,
     )
