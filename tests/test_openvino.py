@@ -75,6 +75,23 @@ def test_a_checkpoint_is_exported_once_into_the_cache(trained, tmp_path, monkeyp
         opening.open_network(tmp_path / "trained.pth", CPU, config.TestConfig(runtime="openvino"))
 
 
+@pytest.mark.parametrize("error", [ValueError("differs"), OSError("read-only"), RuntimeError("cannot be traced")])
+def test_auto_falls_back_to_pytorch_where_the_export_fails(trained, tmp_path, monkeypatch, capsys, error):
+    def fail(checkpoint, path):
+        raise error
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(opening, "export_openvino", fail)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(runtime, "installed", lambda *names: True)
+    save_checkpoint(tmp_path / "trained.pth", trained)
+    _, segment = opening.open_network(tmp_path / "trained.pth", CPU, config.TestConfig())
+    assert segment.runtime == "PyTorch"
+    assert f"using PyTorch, as the network cannot run in openvino: {error}" in capsys.readouterr().err
+    with pytest.raises(type(error)):  # asked for by name, it is an error
+        opening.open_network(tmp_path / "trained.pth", CPU, config.TestConfig(runtime="openvino"))
+
+
 @pytest.mark.parametrize(
     ("cpu", "packages", "precision", "expected"),
     [

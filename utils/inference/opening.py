@@ -38,23 +38,15 @@ def open_network(
         FileNotFoundError: no such file.
         ValueError: a file of another kind, incompatible options, or a missing package.
     """
-    precision = runtime.choose_precision(test.precision, device)
     segmenter: Segmenter
     if Path(path).suffix.lower() in (".onnx", ".xml"):
         if branches < BRANCHES:
             raise ValueError(f"{path} cannot run single branches; name a checkpoint (*.pth)")
-        segmenter = _open_exported(Path(path), device, precision)
+        segmenter = _open_exported(Path(path), device, runtime.choose_precision(test.precision, device))
         checkpoint = segmenter.checkpoint
     else:
         checkpoint = read_checkpoint(path)
-        plain = branches < BRANCHES or test.compile != "none"
-        name = "pytorch" if plain else runtime.choose_runtime(test.runtime, device, precision)
-        if name == "pytorch":
-            segmenter = build_segmenter(
-                checkpoint, device, precision=precision, compiled=test.compile, branches=branches
-            )
-        else:
-            segmenter = _open_exported(_export_once(checkpoint, Path(path), name), device, precision)
+        segmenter = _open_checkpoint(checkpoint, device, test, branches)
     return checkpoint, with_options(
         segmenter,
         short_side=short_side(checkpoint, test),
@@ -66,14 +58,32 @@ def open_network(
     )
 
 
+def _open_checkpoint(checkpoint: Checkpoint, device: torch.device, test: TestConfig, branches: int) -> Segmenter:
+    """Open a checkpoint in the configured runtime; under "auto" in PyTorch if the runtime chosen cannot run it."""
+    precision = runtime.choose_precision(test.precision, device)
+    plain = branches < BRANCHES or test.compile != "none"  # both only in PyTorch
+    name = "pytorch" if plain else runtime.choose_runtime(test.runtime, device, precision)
+    if name != "pytorch":
+        try:
+            return _open_exported(_export_once(checkpoint, name), device, precision)
+        except (ValueError, OSError, RuntimeError) as error:
+            if test.runtime != "auto":
+                raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            print(f"using PyTorch, as the network cannot run in {name}: {reason}", file=sys.stderr)
+    return build_segmenter(checkpoint, device, precision=precision, compiled=test.compile, branches=branches)
+
+
 def _open_exported(path: Path, device: torch.device, precision: str) -> ExportedSegmenter:
     if path.suffix.lower() == ".onnx":
         return OnnxSegmenter(path, device)
     return OpenVinoSegmenter(path, precision=precision, cache=cache_folder())
 
 
-def _export_once(checkpoint: Checkpoint, path: Path, name: str) -> Path:
+def _export_once(checkpoint: Checkpoint, name: str) -> Path:
     """Return a checkpoint's network in the format of a runtime, exported into the cache unless it is there already."""
+    path = checkpoint.source
+    assert path is not None, "it was read from a file"
     digest = hashlib.sha256(path.read_bytes() + EXPORT_VERSION).hexdigest()[:20]
     file = cache_folder() / f"{path.stem}-{digest}.{'xml' if name == 'openvino' else 'onnx'}"
     if not file.is_file():
