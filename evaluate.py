@@ -22,7 +22,7 @@ from utils.evaluation.results import Results
 from utils.inference.opening import describe, open_network, short_side, with_own_data
 from utils.inference.segmenter import Segmenter
 from utils.weights.checkpoint import Checkpoint
-from utils.weights.run_folder import find_checkpoint, run_name
+from utils.weights.run_folder import INCLUDED, find_checkpoint, run_name
 
 
 def main() -> None:
@@ -31,15 +31,19 @@ def main() -> None:
     config = load_config(args.config or DEFAULT_CONFIG, args.overrides)
     runtime.start_process_per_gpu(config.train.specific_gpu_num)
     device = runtime.select_device(config.train.specific_gpu_num)
+    fallback = None if args.config else INCLUDED
     with runtime.process_group(device):
         with runtime.main_process_first():
-            path = find_checkpoint(config.test.ckpt_path, config.train.ckpt_dir, name=run_name(config.model))
+            folder, name = config.train.ckpt_dir, run_name(config.model)
+            path = find_checkpoint(config.test.ckpt_path, folder, name=name, fallback=fallback)
         checkpoint, segmenter = open_network(path, device, config.test)
         if args.config is None:
             config = with_own_data(checkpoint, DEFAULT_CONFIG, args.overrides)
         data = open_data(config, checkpoint)
         results = Results(Path(config.train.ckpt_dir) / "evaluate_output", data, config.test)
         log = cli.open_log(quiet=runtime.rank() > 0)
+        if path == INCLUDED:
+            log.info(f"{folder} has no trained network, using the included weights")
         log.info(f"checkpoint: {describe(checkpoint, segmenter, config.test)}")
         log.info(f"data: {len(data)} images of the split {config.test.split!r}; device: {runtime.describe(device)}")
 

@@ -5,10 +5,13 @@ import sys
 import pytest
 import torch
 
+from dataset.labels import cityscapes_classes
+from models import ICNet
 from tests import published
 from tools import convert
 from utils import cli
-from utils.weights.checkpoint import read_checkpoint
+from utils.config import Config
+from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
 
 def test_converted_weights_give_the_same_network_and_are_not_overwritten(tmp_path, monkeypatch, capsys):
@@ -24,3 +27,31 @@ def test_converted_weights_give_the_same_network_and_are_not_overwritten(tmp_pat
     with pytest.raises(SystemExit) as stopped:
         cli.run(convert.main)
     assert stopped.value.code == 2 and "exists already" in capsys.readouterr().err
+
+
+def test_a_checkpoint_to_pass_on_is_half_as_large_and_names_no_folder_of_its_run(tmp_path, monkeypatch):
+    source, target = tmp_path / "last.pth", tmp_path / "shared.pth"
+    config = Config.model_validate(
+        {
+            "model": {"backbone": "resnet18", "weights": "/home/me/first.pth", "base_size": 512},
+            "train": {"cityscapes_root": "/home/me/cityscapes", "ckpt_dir": "/home/me/run", "epochs": 7},
+        }
+    )
+    network, classes = ICNet(backbone="resnet18"), cityscapes_classes()
+    checkpoint = Checkpoint(
+        state_dict=network.state_dict(),
+        backbone="resnet18",
+        classes=classes,
+        config=config.as_dict(),
+        epoch=7,
+        training={"optimizer": {}},
+    )
+    save_checkpoint(source, checkpoint)
+    monkeypatch.setattr(sys, "argv", ["convert.py", "--half", str(source), str(target)])
+    convert.main()
+    assert target.stat().st_size < 0.51 * source.stat().st_size and b"/home/me" not in target.read_bytes()
+    shared = read_checkpoint(target)
+    assert shared.training is None and shared.epoch == 7 and shared.config["train"]["epochs"] == 7
+    assert shared.config["model"]["base_size"] == 512
+    for name, weight in shared.build().state_dict().items():
+        torch.testing.assert_close(weight, network.state_dict()[name], rtol=2**-10, atol=1e-7)

@@ -1,3 +1,4 @@
+from pathlib import Path
 from urllib.error import URLError
 
 import pytest
@@ -73,7 +74,16 @@ def test_the_best_of_the_configured_network_comes_before_a_better_one_of_another
     ):
         (tmp_path / f"{name}_best_model.pth").touch()
     assert find_checkpoint(None, tmp_path, name="icnet_resnet50").name == "icnet_resnet50_3_0.600_best_model.pth"
-    assert find_checkpoint(None, tmp_path, name="icnet_resnet18").name == "icnet_psp_resnet50_3_0.8_best_model.pth"
+    best = tmp_path / "icnet_psp_resnet50_3_0.8_best_model.pth"
+    assert find_checkpoint(None, tmp_path, name="icnet_resnet18") == best
+    assert find_checkpoint(None, tmp_path, fallback=Path("included.pth")) == best
+
+
+def test_a_folder_without_a_trained_network_gives_the_fallback_or_an_error(tmp_path):
+    (tmp_path / "last.pth").touch()
+    assert find_checkpoint(None, tmp_path, fallback=Path("included.pth")) == Path("included.pth")
+    with pytest.raises(FileNotFoundError, match="train first"):
+        find_checkpoint(None, tmp_path)
 
 
 @pytest.mark.parametrize("error", [URLError("no network"), RuntimeError("invalid hash value")])

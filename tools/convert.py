@@ -1,4 +1,8 @@
-"""Convert other projects' weights to a checkpoint of this one: python tools/convert.py SOURCE TARGET"""
+"""Convert weights: other projects' to a checkpoint of this one, or, with --half, a run's to a small one to pass on.
+
+python tools/convert.py SOURCE TARGET
+python tools/convert.py --half ckpt/last.pth shared.pth
+"""
 
 import sys
 from dataclasses import replace
@@ -7,23 +11,45 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 
 from utils import cli
-from utils.weights.checkpoint import read_checkpoint, save_checkpoint
+from utils.config import Config, load_config
+from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+
+LOCAL = (  # keys of files and folders on the machine that trained it
+    *(("model", "weights"), ("model", "backbone_weights"), ("dataset", "root"), ("test", "ckpt_path")),
+    *(("train", "cityscapes_root"), ("train", "ckpt_dir"), ("train", "resume")),
+)
 
 
 def main() -> None:
     """Convert one file, and report unused tensors."""
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("source", help="a state dict in the published layout, or a checkpoint of mmsegmentation")
+    parser.add_argument("source", help="a checkpoint of this project or of mmsegmentation, or the published state dict")
     parser.add_argument("target", help="the checkpoint to write, *.pth")
+    parser.add_argument("--half", action="store_true", help="half precision, without the folders of the run")
     args = parser.parse_args()
     if Path(args.target).exists():
         raise ValueError(f"{args.target} exists already; name another file, or delete it")
     checkpoint = read_checkpoint(args.source)
     checkpoint.build()  # raises for missing, unknown or misshapen tensors
+    if args.half:
+        checkpoint = halved(checkpoint)
     save_checkpoint(args.target, replace(checkpoint, training=None))
     classes, tensors = len(checkpoint.classes), len(checkpoint.state_dict)
     print(f"{args.target}: {checkpoint.backbone}, {classes} classes, {tensors} tensors")
     print(f"unused tensors left out: {', '.join(checkpoint.unused) or 'none'}")
+
+
+def halved(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint with weights in float16, and with the default folders and files in its configuration."""
+    weights = {
+        name: value.half() if value.is_floating_point() else value for name, value in checkpoint.state_dict.items()
+    }
+    if not checkpoint.config:
+        return replace(checkpoint, state_dict=weights)
+    config, default = load_config(checkpoint.config).as_dict(), Config().as_dict()
+    for section, key in LOCAL:
+        config[section][key] = default[section][key]
+    return replace(checkpoint, state_dict=weights, config=config)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from utils.io.drawing import class_shares, colorize, overlay
 from utils.io.pipeline import Stopwatch, prefetch
 from utils.io.sources import read_image
 from utils.io.video import Span, VideoReader
+from utils.weights.run_folder import INCLUDED, find_checkpoint
 
 Key = TypeVar("Key")
 
@@ -26,7 +27,8 @@ class Predictor:
     """A trained network, ready for images of any size.
 
     Args:
-        path: a checkpoint, or an ONNX file written by `tools/export.py`.
+        path: a checkpoint, or a file written by `tools/export.py`; default: the best checkpoint in `ckpt`, or else the
+            included weights.
         device: default: the first CUDA device, or else the CPU.
         test: precision, compilation, input size, test-time augmentation and sliding window.
 
@@ -38,10 +40,15 @@ class Predictor:
     """
 
     def __init__(
-        self, path: str | Path, device: torch.device | str | None = None, *, test: TestConfig | None = None
+        self,
+        path: str | Path | None = None,
+        device: torch.device | str | None = None,
+        *,
+        test: TestConfig | None = None,
     ) -> None:
         test = test or TestConfig()
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        path = path or find_checkpoint(None, "ckpt", fallback=INCLUDED)
         checkpoint, self.segment = open_network(path, self.device, test)
         self.classes = checkpoint.classes
         self.description = describe(checkpoint, self.segment, test)

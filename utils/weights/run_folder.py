@@ -8,6 +8,7 @@ from utils.weights.checkpoint import Checkpoint, read_checkpoint
 from utils.weights.zoo import find_weights
 
 LAST = "last.pth"
+INCLUDED = Path(__file__).parents[2] / "ckpt" / "icnet_resnet18_cityscapes.pth"  # the weights that ship
 
 
 def run_name(model: ModelConfig) -> str:
@@ -21,11 +22,14 @@ def best_name(name: str, *, epoch: int, miou: float) -> str:
     return f"{name}_{epoch}_{miou:.3f}_best_model.pth"
 
 
-def find_checkpoint(ckpt_path: str | None, ckpt_dir: str, *, name: str) -> Path:
+def find_checkpoint(
+    ckpt_path: str | None, ckpt_dir: str | Path, *, name: str = "icnet", fallback: Path | None = None
+) -> Path:
     """Return the given checkpoint (a path or a known name, see `find_weights`), or else the best one in the folder.
 
     Args:
         name: prefix of the configured network's checkpoints, which take precedence over others.
+        fallback: checkpoint to return if the folder has none.
 
     Raises:
         FileNotFoundError: there is none.
@@ -37,6 +41,8 @@ def find_checkpoint(ckpt_path: str | None, ckpt_dir: str, *, name: str) -> Path:
         for path in Path(ckpt_dir).glob("*.pth")
         if (match := re.fullmatch(r"(.*)_\d+_(\d\.\d+)_best_model\.pth", path.name))
     ]
+    if not found and fallback is not None:
+        return fallback
     if not found:
         raise FileNotFoundError(
             f"no *_best_model.pth in {ckpt_dir}; train first, or set test.ckpt_path to a checkpoint"
