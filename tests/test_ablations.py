@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tools import ablations
-from tools.ablations import BASELINE, DEFAULT_CONFIG, TRIALS
+from tools.ablations import REPOSITORY, STUDIES
 from utils.config import load_config
 
 
@@ -27,7 +27,7 @@ def run_tool(monkeypatch):
         return subprocess.CompletedProcess(command, 0)
 
     def run(*arguments: object) -> list[list[str]]:
-        monkeypatch.setattr(sys, "argv", ["ablations.py", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["ablations.py", "camvid", *map(str, arguments)])
         ablations.main()
         return commands
 
@@ -35,16 +35,24 @@ def run_tool(monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("trial", TRIALS, ids=lambda trial: trial.name)
-def test_a_trial_changes_exactly_its_overrides(trial):
-    baseline = load_config(DEFAULT_CONFIG, [*BASELINE]).as_dict()
-    own = load_config(DEFAULT_CONFIG, [*BASELINE, *trial.overrides]).as_dict()
+@pytest.mark.parametrize(
+    ("study", "trial"),
+    [
+        pytest.param(study, trial, id=f"{name}-{trial.name}")
+        for name, study in STUDIES.items()
+        for trial in study.trials
+    ],
+)
+def test_a_trial_changes_its_overrides_alone(study, trial):
+    baseline = load_config(REPOSITORY / study.config, [*study.baseline]).as_dict()
+    own = load_config(REPOSITORY / study.config, [*study.baseline, *trial.overrides]).as_dict()
     changed = {f"{part}.{key}" for part in own for key in own[part] if own[part][key] != baseline[part][key]}
-    assert changed == {override.partition("=")[0] for override in trial.overrides}
+    assert changed <= {override.partition("=")[0] for override in trial.overrides}
+    assert bool(changed) == (trial.name != "baseline")
 
 
 def test_complete_and_running_trials_are_skipped(tmp_path, run_tool):
-    complete, interrupted, running, new = [trial.name for trial in TRIALS[:4]]
+    complete, interrupted, running, new = [trial.name for trial in STUDIES["camvid"].trials[:4]]
     write_run(tmp_path / f"{complete}-0", None, 0.3)
     write_run(tmp_path / f"{interrupted}-0", None)
     (tmp_path / f"{running}-0.running").touch()
@@ -53,7 +61,7 @@ def test_complete_and_running_trials_are_skipped(tmp_path, run_tool):
     folders = [next(part for part in command if part.startswith("train.ckpt_dir=")) for command in commands]
     assert folders == [f"train.ckpt_dir={tmp_path / name}-0" for name in (interrupted, new)]
     for command in commands:
-        assert command[:3] == ["train.py", "--config", str(DEFAULT_CONFIG)]
+        assert command[:3] == ["train.py", "--config", str(REPOSITORY / "configs" / "camvid.yaml")]
         assert "dataset.root=data" in command and "train.resume=auto" in command
     assert [path.name for path in tmp_path.glob("*.running")] == [f"{running}-0.running"]
 
@@ -78,3 +86,8 @@ def test_the_table_lists_seeds_mean_and_difference(tmp_path, capsys, run_tool):
     assert baseline[2:] == ["40.0, 42.0", "41.0", ""]
     assert others == [["pyramid pooling", "none", "30.0", "30.0", "-11.0"]]
     assert (tmp_path / "ablations.svg").read_text().startswith("<?xml")
+
+
+def test_an_unknown_trial_is_named_with_the_known_ones(run_tool):
+    with pytest.raises(ValueError, match="--only sub5: no such trial; camvid has baseline, rate-1x"):
+        run_tool("--only", "sub5", "psp")

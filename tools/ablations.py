@@ -1,8 +1,8 @@
-"""Train the trials of the ablation study and compare them: python tools/ablations.py dataset.root=FOLDER
+"""Train the trials of an ablation study and compare them: python tools/ablations.py camvid dataset.root=FOLDER
 
 Each trial is a run of train.py in its own folder. Completed runs are skipped and interrupted ones resumed, so the tool
-can be started at any time, and several times in parallel. At the end it prints the table of docs/camvid.md and draws
-its plot.
+can be started at any time, and several times in parallel. At the end it prints the table of docs/camvid.md or
+docs/cityscapes.md and draws its plot.
 """
 
 import argparse
@@ -20,7 +20,6 @@ from utils import cli
 from utils.training.records import read_json_lines
 
 REPOSITORY = Path(__file__).parent.parent
-DEFAULT_CONFIG = REPOSITORY / "configs/camvid.yaml"
 
 
 class Trial(NamedTuple):
@@ -32,35 +31,73 @@ class Trial(NamedTuple):
     overrides: tuple[str, ...] = ()
 
 
-BASELINE = ("model.crop_size=240", "train.epochs=6", "train.val_epoch=6")
-SINGLE_RATE = ("optimizer.init_lr=0.01",)
-TENFOLD_RATE = (*SINGLE_RATE, "optimizer.sub1_lr_factor=10", "optimizer.head_lr_factor=10")
-TRIALS = (
-    Trial("baseline", "baseline", "0.04 for all, crop 240, sum of pooled maps, sub4 from the image, nearest labels"),
+class Study(NamedTuple):
+    """A configuration, shortened by the `baseline` overrides, and the trials that depart from it."""
+
+    config: str
+    baseline: tuple[str, ...]
+    trials: tuple[Trial, ...]
+
+
+SINGLE_RATE = ("optimizer.init_lr=0.01", "optimizer.sub1_lr_factor=1", "optimizer.head_lr_factor=1")
+TENFOLD_RATE = ("optimizer.init_lr=0.01", "optimizer.sub1_lr_factor=10", "optimizer.head_lr_factor=10")
+RATES = (
     Trial("rate-1x", "learning rates", "0.01 for all", SINGLE_RATE),
     Trial("rate-10x", "learning rates", "0.01, 10 x for new layers (as published)", TENFOLD_RATE),
-    Trial("ppm-none", "pyramid pooling", "none", ("model.ppm=none",)),
-    Trial("ppm-concat", "pyramid pooling", "concatenated, learned", ("model.ppm=concat",)),
-    Trial("sub4-sub2", "sub4's input", "layer2 of sub2", ("model.sub4_input=sub2",)),
-    Trial("psp", "structure", "the whole variant psp", ("model.variant=psp",)),
-    Trial("crop-352", "crop", "352", ("model.crop_size=352",)),
-    Trial("loss-full", "loss", "at label resolution", ("loss.resolution=full",)),
-    Trial("labels-bilinear", "loss", "labels resized bilinearly (as published)", ("loss.label_resize=bilinear",)),
 )
+BILINEAR = Trial("labels-bilinear", "loss", "labels resized bilinearly (as published)", ("loss.label_resize=bilinear",))
+STUDIES = {
+    "camvid": Study(
+        "configs/camvid.yaml",
+        ("model.crop_size=240", "train.epochs=6", "train.val_epoch=6"),
+        (
+            Trial(
+                "baseline", "baseline", "0.04 for all, crop 240, summed pooling, sub4 from the image, nearest labels"
+            ),
+            *RATES,
+            Trial("ppm-none", "pyramid pooling", "none", ("model.ppm=none",)),
+            Trial("ppm-concat", "pyramid pooling", "concatenated, learned", ("model.ppm=concat",)),
+            Trial("sub4-sub2", "sub4's input", "layer2 of sub2", ("model.sub4_input=sub2",)),
+            Trial("psp", "structure", "the whole variant psp", ("model.variant=psp",)),
+            Trial("crop-352", "crop", "352", ("model.crop_size=352",)),
+            Trial("loss-full", "loss", "at label resolution", ("loss.resolution=full",)),
+            BILINEAR,
+        ),
+    ),
+    "cityscapes": Study(
+        "configs/cityscapes_small.yaml",
+        ("model.crop_size=360", "train.epochs=4", "train.val_epoch=4"),
+        (
+            Trial("baseline", "baseline", "0.02, 2 x for new layers, crop 360, ImageNet weights, nearest labels"),
+            Trial("crop-240", "crop", "240", ("model.crop_size=240",)),
+            Trial("crop-480", "crop", "480", ("model.crop_size=480",)),
+            *RATES,
+            Trial("scratch", "initial weights", "random", ("model.backbone_weights=null",)),
+            BILINEAR,
+        ),
+    ),
+}
 
 
 def main() -> None:
     """Run the missing trials and report all results."""
     parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=STUDIES, help="which study")
     parser.add_argument("overrides", nargs="*", help="section.key=value for every trial, such as dataset.root=FOLDER")
-    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="default: configs/camvid.yaml")
-    parser.add_argument("--out", type=Path, default=Path("ckpt/ablations"), help="folder (default: ckpt/ablations)")
+    parser.add_argument("--config", type=Path, help="default: that of the study")
+    parser.add_argument("--out", type=Path, help="folder (default: ckpt/ablations/STUDY)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="default: 0 1")
-    parser.add_argument("--only", nargs="+", choices=[trial.name for trial in TRIALS], help="default: all")
+    parser.add_argument("--only", nargs="+", metavar="TRIAL", help="default: all")
     parser.add_argument("--plot", type=Path, help="PNG or SVG file (default: ablations.svg in --out)")
     parser.add_argument("--report", action="store_true", help="train nothing, only report existing results")
-    args = parser.parse_args()
-    trials = [trial for trial in TRIALS if args.only is None or trial.name in args.only]
+    args = parser.parse_intermixed_args()
+    study = STUDIES[args.study]
+    args.config = args.config or REPOSITORY / study.config
+    args.out = args.out or Path("ckpt/ablations") / args.study
+    names = [trial.name for trial in study.trials]
+    if unknown := set(args.only or ()) - set(names):
+        raise ValueError(f"--only {' '.join(sorted(unknown))}: no such trial; {args.study} has {', '.join(names)}")
+    trials = [trial for trial in study.trials if args.only is None or trial.name in args.only]
     if not args.report:
         for seed in args.seeds:
             for trial in trials:
@@ -90,7 +127,7 @@ def run_trial(trial: Trial, seed: int, args: argparse.Namespace) -> None:
         return
     own = [f"train.seed={seed}", f"train.ckpt_dir={folder}", "train.resume=auto"]
     command = ["train.py", "--config", str(args.config.resolve())]
-    command += [*BASELINE, *args.overrides, *trial.overrides, *own]  # the last one of a key counts
+    command += [*STUDIES[args.study].baseline, *args.overrides, *trial.overrides, *own]  # the last one of a key counts
     print(f"{folder.name}: python {' '.join(command)}", flush=True)
     try:
         code = subprocess.run([sys.executable, *command], cwd=REPOSITORY).returncode
