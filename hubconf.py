@@ -1,0 +1,38 @@
+"""Entry points for torch.hub: torch.hub.load("FOLDER_OF_A_CLONE", "predictor", source="local")."""
+
+from pathlib import Path
+
+import torch
+
+from models import ICNet
+from utils.inference.predictor import Predictor
+from utils.weights.checkpoint import read_checkpoint
+
+dependencies = ["torch", "torchvision", "yaml", "pydantic", "numpy", "PIL", "cv2", "tqdm"]
+
+
+def icnet(weights: str | None = "cityscapes", *, num_classes: int = 19, backbone: str = "resnet50") -> ICNet:
+    """Return an ICNet: (B, 3, H, W) images, normalised, to `{"out": logits (B, classes, H, W)}` in evaluation mode.
+
+    Args:
+        weights: "cityscapes" or "camvid" for the included weights (ResNet18, 19 and 11 classes), the path of a
+            checkpoint, or None for random ones.
+        num_classes: number of classes of a network with random weights.
+        backbone: its backbone, one of `models.BACKBONES`.
+    """
+    return ICNet(num_classes, backbone).eval() if weights is None else read_checkpoint(_path(weights)).build()
+
+
+def predictor(weights: str = "cityscapes", device: torch.device | str | None = None) -> Predictor:
+    """Return a `Predictor`, from images, files or videos to label maps; it resizes and normalises by itself.
+
+    Args:
+        weights: as for `icnet`.
+        device: default: the first CUDA device, or else the CPU.
+    """
+    return Predictor(_path(weights), device)
+
+
+def _path(weights: str) -> Path:
+    included = Path(__file__).parent / "ckpt" / f"icnet_resnet18_{weights}.pth"
+    return included if included.is_file() else Path(weights)
