@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import BatchNorm2d, Classifier, dilated_conv_of_resized, resize
+from models.layers import BatchNorm2d, Classifier, conv_of_resized, resize
 
 
 class CascadeFeatureFusion(nn.Module):
@@ -58,7 +58,7 @@ class CascadeFeatureFusion(nn.Module):
         assert isinstance(conv, nn.Conv2d), conv
         # differs from the published code in the order of resizing and mixing channels, not in the result
         if self.resize_last:
-            low = dilated_conv_of_resized(low, conv.weight, size, bias=conv.bias, align_corners=self.align_corners)
+            low = conv_of_resized(low, conv.weight, size, bias=conv.bias, dilation=2, align_corners=self.align_corners)
         else:
             low = conv(resize(low, size, align_corners=self.align_corners))
         return self.activation(norm(low))

@@ -90,34 +90,63 @@ def shrink(x: Tensor, factor: int, *, align_corners: bool = True) -> Tensor:
 def pool(x: Tensor, bins: int) -> Tensor:
     """Adaptive average pooling, (B, C, H, W) -> (B, C, bins, bins).
 
-    As matrix products, since ONNX has no adaptive pooling for variable input sizes.
+    As a matrix product, since ONNX has no adaptive pooling for variable input sizes.
     """
-    rows, columns = (_bins(size, bins, x) for size in x.shape[-2:])
-    return rows @ x @ columns.T
+    return of_pixels(averaging(x.shape[-2:], bins, x), x, (bins, bins))
 
 
-def _bins(size: int, bins: int, like: Tensor) -> Tensor:
-    """Return the averaging matrix (bins, size); bins overlap if `size` is not a multiple."""
+def of_pixels(matrix: Tensor, x: Tensor, size: Sequence[int]) -> Tensor:
+    """Multiply a matrix (N, H W) with the pixels of (B, C, H, W); return (B, C, h, w), where h w = N.
+
+    Channels-last memory is neither copied before nor after the product.
+    """
+    y = matrix @ x.permute(0, 2, 3, 1).flatten(1, 2)
+    return y.unflatten(1, tuple(size)).permute(0, 3, 1, 2)
+
+
+def averaging(size: Sequence[int], bins: int, like: Tensor) -> Tensor:
+    """Return the matrix (bins^2, H W) of adaptive average pooling."""
+    return _outer(*(_averaging(side, bins, like) for side in size)).to(like.dtype)
+
+
+def _outer(rows: Tensor, columns: Tensor) -> Tensor:
+    """Return the Kronecker product of two matrices; `torch.kron` fixes their sizes on export."""
+    return (rows[:, None, :, None] * columns[:, None]).flatten(2).flatten(0, 1)
+
+
+def _averaging(size: int, bins: int, like: Tensor) -> Tensor:
+    """Return the averaging matrix (bins, size) of an axis; bins overlap if `size` is not a multiple."""
     place = torch.arange(size, device=like.device)
     number = torch.arange(bins, device=like.device)[:, None]
     inside = (place >= number * size // bins) & (place < -(-(number + 1) * size // bins))
-    return (inside / inside.sum(1, keepdim=True)).to(like.dtype)
+    return inside / inside.sum(1, keepdim=True)
 
 
-def dilated_conv_of_resized(
+def enlarging(bins: int, size: Sequence[int], like: Tensor, *, align_corners: bool = True) -> Tensor:
+    """Return the matrix (H W, bins^2) that resizes a map of bins to `size`, see `resize`."""
+    return _outer(*(_resizing(bins, side, like, align_corners) for side in size))
+
+
+def _resizing(small: int, large: int, like: Tensor, align_corners: bool) -> Tensor:
+    """Return the matrix (large, small) that resizes an axis."""
+    identity = torch.eye(small, dtype=like.dtype, device=like.device)[None, None]
+    return resize(identity, (large, small), align_corners=align_corners)[0, 0]
+
+
+def conv_of_resized(
     x: Tensor,
     weight: Tensor,
     size: Sequence[int],
     *,
     bias: Tensor | None = None,
-    dilation: int = 2,
+    dilation: int = 1,
     align_corners: bool = True,
 ) -> Tensor:
     """Compute a padded 3x3 convolution of `resize(x, size)`, mixing the channels before the resize.
 
     Convolution and bilinear resizing are both linear, so W * up(x), the sum over the nine taps k of shifted W_k up(x),
-    is the sum of shifted up(W_k x): nine 1x1 convolutions at the small size. Columns are resized and summed before
-    rows, which leaves fewer channels for the second resize.
+    is the sum of shifted up(W_k x): nine 1x1 convolutions at the small size. Resizing, shifting and summing are then
+    one matrix per axis, and as each pixel's taps and channels are adjacent in memory, no product needs a copy.
 
     Args:
         x: (B, C, h, w).
@@ -129,36 +158,18 @@ def dilated_conv_of_resized(
     Returns:
         (B, D, H, W).
     """
-    (height, width), channels, d = size, len(weight), dilation
-    taps = weight.permute(2, 3, 0, 1).reshape(9 * channels, -1, 1, 1)
-    y = resize(F.conv2d(x, taps), (x.shape[-2], width), align_corners=align_corners)  # (B, 9 D, h, W)
-    y = F.pad(y, (d, d)).unflatten(1, (3, 3, channels))
-    y = sum(y[:, :, k, ..., k * d : k * d + width] for k in range(3)).flatten(1, 2)  # (B, 3 D, h, W)
-    y = resize(y, (height, width), align_corners=align_corners)
-    y = F.pad(y, (0, 0, d, d)).unflatten(1, (3, channels))
-    y = sum(y[:, k, :, k * d : k * d + height] for k in range(3))
-    return y if bias is None else y + bias[:, None, None]
-
-
-def conv_of_resized_bins(x: Tensor, weight: Tensor, size: Sequence[int], *, align_corners: bool = True) -> Tensor:
-    """Compute a padded 3x3 convolution of `resize(x, size)`, for a map of a few bins.
-
-    As in `dilated_conv_of_resized`, the nine taps mix the channels at the small size; resizing, shifting and summing
-    are then one matrix per axis, with a column for each bin and tap.
-
-    Args and returns: as for `dilated_conv_of_resized`.
-    """
-    taps = weight.permute(0, 2, 3, 1).reshape(9 * len(weight), -1, 1, 1)
-    y = F.conv2d(x, taps).unflatten(1, (-1, 3, 3)).permute(0, 1, 2, 4, 3, 5)  # (B, D, 3, h, 3, w)
-    y = y.flatten(4).flatten(2, 3)  # (B, D, 3 h, 3 w)
     rows, columns = (
-        _shifted_resizing(small, large, y, align_corners) for small, large in zip(x.shape[-2:], size, strict=True)
+        _shifted_resizing(small, large, dilation, x, align_corners)
+        for small, large in zip(x.shape[-2:], size, strict=True)
     )
-    return rows @ y @ columns.T
+    taps = weight.permute(2, 3, 0, 1).flatten(1, 2)[..., None, None]  # (3, 3 D, C, 1, 1): a row of the kernel at a time
+    y = torch.cat([F.conv2d(x, row).permute(0, 2, 3, 1) for row in taps], 1)  # (B, 3 h, w, 3 D)
+    y = rows.flatten(1) @ y.flatten(2)  # (B, H, w 3 D)
+    y = columns.transpose(1, 2).flatten(1) @ y.unflatten(2, (-1, len(weight)))  # (B, H, W, D)
+    return (y if bias is None else y + bias).permute(0, 3, 1, 2)
 
 
-def _shifted_resizing(small: int, large: int, like: Tensor, align_corners: bool) -> Tensor:
-    """Return the matrix (large, 3 * small) that resizes an axis and shifts it by each tap of a 3-tap convolution."""
-    identity = torch.eye(small, dtype=like.dtype, device=like.device)[None, None]
-    matrix = F.pad(resize(identity, (large, small), align_corners=align_corners)[0, 0], (0, 0, 1, 1))
-    return torch.cat([matrix[k : k + large] for k in range(3)], 1)
+def _shifted_resizing(small: int, large: int, dilation: int, like: Tensor, align_corners: bool) -> Tensor:
+    """Return the matrices (large, 3, small) that resize an axis and shift it by each tap of a 3-tap convolution."""
+    matrix = F.pad(_resizing(small, large, like, align_corners), (0, 0, dilation, dilation))
+    return torch.stack([matrix[k * dilation : k * dilation + large] for k in range(3)], 1)

@@ -1,9 +1,10 @@
 """Pyramid pooling: global context, with and without learned weights."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import ConvBNReLU, conv_of_resized_bins, pool, resize
+from models.layers import ConvBNReLU, averaging, conv_of_resized, enlarging, of_pixels, pool
 
 
 class PyramidPooling(nn.Module):
@@ -20,7 +21,9 @@ class PyramidPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
         size = x.shape[-2:]
-        return x + sum(resize(pool(x, n), size, align_corners=self.align_corners) for n in self.bins)
+        down = torch.cat([averaging(size, n, x) for n in self.bins])  # (50, H W)
+        up = torch.cat([enlarging(n, size, x, align_corners=self.align_corners) for n in self.bins], 1)  # (H W, 50)
+        return x + of_pixels(up, of_pixels(down, x, (-1, 1)), size)
 
 
 class LearnedPyramidPooling(nn.Module):
@@ -45,5 +48,5 @@ class LearnedPyramidPooling(nn.Module):
         # differs from PSPNet: instead of one conv of the concatenation, the sum of a conv per part, which is the same
         y = F.conv2d(x, weight, conv.bias, padding=1)
         for n, branch, weight in zip(self.bins, self.branches, weights, strict=True):
-            y = y + conv_of_resized_bins(branch(pool(x, n)), weight, size, align_corners=self.align_corners)
+            y = y + conv_of_resized(branch(pool(x, n)), weight, size, align_corners=self.align_corners)
         return self.bottleneck.relu(self.bottleneck.bn(y))

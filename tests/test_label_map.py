@@ -46,6 +46,12 @@ def test_both_ways_agree_and_each_is_taken(monkeypatch, align_corners):
     assert ways == ["strips"]
 
 
+def test_a_third_class_can_win_inside_a_cell_though_at_no_corner():
+    corners = torch.tensor([[4.0, 0, 3.5], [0, 4, 3.5]] * 2)  # left and right, at the top and at the bottom
+    labels = label_map(corners.T.reshape(1, 3, 2, 2), (2, 5))
+    assert labels.tolist() == [[[0, 2, 2, 2, 1]] * 2]  # class 0 has 4, 3, 2, 1 and 0
+
+
 def test_without_aligned_corners_the_borders_have_the_outermost_values():
     logits = torch.tensor([[[[3.0, 0.0]] * 2, [[0.0, 1.0]] * 2]])  # class 0 leads by 3 on the left, 1 by 1 on the right
     labels = label_map(logits, (4, 8), align_corners=False)
@@ -70,7 +76,7 @@ def test_half_precision_and_channels_last_logits():
 
 def test_the_logits_are_never_at_full_size(monkeypatch):
     sizes = []
-    interpolate, bag = F.interpolate, F.embedding_bag
+    interpolate, cells = F.interpolate, module._interpolate
 
     def noting(function):
         def call(*args, **kwargs):
@@ -81,7 +87,8 @@ def test_the_logits_are_never_at_full_size(monkeypatch):
         return call
 
     monkeypatch.setattr(F, "interpolate", noting(interpolate))
-    monkeypatch.setattr(F, "embedding_bag", noting(bag))
+    monkeypatch.setattr(module, "_interpolate", noting(cells))
+    monkeypatch.setattr(module, "AT_ONCE", 1 << 12)
     logits = torch.randn(1, 7, 64, 128)
     for values in (logits, F.avg_pool2d(logits, 9, 1, 4)):
         label_map(values, (256, 512))

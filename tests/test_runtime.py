@@ -182,3 +182,17 @@ def test_a_single_process_neither_waits_nor_copies():
     with runtime.main_process_first():
         pass
     runtime.broadcast_buffers(torch.nn.BatchNorm2d(2))
+
+
+@pytest.mark.parametrize(("bf16", "amx"), [(False, False), (True, False), (True, True), (False, True)])
+def test_auto_is_bf16_only_where_the_cpu_computes_in_it(monkeypatch, bf16, amx):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    cpu = torch.device("cpu")
+    assert runtime.choose_precision("auto", cpu) == ("bf16" if bf16 or amx else "fp32")
+    assert [runtime.choose_precision(name, cpu) for name in ("off", "fp32", "bf16", "fp16")] == [
+        "fp32",
+        "fp32",
+        "bf16",
+        "fp16",
+    ]

@@ -25,8 +25,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
         branch = name if name in factors else "head"
         for parameter in filter(lambda p: p.requires_grad, child.parameters()):
             groups[branch if config.decay_all or parameter.ndim > 1 else f"{branch}_1d"]["params"].append(parameter)
-    fused = any(parameter.is_cuda for parameter in model.parameters())  # one kernel for all weights
-    return SGD([group for group in groups.values() if group["params"]], momentum=config.momentum, fused=fused)
+    return SGD([group for group in groups.values() if group["params"]], momentum=config.momentum, fused=True)
 
 
 def build_scheduler(optimizer: Optimizer, config: OptimizerConfig, *, iterations: int) -> LambdaLR:

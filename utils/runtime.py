@@ -146,10 +146,17 @@ def sharing_gradients(network: nn.Module, *, now: bool) -> AbstractContextManage
 
 
 def choose_precision(setting: str, device: torch.device) -> str:
-    """Resolve "auto" to bf16 on GPUs that support it, fp16 on older ones and fp32 on CPUs, and "off" to fp32."""
-    if setting == "auto" and device.type == "cuda":
+    """Resolve "auto" to bf16 where the hardware has it, else to fp16 on GPUs and fp32 on CPUs; "off" to fp32."""
+    if setting != "auto":
+        return "fp32" if setting == "off" else setting
+    if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "fp32" if setting in ("auto", "off") else setting
+    return "bf16" if cpu_has_bf16() else "fp32"
+
+
+def cpu_has_bf16() -> bool:
+    """Return whether the CPU has instructions for bf16, AVX512-BF16 or AMX; others emulate it, slower than fp32."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def choose_runtime(setting: str, device: torch.device, precision: str) -> str:

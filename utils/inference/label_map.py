@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 STRIP = 16  # rows of the label map that are resized at a time
-AT_ONCE = 1 << 15  # pixels whose logits are in memory at a time
-MANY = 0.5  # share of mixed pixels above which strips are faster
+AT_ONCE = 1 << 17  # pixels of mixed cells that are interpolated at a time
+MANY = 0.5  # share of mixed cells above which strips are faster
 
 
 @torch.inference_mode()
@@ -16,7 +16,7 @@ def label_map(logits: Tensor, size: Sequence[int], *, align_corners: bool = True
     """Resize logits (B, C, h, w) bilinearly to `size` and take the argmax over the classes.
 
     A pixel among four logits with the same argmax has that argmax too, as its logits are a mean of theirs. On a CPU
-    therefore only the mixed pixels, along the borders of objects, are interpolated one by one.
+    therefore only the mixed cells, along the borders of objects, are interpolated.
 
     Args:
         align_corners: see `models.layers.resize`; segmenters have an attribute of that name.
@@ -26,32 +26,57 @@ def label_map(logits: Tensor, size: Sequence[int], *, align_corners: bool = True
     """
     logits = logits.float()
     (h, w), (height, width) = logits.shape[-2:], size
-    if logits.is_cuda or min(h, w) < 2 or height < h or width < w:
+    if logits.device.type != "cpu" or min(h, w) < 2 or height < h or width < w:
         return _in_strips(logits, height, width, align_corners)
     return torch.stack([_by_cells(image, height, width, align_corners) for image in logits])
 
 
 def _by_cells(logits: Tensor, height: int, width: int, align_corners: bool) -> Tensor:
-    """Return the label map (height, width) of logits (C, h, w), interpolating mixed pixels only."""
+    """Return the label map (height, width) of logits (C, h, w), interpolating mixed cells only.
+
+    In most of them two classes decide: every other class is nowhere above one of the two, and so cannot win in between.
+    """
     channels, h, w = logits.shape
     table = logits.permute(1, 2, 0).reshape(h * w, channels)  # a row for each pixel of the logits
     small = table.argmax(1).to(torch.uint8).view(h, w)
     corner = small[:-1, :-1]
     mixed = (corner != small[1:, :-1]) | (corner != small[:-1, 1:]) | (corner != small[1:, 1:])  # (h - 1, w - 1)
-    row, down = _position(h, height, logits, align_corners)
-    column, right = _position(w, width, logits, align_corners)
-    labels = corner[row][:, column]
-    pixels = mixed[row][:, column].flatten().nonzero().squeeze(1)
-    if len(pixels) > MANY * labels.numel():
+    cells = mixed.nonzero()
+    if len(cells) > MANY * mixed.numel():
         return _in_strips(logits[None], height, width, align_corners)[0]
-    for some in pixels.split(AT_ONCE):
-        y, x = some // width, some % width
-        first, v, u = row[y] * w + column[x], down[y], right[x]
-        corners = torch.stack([first, first + 1, first + w, first + w + 1], 1)
-        weights = torch.stack([(1 - v) * (1 - u), (1 - v) * u, v * (1 - u), v * u], 1)
-        resized = F.embedding_bag(corners, table, per_sample_weights=weights, mode="sum")  # (pixels, C)
-        labels.view(-1)[some] = resized.argmax(1).to(torch.uint8)
+    row, rows, down = _pixels_of_cells(h, height, logits, align_corners)
+    column, columns, right = _pixels_of_cells(w, width, logits, align_corners)
+    labels = torch.from_numpy(corner.numpy().take(column, 1).take(row, 0))  # several times as fast as indexing tensors
+    for y, x in (part.unbind(1) for part in cells.split(max(1, AT_ONCE // (rows.shape[1] * columns.shape[1])))):
+        ends = y * w + x + torch.tensor([0, 1, w, w + 1])[:, None]  # (4, n)
+        values = table.index_select(0, ends.flatten()).view(4, -1, channels)
+        block = _argmax_of_cells(values, small.view(-1)[ends], right[x], down[y])
+        pixels = rows[y][:, :, None] * width + columns[x][:, None]  # (n, K, L)
+        labels.view(-1).scatter_(0, pixels.flatten(), block.flatten().to(torch.uint8))
     return labels
+
+
+def _argmax_of_cells(values: Tensor, found: Tensor, right: Tensor, down: Tensor) -> Tensor:
+    """Return the labels (n, K, L) of the pixels in cells.
+
+    Args:
+        values, found: logits (4, n, C) of the cells' corners, row by row, and their argmax (4, n).
+        right, down: position (n, L) and (n, K) of the pixels in the cell, from 0 to 1.
+    """
+    one, other = found.amin(0).long(), found.amax(0).long()
+    of_one, of_other = (values.gather(2, label.expand(4, -1)[..., None]) for label in (one, other))  # (4, n, 1)
+    ahead = _interpolate(of_other - of_one, right, down)[..., 0] > 0
+    labels = torch.where(ahead, other[:, None, None], one[:, None, None])
+    above = torch.minimum((values - of_one).amax(0), (values - of_other).amax(0)).amax(1)  # the best of other classes
+    rest = (above > 0).nonzero().squeeze(1)
+    labels[rest] = _interpolate(values[:, rest], right[rest], down[rest]).argmax(3)
+    return labels
+
+
+def _interpolate(values: Tensor, right: Tensor, down: Tensor) -> Tensor:
+    """Interpolate between the corners (4, n, C) of cells; return (n, K, L, C)."""
+    top, bottom = (torch.lerp(values[k, :, None], values[k + 1, :, None], right[..., None]) for k in (0, 2))
+    return torch.lerp(top[:, None], bottom[:, None], down[:, :, None, None])
 
 
 def _in_strips(logits: Tensor, height: int, width: int, align_corners: bool) -> Tensor:
@@ -65,6 +90,18 @@ def _in_strips(logits: Tensor, height: int, width: int, align_corners: bool) -> 
         wide = F.interpolate(rows, (rows.shape[-2], width), mode="bilinear", align_corners=align_corners)
         strips.append(wide.argmax(1).to(torch.uint8))
     return torch.cat(strips, 1)
+
+
+def _pixels_of_cells(small: int, large: int, like: Tensor, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return, along an axis, the cell (large,) of each output pixel, and of each cell the pixels and their positions.
+
+    The latter two are (small - 1, K), where K is the most pixels of a cell; others repeat their last one.
+    """
+    cell, beyond = _position(small, large, like, align_corners)
+    count = torch.bincount(cell, minlength=small - 1)
+    first = count.cumsum(0) - count
+    pixels = first[:, None] + torch.arange(int(count.max())).minimum(count[:, None] - 1)
+    return cell, pixels, beyond[pixels]
 
 
 def _position(small: int, large: int, like: Tensor, align_corners: bool) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from utils.inference.views import with_options
 from utils.settings import read_yaml
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
 
-EXPORT_VERSION = b"1"  # raise it when exported graphs change, so that cached ones are not used
+EXPORT_VERSION = b"2"  # raise it when exported graphs change, so that cached ones are not used
 
 
 def open_network(
@@ -60,7 +60,8 @@ def open_network(
 
 def _open_checkpoint(checkpoint: Checkpoint, device: torch.device, test: TestConfig, branches: int) -> Segmenter:
     """Open a checkpoint in the configured runtime; under "auto" in PyTorch if the runtime chosen cannot run it."""
-    precision = runtime.choose_precision(test.precision, device)
+    only_fp32 = test.runtime == "onnx" and test.precision == "auto"  # ONNX Runtime has no other
+    precision = "fp32" if only_fp32 else runtime.choose_precision(test.precision, device)
     plain = branches < BRANCHES or test.compile != "none"  # both only in PyTorch
     name = "pytorch" if plain else runtime.choose_runtime(test.runtime, device, precision)
     if name != "pytorch":

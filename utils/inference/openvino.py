@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -39,6 +40,8 @@ class OpenVinoSegmenter(ExportedSegmenter):
             raise ValueError(f"{path} cannot be read as an OpenVINO file: {str(error).splitlines()[-1]}") from None
         metadata = model.get_rt_info(METADATA).astype(str) if model.has_rt_info(METADATA) else None
         super().__init__(Path(path), metadata)
+        if self.gives_scores:
+            model = _channels_last(model)
         config = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -52,7 +55,16 @@ class OpenVinoSegmenter(ExportedSegmenter):
     def infer(self, image: np.ndarray) -> np.ndarray:
         """Run the network on its input (B, 3, H, W); return its output."""
         self.request.infer([image], share_inputs=True)
-        return self.request.get_output_tensor().data.copy()  # the next call overwrites the tensor
+        output = self.request.get_output_tensor().data.copy()  # the next call overwrites the tensor
+        return output.transpose(0, 3, 1, 2) if self.gives_scores else output
+
+
+def _channels_last(model: Any) -> Any:
+    """Let a network return its logits as (B, h, w, C), the layout in which `label_map` needs them."""
+    step = openvino().preprocess.PrePostProcessor(model)
+    step.output().model().set_layout(openvino().Layout("NCHW"))
+    step.output().tensor().set_layout(openvino().Layout("NHWC"))
+    return step.build()
 
 
 def _check_header(path: Path) -> None:

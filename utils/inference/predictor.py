@@ -5,6 +5,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import TypeVar
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -113,7 +114,8 @@ class Predictor:
                 yield from ((key, image, labels) for (key, image), labels in zip(group, maps, strict=True))
 
     def _predict(self, images: list[np.ndarray], smoother: "Smoother") -> list[np.ndarray]:
-        pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images])  # (B, 3, H, W)
+        planes = np.array([cv2.split(np.ascontiguousarray(image)) for image in images])  # faster than a transposition
+        pixels = torch.from_numpy(planes)  # (B, 3, H, W)
         with self.watch.measuring("network"):
             result = self.segment.scores(pixels) if self.segment.gives_scores else self.segment(pixels)
             if result.is_cuda:
