@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import ConvBNReLU, conv_of_resized_bins, pool, resize
+from models.layers import ConvBNReLU, conv_of_resized_bins, pool, resize, scaled
 
 
 class PyramidPooling(nn.Module):
@@ -34,7 +34,7 @@ class LearnedPyramidPooling(nn.Module):
         super().__init__()
         self.bins = bins
         self.align_corners = align_corners
-        self.out_channels = channels // 4
+        self.out_channels = scaled(channels, 1 / 4)
         self.branches = nn.ModuleList(ConvBNReLU(channels, self.out_channels, kernel_size=1) for _ in bins)
         self.bottleneck = ConvBNReLU(len(bins) * self.out_channels + channels, self.out_channels)
 
