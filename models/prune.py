@@ -22,10 +22,11 @@ def prune(wide: nn.Module, narrow: nn.Module) -> dict[str, Tensor]:
     Layers whose outputs are added to one another keep the same channels, those with the largest sum over all of them.
 
     Args:
-        wide: a network of convolutions, batch norms and operations that leave channels apart.
+        wide: a network of convolutions without groups, batch norms and operations that leave channels apart.
         narrow: the same network with fewer channels, which says how many each layer keeps.
     """
     convs = {name: module for name, module in wide.named_modules() if isinstance(module, nn.Conv2d)}
+    assert all(conv.groups == 1 for conv in convs.values()), "inputs of a group cannot be chosen alone"
     sources = observe_sources(wide)
     kept: dict[str, Tensor] = {}  # by convolution
     for tied in unite([{name} for name in convs] + [added for parts in sources.values() for added in parts.values()]):

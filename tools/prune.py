@@ -62,7 +62,8 @@ def main() -> None:
         return
     config = load_config(args.config, args.overrides)
     check_folder(Path(args.output), "--output")
-    print(format_table(list(compress(args, config)), args, config))
+    stages = list(compress(args, config))
+    print(format_table(stages, args.size, runtime.select_device(config.train.specific_gpu_num.split(",")[0])))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -76,7 +77,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--config", metavar="FILE", help="with --steps: configuration of the training")
     parser.add_argument("--output", metavar="FOLDER", help="with --steps: folder of the runs, of this --ckpt only")
     parser.add_argument("--size", type=image_size, default=(1024, 2048), metavar="WxH", help="for GFLOP and ms")
-    parser.add_argument("--repeats", type=int, default=5, help="for ms (default: 5)")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="with --steps: train.epochs=10")
     args = parser.parse_intermixed_args()
     if args.steps and not (args.config and args.output):
@@ -186,16 +186,15 @@ def _run(folder: Path, script: str, *arguments: str) -> None:
         raise ValueError(f"{folder} is in use; wait for the other process, or set --output to another folder")
 
 
-def format_table(stages: Sequence[Stage], args: argparse.Namespace, config: Config) -> str:
-    """Measure the size and the speed of all networks, and format a Markdown table."""
-    device = runtime.select_device(config.train.specific_gpu_num)
-    height, width = args.size
+def format_table(stages: Sequence[Stage], size: tuple[int, int], device: torch.device) -> str:
+    """Measure all networks on a street of that height and width, and format a Markdown table."""
+    height, width = size
     street, _, _ = render(np.random.default_rng(0), height=height, width=width)
     image = torch.from_numpy(street).permute(2, 0, 1)[None].to(device)
     checkpoints = [read_checkpoint(stage.path) for stage in stages]
     segmenters = [build_segmenter(checkpoint, device) for checkpoint in checkpoints]
     jobs = {str(number): partial(segmenter, image) for number, segmenter in enumerate(segmenters)}
-    seconds = time_in_turns(jobs, repeats=args.repeats, device=device).values()
+    seconds = time_in_turns(jobs, repeats=5, device=device).values()
     rows = []
     for stage, checkpoint, segmenter, times in zip(stages, checkpoints, segmenters, seconds, strict=True):
         gflop = count_flops(segmenter.logits, Normalize()(image)) / 1e9
