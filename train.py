@@ -1,5 +1,6 @@
 """Train ICNet as configured by a YAML file: python train.py --config configs/quickstart.yaml"""
 
+from collections.abc import Callable
 from logging import Logger
 from pathlib import Path
 
@@ -9,11 +10,14 @@ if __name__ == "__main__":  # before torch's slow import, so that --help and wro
     parse_arguments(__doc__)
 
 import torch
+from torch import Tensor
 
+from dataset.segmentation import SegmentationDataset
 from models import ICNet
 from utils import cli, runtime
 from utils.config import Config, load_config
-from utils.data import EvalLoader, TrainLoader, build_dataset, build_transform, eval_loader, train_loader
+from utils.data import EvalLoader, TrainLoader, build_dataset, build_transform, check_classes, eval_loader, train_loader
+from utils.inference.segmenter import build_segmenter
 from utils.io.files import check_folder
 from utils.loss import build_loss
 from utils.training.records import Records
@@ -41,7 +45,7 @@ def main() -> None:
         records = Records(Path(config.train.ckpt_dir))
         log = records.log
         log.info(f"configuration {' '.join([str(config_file), *args.overrides])}")
-        trainer = build_trainer(config, device, records, resuming=last is not None)
+        trainer = build_trainer(config, device, records, last)
         state = trainer.state
         if last is not None:
             state.restore(last, device)
@@ -54,13 +58,13 @@ def main() -> None:
         log.info(f"next: python inference.py --input IMAGE_OR_VIDEO test.ckpt_path={state.best_path}")
 
 
-def build_trainer(config: Config, device: torch.device, records: Records, *, resuming: bool = False) -> Trainer:
-    """Build loaders, network and loss, and the trainer from them."""
+def build_trainer(config: Config, device: torch.device, records: Records, last: Checkpoint | None = None) -> Trainer:
+    """Build loaders, network and loss, and the trainer from them; `last` is the checkpoint to resume from."""
     train_batches, val_batches = build_loaders(config, device)
     model, log, train_set, classes = config.model, records.log, train_batches.dataset, train_batches.dataset.classes
     log.info(f"device: {runtime.describe(device)}, {train_batches.num_workers} loader workers")
     log.info(f"data: {len(train_set)} training, {len(val_batches.dataset)} validation images, {len(classes)} classes")
-    network = build_network(config, num_classes=len(classes), log=log, resuming=resuming)
+    network = build_network(config, num_classes=len(classes), log=log, last=last)
     network.to(device).to(memory_format=torch.channels_last)
     description = Checkpoint(
         state_dict={}, backbone=model.backbone, structure=network.structure, classes=classes, config=config.as_dict()
@@ -76,6 +80,7 @@ def build_trainer(config: Config, device: torch.device, records: Records, *, res
         description=description,
         records=records,
         name=run_name(model),
+        teacher=build_teacher(config, train_set, device, log),
         short_side=config.test.short_side,
     )
 
@@ -93,9 +98,13 @@ def build_loaders(config: Config, device: torch.device) -> tuple[TrainLoader, Ev
     )
 
 
-def build_network(config: Config, *, num_classes: int, log: Logger, resuming: bool = False) -> ICNet:
-    """Build the network with its initial weights, unless resuming brings others; freeze the configured parts."""
+def build_network(config: Config, *, num_classes: int, log: Logger, last: Checkpoint | None = None) -> ICNet:
+    """Build the network with its initial weights, unless those of `last` follow; freeze the configured parts."""
     model, freezing = config.model, config.train.freeze
+    initial = last
+    if last is None and model.weights is not None:
+        with runtime.main_process_first():  # the others find what it has downloaded
+            initial = read_checkpoint(find_weights(model.weights, config.train.ckpt_dir))
     network = ICNet(
         num_classes=num_classes,
         backbone=model.backbone,
@@ -103,14 +112,13 @@ def build_network(config: Config, *, num_classes: int, log: Logger, resuming: bo
         ppm=model.ppm,
         sub4_input=model.sub4_input,
         dropout=model.dropout,
+        width=initial.structure.get("width") if initial is not None and model.width is None else model.width,
     )
-    if resuming:
+    if last is not None:
         log.info(f"network: {model.backbone}")
-    elif model.weights is not None:
-        with runtime.main_process_first():  # the others find what it has downloaded
-            checkpoint = read_checkpoint(find_weights(model.weights, config.train.ckpt_dir))
-        left_out = load_pretrained(network, checkpoint)
-        log.info(f"network: weights of {checkpoint.describe()}")
+    elif initial is not None:
+        left_out = load_pretrained(network, initial)
+        log.info(f"network: weights of {initial.describe()}")
         if left_out:
             log.info(f"not loaded, as the data has {num_classes} classes: {', '.join(left_out)}")
     elif model.backbone_weights is not None:
@@ -123,6 +131,20 @@ def build_network(config: Config, *, num_classes: int, log: Logger, resuming: bo
     if freezing:
         log.info(f"frozen: {', '.join(freezing)}, {freeze(network, freezing)} parameters")
     return network
+
+
+def build_teacher(
+    config: Config, dataset: SegmentationDataset, device: torch.device, log: Logger
+) -> Callable[[Tensor], Tensor] | None:
+    """Build the network that `loss.distill` names; it maps images (B, 3, H, W) uint8 to logits, without gradients."""
+    if config.loss.distill is None:
+        return None
+    with runtime.main_process_first():
+        checkpoint = read_checkpoint(find_weights(config.loss.distill, config.train.ckpt_dir))
+    check_classes(dataset, checkpoint, "loss.distill")
+    log.info(f"teacher: {checkpoint.describe()}")
+    precision = runtime.choose_precision(config.train.amp, device)
+    return build_segmenter(checkpoint, device, precision=precision).scores
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ class CascadeFeatureFusion(nn.Module):
         self.aux_classifier = head(out_channels, num_classes)
         self.activation = nn.ReLU() if rectified else nn.Identity()
         self.align_corners = align_corners
-        self.resize_last = low_channels >= 1024  # with fewer, resizing nine times the channels costs more than it saves
+        # with fewer, resizing nine times the fused channels costs more than it saves
+        self.resize_last = low_channels >= 8 * out_channels
 
     def forward(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the fused features and, in training, the auxiliary logits, both at the size of `high`."""

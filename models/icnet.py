@@ -10,11 +10,12 @@ pooling, sub4 continues from sub2, narrower branches, heads of two convolutions,
 
 from collections.abc import Collection
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
 from models.fusion import CascadeFeatureFusion
-from models.layers import Classifier, ConvBNReLU, conv_head, resize, shrink
+from models.layers import Classifier, ConvBNReLU, conv_head, resize, scaled, shrink
 from models.pyramid import LearnedPyramidPooling, PyramidPooling
 from models.resnet import DilatedResNet
 
@@ -27,9 +28,12 @@ SUB4_INPUTS = ("image", "sub2")
 class Sub1(nn.Sequential):
     """High-resolution branch: three 3x3 convs with stride 2, (B, 3, H, W) -> (B, 64, H/8, W/8) (section 3.2)."""
 
-    def __init__(self) -> None:
-        super().__init__(ConvBNReLU(3, 32, stride=2), ConvBNReLU(32, 32, stride=2), ConvBNReLU(32, 64, stride=2))
-        self.out_channels = 64
+    def __init__(self, *, width: float = 1.0) -> None:
+        narrow, wide = scaled(32, width), scaled(64, width)
+        super().__init__(
+            ConvBNReLU(3, narrow, stride=2), ConvBNReLU(narrow, narrow, stride=2), ConvBNReLU(narrow, wide, stride=2)
+        )
+        self.out_channels = wide
 
 
 class ICNet(nn.Module):
@@ -43,9 +47,10 @@ class ICNet(nn.Module):
         ppm: pyramid pooling, "sum" (without weights), "concat" (learned) or "none"; None: that of the variant.
         sub4_input: input of sub4, the "image" at 1/4 or the output of "sub2" at 1/2; None: that of the variant.
         dropout: channel dropout probability in the heads.
+        width: share of each layer's channels, classifiers excepted; None: that of the variant.
 
     Attributes:
-        structure: the last four arguments, resolved; they rebuild the same structure.
+        structure: the last five arguments, resolved; they rebuild the same structure.
         align_corners: how the network resizes, and how its logits are to be resized, see `models.layers.resize`.
     """
 
@@ -58,20 +63,30 @@ class ICNet(nn.Module):
         ppm: str | None = None,
         sub4_input: str | None = None,
         dropout: float = 0.0,
+        width: float | None = None,
     ) -> None:
         super().__init__()
+        width = 1.0 if width is None else width
+        if not 0 < width <= 1:
+            raise ValueError(f"width must be above 0 and at most 1, got {width}")
         _check("variant", variant, VARIANTS)
         ppm, sub4_input = ppm or VARIANTS[variant][0], sub4_input or VARIANTS[variant][1]
         _check("ppm", ppm, POOLINGS)
         _check("sub4_input", sub4_input, SUB4_INPUTS)
-        self.structure = {"variant": variant, "ppm": ppm, "sub4_input": sub4_input, "dropout": dropout}
+        self.structure: dict[str, Any] = {
+            "variant": variant,
+            "ppm": ppm,
+            "sub4_input": sub4_input,
+            "dropout": dropout,
+            "width": width,
+        }
         psp = variant == "psp"
         self.align_corners = not psp
-        self.backbone = DilatedResNet(backbone)
+        self.backbone = DilatedResNet(backbone, width=width)
         self.pyramid_pooling, deep = self._pyramid_pooling(ppm)
-        self.sub1 = Sub1()
+        self.sub1 = Sub1(width=width)
         shallow = self.backbone.shallow_channels
-        narrow = shallow // 2
+        narrow = scaled(shallow, 1 / 2)
         self.conv_sub2: nn.Module = ConvBNReLU(shallow, narrow, kernel_size=1) if psp else nn.Identity()
         self.conv_sub4: nn.Module = ConvBNReLU(deep, narrow, kernel_size=1) if psp else nn.Identity()
         shallow, deep = (narrow, narrow) if psp else (shallow, deep)
@@ -79,9 +94,10 @@ class ICNet(nn.Module):
         fusion = partial(
             CascadeFeatureFusion, num_classes=num_classes, head=head, rectified=psp, align_corners=self.align_corners
         )
-        self.cff_24 = fusion(deep, shallow, 128)
-        self.cff_12 = fusion(128, self.sub1.out_channels, 128)
-        self.classifier = head(128, num_classes)
+        fused = scaled(128, width)
+        self.cff_24 = fusion(deep, shallow, fused)
+        self.cff_12 = fusion(fused, self.sub1.out_channels, fused)
+        self.classifier = head(fused, num_classes)
 
     def _pyramid_pooling(self, kind: str) -> tuple[nn.Module, int]:
         """Return the module and its output channels."""

@@ -48,6 +48,11 @@ def conv_head(channels: int, num_classes: int, *, dropout: float = 0.0) -> nn.Se
     return nn.Sequential(ConvBNReLU(channels, channels), Classifier(channels, num_classes, bias=True, dropout=dropout))
 
 
+def scaled(channels: int, width: float) -> int:
+    """Return the share `width` of a number of channels, rounded, at least 1."""
+    return max(1, round(channels * width))
+
+
 def resize(x: Tensor, size: Sequence[int], *, align_corners: bool = True) -> Tensor:
     """Resize (B, C, H, W) bilinearly to `size`.
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import ConvBNReLU, averaging, conv_of_resized, enlarging, of_pixels, pool
+from models.layers import ConvBNReLU, averaging, conv_of_resized, enlarging, of_pixels, pool, scaled
 
 
 class PyramidPooling(nn.Module):
@@ -37,7 +37,7 @@ class LearnedPyramidPooling(nn.Module):
         super().__init__()
         self.bins = bins
         self.align_corners = align_corners
-        self.out_channels = channels // 4
+        self.out_channels = scaled(channels, 1 / 4)
         self.branches = nn.ModuleList(ConvBNReLU(channels, self.out_channels, kernel_size=1) for _ in bins)
         self.bottleneck = ConvBNReLU(len(bins) * self.out_channels + channels, self.out_channels)
 

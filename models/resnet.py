@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from models.layers import BatchNorm2d
+from models.layers import BatchNorm2d, scaled
 
 _LAYERS = {
     "resnet18": (BasicBlock, [2, 2, 2, 2]),
@@ -26,30 +26,35 @@ class DilatedResNet(ResNet):
 
     Args:
         name: one of `BACKBONES`.
+        width: share of the channels of every layer.
 
     Attributes:
         shallow_channels, deep_channels: output channels of `shallow` and `deep`.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, width: float = 1.0) -> None:
         if name not in BACKBONES:
             raise ValueError(f"unknown backbone {name!r}; available: {', '.join(BACKBONES)}")
         name, _, stem = name.partition("_")
         block, layers = _LAYERS[name]
         super().__init__(block, layers, norm_layer=BatchNorm2d)
-        if stem:
-            channels, out_channels = _DEEP_STEMS[f"_{stem}"]
-            self.conv1 = deep_stem(channels, out_channels)
+        if stem or width != 1:
+            channels, out_channels = (scaled(n, width) for n in _DEEP_STEMS.get(f"_{stem}", (0, 64)))
+            self.conv1 = deep_stem(channels, out_channels) if stem else plain_stem(out_channels)
             self.bn1 = BatchNorm2d(out_channels)
             self.inplanes = out_channels  # input channels of `_make_layer`
-            self.layer1 = self._make_layer(block, 64, layers[0])
-            initialize(self.conv1, self.layer1)
+            self.layer1 = self._make_layer(block, scaled(64, width), layers[0])
+            if width != 1:
+                self.layer2 = self._make_layer(block, scaled(128, width), layers[1], stride=2)
+                self.layer3 = self._make_layer(block, scaled(256, width), layers[2], stride=2)
+                self.layer4 = self._make_layer(block, scaled(512, width), layers[3], stride=2)
+            initialize(self)
             self.maxpool.ceil_mode = stem == "v1c"
         dilate(self.layer3, 2)
         dilate(self.layer4, 4)
         del self.avgpool, self.fc
-        self.shallow_channels = 128 * block.expansion
-        self.deep_channels = 512 * block.expansion
+        self.shallow_channels = scaled(128, width) * block.expansion
+        self.deep_channels = scaled(512, width) * block.expansion
 
     def shallow(self, image: Tensor) -> Tensor:
         """Run stem, layer1 and layer2: (B, 3, H, W) -> (B, shallow_channels, H/8, W/8)."""
@@ -75,6 +80,11 @@ def initialize(*modules: nn.Module) -> None:
     """Initialise convolutions as torchvision's ResNet does."""
     for conv in (m for module in modules for m in module.modules() if isinstance(m, nn.Conv2d)):
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+
+
+def plain_stem(out_channels: int) -> nn.Conv2d:
+    """Build the usual 7x7 conv with stride 2."""
+    return nn.Conv2d(3, out_channels, 7, stride=2, padding=3, bias=False)
 
 
 def deep_stem(channels: int, out_channels: int) -> nn.Sequential:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tools import ablations
-from tools.ablations import REPOSITORY, STUDIES
+from tools import ablations, runs
+from tools.ablations import STUDIES
+from tools.runs import REPOSITORY
 from utils.config import load_config
 
 
@@ -22,7 +23,7 @@ def run_tool(monkeypatch):
     """Run the tool without training; return the commands it would have run."""
     commands: list[list[str]] = []
 
-    def record(command: list[str], cwd: Path) -> subprocess.CompletedProcess:
+    def record(command: list[str]) -> subprocess.CompletedProcess:
         commands.append(command[1:])
         return subprocess.CompletedProcess(command, 0)
 
@@ -31,7 +32,7 @@ def run_tool(monkeypatch):
         ablations.main()
         return commands
 
-    monkeypatch.setattr(ablations.subprocess, "run", record)
+    monkeypatch.setattr(runs.subprocess, "run", record)
     return run
 
 
@@ -61,7 +62,7 @@ def test_complete_and_running_trials_are_skipped(tmp_path, run_tool):
     folders = [next(part for part in command if part.startswith("train.ckpt_dir=")) for command in commands]
     assert folders == [f"train.ckpt_dir={tmp_path / name}-0" for name in (interrupted, new)]
     for command in commands:
-        assert command[:3] == ["train.py", "--config", str(REPOSITORY / "configs" / "camvid.yaml")]
+        assert command[:3] == [str(REPOSITORY / "train.py"), "--config", str(REPOSITORY / "configs" / "camvid.yaml")]
         assert "dataset.root=data" in command and "train.resume=auto" in command
     assert [path.name for path in tmp_path.glob("*.running")] == [f"{running}-0.running"]
 

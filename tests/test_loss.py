@@ -153,6 +153,33 @@ def test_label_resize_selects_the_interpolation():
     assert losses["bilinear"] == pytest.approx(math.log(2))  # an invented class 1 between 0 and 2
 
 
+def test_distillation_of_two_pixels_by_hand():
+    """At temperature 2 the pixels' soft labels are (3/4, 1/4) and (1/2, 1/2), and the network gives 1/2 everywhere."""
+    target = torch.tensor([[[0, 1, 255]]], dtype=torch.uint8)
+    teacher = logits([2 * math.log(3.0), 0.0], [1.0, 1.0], [7.0, 0.0])
+    criterion = CascadeLoss(temperature=2.0, distill_weight=0.5)
+    losses = criterion({"out": torch.zeros(1, 2, 1, 3)}, target, teacher)
+    divergence = 3 / 4 * math.log(3 / 2) + 1 / 4 * math.log(1 / 2)
+    assert losses["distill"].item() == pytest.approx(2**2 * divergence / 2, rel=1e-5)
+    assert losses["loss"].item() == pytest.approx(math.log(2) + 0.5 * losses["distill"].item(), rel=1e-6)
+
+
+def test_a_network_like_its_teacher_has_nothing_to_learn_from_it():
+    out, target = torch.randn(2, 3, 4, 5, requires_grad=True), torch.zeros(2, 4, 5, dtype=torch.uint8)
+    distill = CascadeLoss()({"out": out}, target, out.detach())["distill"]
+    distill.backward()
+    assert abs(distill.item()) < 1e-6 and out.grad.abs().max() < 1e-6
+    large = torch.nn.functional.interpolate(out.detach(), (7, 9), mode="bilinear", align_corners=True)
+    assert CascadeLoss()({"out": out}, target, large + 3)["distill"].item() < 0.1  # of another size; shifted alike
+
+
+def test_distillation_on_ignored_pixels_alone_is_zero():
+    out = torch.randn(1, 3, 2, 2, requires_grad=True)
+    target = torch.full((1, 2, 2), 255, dtype=torch.uint8)
+    CascadeLoss()({"out": out}, target, torch.randn(1, 3, 2, 2))["loss"].backward()
+    assert out.grad.abs().sum() == 0
+
+
 def test_every_setting_reaches_the_loss():
     config = LossConfig(
         class_weights=(1.0, 3.0),
@@ -162,12 +189,15 @@ def test_every_setting_reaches_the_loss():
         label_smoothing=0.1,
         ohem=0.7,
         ohem_keep=0.25,
+        distill_temperature=3.0,
+        distill_weight=0.7,
     )
     loss = build_loss(config, DATASET, align_corners=False)
     assert loss.class_weights.tolist() == [1, 3]
     assert (loss.aux_weight, loss.full_size, loss.label_smoothing) == (0.3, True, 0.1)
     assert (loss.ohem, loss.ohem_keep, loss.align_corners) == (0.7, 0.25, False)
     assert loss.resize_labels is interpolate_labels
+    assert (loss.temperature, loss.distill_weight) == (3, 0.7)
 
 
 def test_default_loss_is_the_published_one():

@@ -40,7 +40,7 @@ def test_every_tensor_of_the_layout_is_accounted_for(checkpoint_file, weights):
     assert len(weights) == len(checkpoint.state_dict) == 438 and checkpoint.unused == ()
     network = checkpoint.build()
     assert set(checkpoint.state_dict) == set(network.state_dict())
-    assert network.structure == {"variant": "psp", "ppm": "concat", "sub4_input": "sub2", "dropout": 0.0}
+    assert network.structure == {"variant": "psp", "ppm": "concat", "sub4_input": "sub2", "dropout": 0.0, "width": 1}
     assert checkpoint.backbone == "resnet50_v1c"
     assert checkpoint.classes.names[0] == "road" and checkpoint.classes.names[18] == "bicycle"
     assert "psp resnet50_v1c, 19 classes" in checkpoint.describe()

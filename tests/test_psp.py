@@ -81,7 +81,7 @@ def test_checkpoint_rebuilds_its_structure(tmp_path):
     )
     save_checkpoint(tmp_path / "psp.pth", checkpoint)
     again = read_checkpoint(tmp_path / "psp.pth").build()
-    assert again.structure == {"variant": "psp", "ppm": "sum", "sub4_input": "image", "dropout": 0.2}
+    assert again.structure == {"variant": "psp", "ppm": "sum", "sub4_input": "image", "dropout": 0.2, "width": 1}
 
     content = torch.load(tmp_path / "psp.pth", weights_only=True)
     for odd in ({"variant": "psp", "colour": "blue"}, {"variant": ["psp"]}, "psp"):
@@ -105,7 +105,7 @@ def test_training_and_evaluation(folder_data, run_script):
     assert run_script("train", "--config", config).code == 0
     (best,) = folder_data.ckpt_dir.glob("icnet_psp_resnet18_1_*_best_model.pth")
     checkpoint = read_checkpoint(best)
-    assert checkpoint.structure == {"variant": "psp", "ppm": "concat", "sub4_input": "sub2", "dropout": 0.1}
+    assert checkpoint.structure == {"variant": "psp", "ppm": "concat", "sub4_input": "sub2", "dropout": 0.1, "width": 1}
     assert run_script("evaluate", f"test.ckpt_path={best}", f"train.ckpt_dir={folder_data.ckpt_dir}").code == 0
     assert run_script("train", "--config", config, "train.accumulate=2").code == 0  # one image at a time
     other = run_script("train", "--config", config, "model.variant=published", f"model.weights={best}")

@@ -120,7 +120,7 @@ def test_code_that_adds_a_dataset_and_a_backbone_runs(tmp_path: Path, monkeypatc
     x = backbone.shallow(torch.zeros(1, 3, 70, 97))
     assert x.shape == (1, backbone.shallow_channels, backbone.shallow_side(70), backbone.shallow_side(97))
     assert backbone.deep(x).shape == (1, backbone.deep_channels, *x.shape[-2:])
-    monkeypatch.setattr(models.icnet, "DilatedResNet", lambda name: backbone)
+    monkeypatch.setattr(models.icnet, "DilatedResNet", lambda name, width: backbone)
     assert ICNet(3, variant="psp").eval()(torch.zeros(1, 3, 70, 97))["out"].shape == (1, 3, 70, 97)
 
 

@@ -80,12 +80,13 @@ def stop_after(monkeypatch, trainer, iteration):
 @pytest.mark.parametrize(
     ("stops", "overrides"),
     [
+        ((1,), ["loss.distill={checkpoint}", "model.width=0.25"]),
         ((1, 2), ["model.dropout=0.5", "train.ema=0.9"]),
         ((3,), ["train.amp=bf16", "train.accumulate=2", "optimizer.clip_norm=1.0"]),
     ],
 )
-def test_stopped_and_resumed_equals_uninterrupted(build, tmp_path, monkeypatch, stops, overrides):
-    overrides = ["train.epochs=2", *overrides]
+def test_stopped_and_resumed_equals_uninterrupted(build, tmp_path, monkeypatch, stops, overrides, checkpoint_path):
+    overrides = ["train.epochs=2", *(override.format(checkpoint=checkpoint_path) for override in overrides)]
     whole = build(tmp_path / "whole", *overrides)
     whole.fit()
     resumed = build(tmp_path / "parts", *overrides)

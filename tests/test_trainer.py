@@ -74,10 +74,13 @@ def test_every_setting_of_the_run_is_applied(build, tmp_path, monkeypatch):
     overrides = ["train.epochs=3", "train.accumulate=2", "train.ema=0.8", "train.freeze_bn=true", "train.amp=bf16"]
     overrides += ["optimizer.clip_norm=0.5", "optimizer.momentum=0.3", "train.valid_batch_size=3", "train.seed=4"]
     overrides += ["model.variant=psp", "model.ppm=none", "model.dropout=0.1", "loss.aux_weight=0.2", "test.split=train"]
+    overrides += ["model.width=0.5"]
     trainer = build(tmp_path, *overrides)
     assert {group["momentum"] for group in trainer.state.optimizer.param_groups} == {0.3}
     assert trainer.state.ema.decay == 0.8
-    assert trainer.network.structure == {"variant": "psp", "ppm": "none", "sub4_input": "sub2", "dropout": 0.1}
+    structure = {"variant": "psp", "ppm": "none", "sub4_input": "sub2", "dropout": 0.1, "width": 0.5}
+    assert trainer.network.structure == trainer.description.structure == structure
+    assert trainer.teacher is None
     assert trainer.criterion.aux_weight == 0.2 and trainer.criterion.align_corners is False
     assert trainer.name == "icnet_psp_resnet18" and trainer.description.config["train"]["ema"] == 0.8
     assert (trainer.train_loader.batch_size, trainer.train_loader.sampler.seed) == (2, 4)
@@ -96,6 +99,21 @@ def test_every_setting_of_the_run_is_applied(build, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer_module, "train_one_epoch", train_one_epoch)
     with pytest.raises(Stop):
         trainer.fit()
+
+
+def test_the_teacher_is_neither_trained_nor_saved(build, tmp_path, checkpoint_path):
+    before = read_checkpoint(checkpoint_path).state_dict
+    trainer = build(tmp_path, f"loss.distill={checkpoint_path}", "model.width=0.5", "train.epochs=1")
+    image = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    expected = PyTorchSegmenter(read_checkpoint(checkpoint_path).build()).scores(image)
+    assert torch.allclose(trainer.teacher(image), expected, atol=1e-4 * expected.abs().max())
+    trainer.fit()
+    assert torch.allclose(trainer.teacher(image), expected, atol=1e-4 * expected.abs().max())
+    last = read_checkpoint(tmp_path / "last.pth")
+    own = dict(trainer.network.named_parameters())
+    optimized = [p for group in trainer.state.optimizer.param_groups for p in group["params"]]
+    assert len(optimized) == len(own) and set(last.state_dict) == set(before)
+    assert records(tmp_path)[0]["loss_distill"] > 0
 
 
 def test_the_published_network_is_trained_with_aligned_corners(build, tmp_path):

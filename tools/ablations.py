@@ -6,7 +6,6 @@ docs/cityscapes.md and draws its plot.
 """
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 from statistics import mean
@@ -16,10 +15,9 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 
+from tools.runs import REPOSITORY, run_script
 from utils import cli
 from utils.training.records import read_json_lines
-
-REPOSITORY = Path(__file__).parent.parent
 
 
 class Trial(NamedTuple):
@@ -110,31 +108,12 @@ def main() -> None:
 
 
 def run_trial(trial: Trial, seed: int, args: argparse.Namespace) -> None:
-    """Train one trial with one seed, unless it is complete or running in another process.
-
-    Raises:
-        ValueError: training failed; its own message has been printed.
-    """
-    folder = args.out.resolve() / f"{trial.name}-{seed}"
-    if final_miou(folder) is not None:
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = folder.with_suffix(".running")
-    try:
-        lock.touch(exist_ok=False)
-    except FileExistsError:
-        print(f"{folder.name}: skipped, running in another process; if there is none, delete {lock}")
-        return
-    own = [f"train.seed={seed}", f"train.ckpt_dir={folder}", "train.resume=auto"]
-    command = ["train.py", "--config", str(args.config.resolve())]
-    command += [*STUDIES[args.study].baseline, *args.overrides, *trial.overrides, *own]  # the last one of a key counts
-    print(f"{folder.name}: python {' '.join(command)}", flush=True)
-    try:
-        code = subprocess.run([sys.executable, *command], cwd=REPOSITORY).returncode
-    finally:
-        lock.unlink()
-    if code != 0:
-        raise ValueError(f"{folder.name} failed with exit code {code}; see its message above")
+    """Train one trial with one seed, unless it is complete or running in another process."""
+    folder = args.out / f"{trial.name}-{seed}"
+    if final_miou(folder) is None:
+        own = [f"train.seed={seed}", f"train.ckpt_dir={folder}", "train.resume=auto"]
+        settings = [*STUDIES[args.study].baseline, *args.overrides, *trial.overrides, *own]  # the last of a key counts
+        run_script(folder, "train.py", "--config", str(args.config), *settings)
 
 
 def final_miou(folder: Path) -> float | None:

@@ -123,7 +123,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=["published", "eager", "onnx", "deeplabv3"], choices=CONTENDERS)
     parser.add_argument("--ckpt", metavar="FILE", help="checkpoint (default: --backbone with random weights)")
     parser.add_argument("--backbone", default="resnet50_v1s", help="without --ckpt (default: the published one's)")
-    parser.add_argument("--size", type=_size, default=(1024, 2048), metavar="WxH", help="default: 2048x1024")
+    parser.add_argument("--size", type=image_size, default=(1024, 2048), metavar="WxH", help="default: 2048x1024")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--crop", type=int, default=352, help="image side of the training step (default: 352)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -133,7 +133,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _size(text: str) -> tuple[int, int]:
+def image_size(text: str) -> tuple[int, int]:
     """Parse WIDTHxHEIGHT; return height and width."""
     width, _, height = text.partition("x")
     if not (width.isdecimal() and height.isdecimal() and min(int(width), int(height)) >= 32):

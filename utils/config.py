@@ -32,6 +32,7 @@ class ModelConfig(Section):
     ppm: Literal[POOLINGS] | None = None  # type: ignore[valid-type]  # pyramid pooling; null: the variant's own
     sub4_input: Literal[SUB4_INPUTS] | None = None  # type: ignore[valid-type]  # input of sub4; null: the variant's own
     dropout: Annotated[Float, Field(ge=0, lt=1)] = 0.0  # channel dropout in the heads
+    width: Fraction | None = None  # share of each layer's channels; null: as in `weights`, or else the variant's own
     base_size: InputSize = 1024  # short side in pixels at augmentation scale 1
     crop_size: InputSize = 960
 
@@ -59,7 +60,7 @@ class OptimizerConfig(Section):
 
 
 class LossConfig(Section):
-    """Cross-entropy over the three cascade outputs."""
+    """Cross-entropy over the three cascade outputs, and knowledge distillation."""
 
     class_weights: tuple[Float, ...] = ()  # one per class; empty: see balance
     balance: Literal["none", "log"] = "none"  # log: 1 / ln(1.05 + class frequency in the training set)
@@ -69,6 +70,9 @@ class LossConfig(Section):
     label_smoothing: Probability = 0.0
     ohem: Fraction | None = None  # only pixels whose true class has a probability below this (try 0.7)
     ohem_keep: Fraction = 0.0625  # but at least this fraction of the pixels
+    distill: str | None = None  # checkpoint of a teacher, whose soft labels the main output learns too; null: none
+    distill_temperature: PositiveFloat = 2.0  # divides the logits of both; higher: softer
+    distill_weight: NonNegativeFloat = 1.0
 
 
 class AugmentConfig(Section):

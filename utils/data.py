@@ -175,13 +175,13 @@ def read_batches(batches: EvalLoader, device: torch.device) -> Iterator[list[dic
     return in_rounds(lambda indices: [dataset[i] for i in indices], batches.batch_sampler, threads=threads)
 
 
-def check_classes(dataset: SegmentationDataset, checkpoint: Checkpoint) -> None:
-    """Raise a ValueError unless the dataset has the classes of the checkpoint, by number and names."""
+def check_classes(dataset: SegmentationDataset, checkpoint: Checkpoint, key: str = "test.ckpt_path") -> None:
+    """Raise a ValueError unless the dataset has the classes of the checkpoint, given by `key`, in number and names."""
     ours, theirs = dataset.classes, checkpoint.classes
     if len(ours) != len(theirs):
         raise ValueError(
             f"{checkpoint.source} has {len(theirs)} classes, the dataset has {len(ours)}; "
-            "use the --config of its training, or another test.ckpt_path"
+            f"use the --config of its training, or another {key}"
         )
     differing = [f"{a} / {b}" for a, b in zip(theirs.names, ours.names, strict=True) if a != b]
     if differing and checkpoint.named:

@@ -28,6 +28,7 @@ def train_one_epoch(
     accumulate: int = 1,
     clip: float | None = None,
     freeze_bn: bool = False,
+    teacher: Callable[[Tensor], Tensor] | None = None,
     on_step: Callable[[dict[str, Tensor]], None] = lambda losses: None,
 ) -> None:
     """Train for one epoch.
@@ -44,6 +45,7 @@ def train_one_epoch(
             Batch norm sees one micro-batch at a time; for the loss see `micro_batch_weights`.
         clip: maximum gradient norm; None for no clipping.
         freeze_bn: keep the running statistics of all batch norms.
+        teacher: maps images (B, 3, H, W) uint8 to logits for the criterion; None: no distillation.
         on_step: called after each iteration with its losses, still on the device: reading them synchronises.
     """
     train_mode(network, freeze_bn=freeze_bn)
@@ -58,7 +60,7 @@ def train_one_epoch(
                 x = normalize(image)
                 with runtime.autocast(device, precision):
                     outputs = network(x)
-                losses = criterion(outputs, target)
+                losses = criterion(outputs, target) if teacher is None else criterion(outputs, target, teacher(image))
                 scaler.scale(losses["loss"] * weight).backward()
             total = {name: total.get(name, 0) + loss.detach() * weight for name, loss in losses.items()}
         if clip is not None:

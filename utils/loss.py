@@ -19,6 +19,7 @@ class CascadeLoss(nn.Module):
     """Cross-entropy over all outputs of the cascade (label guidance, section 3.4).
 
     The main output "out" has weight 1, every other one `aux_weight`; torchvision's `{"out", "aux"}` networks fit too.
+    With the logits of a teacher, "out" also learns its soft labels (knowledge distillation, arXiv 1503.02531).
 
     Args:
         aux_weight: weight of the auxiliary outputs.
@@ -28,6 +29,8 @@ class CascadeLoss(nn.Module):
         label_resize: how to downsample labels, "nearest" or "bilinear", see `interpolate_labels`.
         ohem: online hard example mining (Shrivastava et al. 2016): count only pixels whose class is predicted with a
             probability below this, but at least the share `ohem_keep` of all pixels; None: count all.
+        temperature: divides the logits of network and teacher before their softmax.
+        distill_weight: weight of the distillation loss.
         align_corners: how the network resizes, see `models.layers.resize`.
     """
 
@@ -41,6 +44,8 @@ class CascadeLoss(nn.Module):
         label_resize: str = "nearest",
         ohem: float | None = None,
         ohem_keep: float = 0.0625,
+        temperature: float = 2.0,
+        distill_weight: float = 1.0,
         align_corners: bool = True,
     ) -> None:
         super().__init__()
@@ -50,20 +55,39 @@ class CascadeLoss(nn.Module):
         self.resize_labels = {"nearest": resize_target, "bilinear": interpolate_labels}[label_resize]
         self.ohem = ohem
         self.ohem_keep = ohem_keep
+        self.temperature = temperature
+        self.distill_weight = distill_weight
         self.align_corners = align_corners
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights)
 
-    def forward(self, outputs: dict[str, Tensor], target: Tensor) -> dict[str, Tensor]:
-        """Return the weighted sum as "loss", and the loss of each output by its name.
+    def forward(self, outputs: dict[str, Tensor], target: Tensor, teacher: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the weighted sum as "loss", the loss of each output by its name, and "distill" with a teacher.
 
         Args:
             outputs: logits (B, C, h, w) by name.
             target: (B, H, W) uint8 class indices, 255 = ignored.
+            teacher: its logits (B, C, h', w').
         """
         losses = {name: self._at_one_size(logits.float(), target) for name, logits in outputs.items()}
-        weighted = (loss * (1.0 if name == "out" else self.aux_weight) for name, loss in losses.items())
-        return {"loss": reduce(torch.add, weighted), **losses}
+        weights = {name: 1.0 if name == "out" else self.aux_weight for name in losses}
+        if teacher is not None:
+            losses["distill"] = self._distillation(outputs["out"].float(), teacher, target)
+            weights["distill"] = self.distill_weight
+        return {"loss": reduce(torch.add, (loss * weights[name] for name, loss in losses.items())), **losses}
+
+    def _distillation(self, logits: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
+        """Return the mean Kullback-Leibler divergence from the teacher's soft labels, over the labelled pixels.
+
+        Unlabelled ones are mostly padding, of which the teacher knows nothing. The factor T² keeps the gradient's
+        scale at any temperature T (section 2 of the source).
+        """
+        size, t = logits.shape[-2:], self.temperature
+        soft = F.softmax(resize(teacher, size, align_corners=self.align_corners) / t, 1)
+        divergence = F.kl_div(F.log_softmax(logits / t, 1), soft, reduction="none").sum(1)
+        counted = self.resize_labels(target, size, align_corners=self.align_corners) != IGNORE_INDEX
+        total = runtime.mean_over_processes(counted.sum().float())
+        return t**2 * (divergence * counted).sum() / total.clamp(min=1)
 
     def _at_one_size(self, logits: Tensor, target: Tensor) -> Tensor:
         if self.full_size:
@@ -144,5 +168,7 @@ def build_loss(config: LossConfig, dataset: SegmentationDataset, *, align_corner
         label_resize=config.label_resize,
         ohem=config.ohem,
         ohem_keep=config.ohem_keep,
+        temperature=config.distill_temperature,
+        distill_weight=config.distill_weight,
         align_corners=align_corners,
     )

@@ -41,6 +41,7 @@ class Trainer:
     description: Checkpoint  # the content of every checkpoint but weights and progress
     records: Records
     name: str  # prefix of the best checkpoint's name
+    teacher: Callable[[Tensor], Tensor] | None = None  # see `train_one_epoch`
     short_side: int | None = None  # validation images are resized to it; None: not resized
 
     def __post_init__(self) -> None:
@@ -95,6 +96,7 @@ class Trainer:
                 accumulate=self.config.accumulate,
                 clip=self.optimizer_config.clip_norm,
                 freeze_bn=self.config.freeze_bn,
+                teacher=self.teacher,
                 on_step=lambda losses: self._after_step(losses, bar, stopping),
             )
         self._check_losses()

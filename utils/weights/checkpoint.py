@@ -16,7 +16,7 @@ from utils.io.files import replacing
 from utils.weights.layouts import MMSEG, PUBLISHED, Layout
 
 FORMAT = "icnet-checkpoint-1"
-STRUCTURE = {"variant", "ppm", "sub4_input", "dropout"}
+STRUCTURE = {"variant", "ppm", "sub4_input", "dropout", "width"}
 
 
 @dataclass(kw_only=True)
@@ -108,7 +108,10 @@ class Checkpoint:
     def describe(self) -> str:
         """Describe file, network and unused tensors in one line."""
         unused = f"; unused tensors: {', '.join(self.unused)}" if self.unused else ""
-        network = " ".join(filter(None, (self.structure.get("variant"), self.backbone)))
+        width = self.structure.get("width", 1.0)
+        network = " ".join(
+            filter(None, (self.structure.get("variant"), self.backbone, width != 1 and f"width {width}"))
+        )
         return f"{self.source} ({network}, {len(self.classes)} classes){unused}"
 
 
@@ -178,7 +181,8 @@ def read_tensors(path: Path) -> Any:
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"no checkpoint {path}; correct the path (test.ckpt_path, train.resume, model.weights), or train first"
+            f"no checkpoint {path}; correct the path (test.ckpt_path, train.resume, model.weights, loss.distill), "
+            "or train first"
         )
     try:
         with warnings.catch_warnings():

@@ -1,0 +1,210 @@
+"""Prune a trained network to a share of its channels, after section 3.5 of the paper.
+
+One step, which writes a smaller checkpoint to be retrained:
+    python tools/prune.py --ckpt FILE --keep 0.5
+All steps, each followed by retraining; what is complete is skipped, so the same command continues after a stop:
+    python tools/prune.py --ckpt FILE --config FILE --steps 0.75,0.5 --output FOLDER section.key=value …
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from tabulate import tabulate
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
+
+from dataset.transforms import Normalize
+from demo.streets import render
+from models import ICNet
+from models.prune import prune
+from tools.benchmark import image_size
+from tools.benchmarking.timing import count_flops, time_in_turns
+from tools.runs import run_script
+from utils import cli, runtime
+from utils.config import Config, load_config
+from utils.inference.segmenter import build_segmenter
+from utils.io.files import check_folder
+from utils.weights.checkpoint import Checkpoint, load_state, read_checkpoint, save_checkpoint
+from utils.weights.run_folder import LAST, find_checkpoint, run_name
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A network of the table: a checkpoint and its mIoU (0 to 1), also before it was retrained, if it was."""
+
+    path: Path
+    before: float | None
+    after: float
+
+
+def main() -> None:
+    """Prune one checkpoint, or run all steps and print the table."""
+    args = parse_arguments()
+    source = Path(args.ckpt)
+    if args.keep is not None:
+        target = Path(args.target or source.with_name(f"{source.stem}_width{args.keep:g}.pth"))
+        if target.exists():
+            raise ValueError(f"{target} exists already; set --target to another file, or delete it")
+        check_folder(target.parent, "--target")
+        checkpoint = read_checkpoint(source)
+        pruned = prune_checkpoint(checkpoint, args.keep)
+        save_checkpoint(target, pruned)
+        print(f"{target}: {parameters(pruned) / 1e6:.2f} of {parameters(checkpoint) / 1e6:.2f} million parameters")
+        print(f"next: python train.py --config FILE model.weights={target}")
+        return
+    config = load_config(args.config, args.overrides)
+    check_folder(Path(args.output), "--output")
+    stages = list(compress(args, config))
+    print(format_table(stages, args.size, runtime.select_device(config.train.specific_gpu_num.split(",")[0])))
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ckpt", required=True, metavar="FILE", help="checkpoint to prune")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--keep", type=_share, help="share of the original network's channels that remain in each layer")
+    what.add_argument("--steps", type=_steps, help="several of them, in falling order, with training after each")
+    parser.add_argument("--target", metavar="FILE", help="with --keep (default: beside --ckpt)")
+    parser.add_argument("--config", metavar="FILE", help="with --steps: configuration of the training")
+    parser.add_argument("--output", metavar="FOLDER", help="with --steps: folder of the runs, of this --ckpt only")
+    parser.add_argument("--size", type=image_size, default=(1024, 2048), metavar="WxH", help="for GFLOP and ms")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="with --steps: train.epochs=10")
+    args = parser.parse_intermixed_args()
+    if args.steps and not (args.config and args.output):
+        parser.error("--steps needs --config and --output")
+    if args.keep and (args.config or args.output or args.overrides):
+        parser.error("--config, --output and overrides go with --steps, not with --keep")
+    return args
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share above 0 and at most 1")
+    return share
+
+
+def _steps(text: str) -> list[float]:
+    steps = [_share(part) for part in text.split(",")]
+    if steps != sorted(set(steps), reverse=True):
+        raise argparse.ArgumentTypeError(f"{text!r} does not fall from step to step, as in 0.75,0.5")
+    return steps
+
+
+def prune_checkpoint(checkpoint: Checkpoint, keep: float) -> Checkpoint:
+    """Return a checkpoint with the share `keep` of the channels of the original, unpruned network.
+
+    Raises:
+        ValueError: the network has been pruned that far already.
+    """
+    wide = checkpoint.build()
+    if keep >= wide.structure["width"]:
+        raise ValueError(
+            f"{checkpoint.source} has a width of {wide.structure['width']:g} already; prune it to less than that"
+        )
+    structure = wide.structure | {"width": keep}
+    narrow = ICNet(len(checkpoint.classes), checkpoint.backbone, **structure)
+    load_state(narrow, prune(wide, narrow))
+    return Checkpoint(
+        state_dict=narrow.state_dict(),
+        backbone=checkpoint.backbone,
+        classes=checkpoint.classes,
+        structure=structure,
+        mean=checkpoint.mean,
+        std=checkpoint.std,
+        config=checkpoint.config,
+    )
+
+
+def parameters(checkpoint: Checkpoint) -> int:
+    """Return the number of a network's parameters."""
+    return sum(parameter.numel() for parameter in checkpoint.build().parameters())
+
+
+def compress(args: argparse.Namespace, config: Config) -> Iterator[Stage]:
+    """Prune and retrain step by step; yield the original network and that of each step."""
+    folder, source = Path(args.output), Path(args.ckpt)
+    settings = ["--config", args.config, *args.overrides]
+    yield Stage(source, None, evaluate(source, folder / "original", settings))
+    for keep in args.steps:
+        pruned, run = folder / f"pruned-{keep:g}" / "pruned.pth", folder / f"retrained-{keep:g}"
+        write_pruned(source, keep, pruned)
+        before = evaluate(pruned, pruned.parent, settings)
+        if not is_complete(run, config.train.epochs):
+            checkpoint = read_checkpoint(pruned)
+            structure = {"backbone": checkpoint.backbone, **checkpoint.structure}
+            model = [f"model.{key}={value}" for key, value in structure.items() if key != "dropout"]
+            own = [f"model.weights={pruned}", f"train.ckpt_dir={run}", "train.resume=auto"]
+            _run(run, "train.py", *settings, *model, *own)
+        source = find_checkpoint(None, str(run), name=run_name(config.model))
+        yield Stage(source, before, evaluate(source, run, settings))
+
+
+def write_pruned(source: Path, keep: float, target: Path) -> None:
+    """Prune a checkpoint, unless that has been done; raise ValueError if it was done with another checkpoint."""
+    pruned = prune_checkpoint(read_checkpoint(source), keep)
+    if not target.exists():
+        save_checkpoint(target, pruned)
+    state = read_checkpoint(target).state_dict
+    if not all(torch.equal(state[name], tensor) for name, tensor in pruned.state_dict.items()):
+        raise ValueError(f"{target} was not made from {source}; set --output to another folder, or delete it")
+
+
+def is_complete(run: Path, epochs: int) -> bool:
+    """Return whether a training run has finished."""
+    if not (run / LAST).is_file():
+        return False
+    last = read_checkpoint(run / LAST)
+    return last.epoch >= epochs and last.training is not None and not last.training["losses"]
+
+
+def evaluate(path: Path, folder: Path, settings: Sequence[str]) -> float:
+    """Return the mIoU (0 to 1) of a checkpoint, from an earlier evaluation in this folder if there is one."""
+    metrics = folder / "evaluate_output" / "metrics.json"
+    found = json.loads(metrics.read_text()) if metrics.exists() else {}
+    if found.get("checkpoint") != str(path):
+        own = [f"test.ckpt_path={path}", f"train.ckpt_dir={folder}", "test.save=none"]
+        _run(folder, "evaluate.py", *settings, *own)
+        found = json.loads(metrics.read_text())
+    return found["miou"]
+
+
+def _run(folder: Path, script: str, *arguments: str) -> None:
+    if not run_script(folder, script, *arguments):
+        raise ValueError(f"{folder} is in use; wait for the other process, or set --output to another folder")
+
+
+def format_table(stages: Sequence[Stage], size: tuple[int, int], device: torch.device) -> str:
+    """Measure all networks on a street of that height and width, and format a Markdown table."""
+    height, width = size
+    street, _, _ = render(np.random.default_rng(0), height=height, width=width)
+    image = torch.from_numpy(street).permute(2, 0, 1)[None].to(device)
+    checkpoints = [read_checkpoint(stage.path) for stage in stages]
+    segmenters = [build_segmenter(checkpoint, device) for checkpoint in checkpoints]
+    jobs = {str(number): partial(segmenter, image) for number, segmenter in enumerate(segmenters)}
+    seconds = time_in_turns(jobs, repeats=5, device=device).values()
+    rows = []
+    for stage, checkpoint, segmenter, times in zip(stages, checkpoints, segmenters, seconds, strict=True):
+        gflop = count_flops(segmenter.logits, Normalize()(image)) / 1e9
+        mious = [None if miou is None else 100 * miou for miou in (stage.before, stage.after)]
+        share = checkpoint.structure.get("width", 1.0)
+        rows.append([share, parameters(checkpoint) / 1e6, gflop, 1000 * statistics.median(times), *mious])
+    headings = ["width", "million parameters", f"GFLOP at {width}x{height}", "ms", "mIoU % before retraining", "mIoU %"]
+    formats = ["g", ".2f", ".1f", ".1f", ".2f", ".2f"]
+    return tabulate(rows, headings, tablefmt="github", floatfmt=formats, missingval="-")
+
+
+if __name__ == "__main__":
+    cli.run(main)
