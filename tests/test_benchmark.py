@@ -9,7 +9,7 @@ import torch
 
 from models import ICNet
 from tools import benchmark
-from tools.benchmarking.contenders import CONTENDERS, PublishedExecution, Workload
+from tools.benchmarking.contenders import CONTENDERS, RUNTIMES, PublishedExecution, Workload, usable
 from tools.benchmarking.timing import count_flops, peak_memory, time_in_turns
 from utils import cli
 
@@ -36,6 +36,17 @@ def test_contenders_predict_the_same_labels(tmp_path):
     published, eager = (CONTENDERS[name](workload).predict(image) for name in ("published", "eager"))
     assert published.shape == eager.shape == (2, 64, 96)
     assert (published == eager).float().mean() > 0.999
+
+
+def test_contenders_that_cannot_run_are_left_out(tmp_path, monkeypatch, capsys):
+    def absent(workload):
+        raise ValueError("not installed")
+
+    monkeypatch.setitem(CONTENDERS, "onnx", absent)
+    monkeypatch.setitem(CONTENDERS, "eager", lambda workload: None)
+    assert usable(["eager", "onnx"], None) == ["eager"]
+    assert capsys.readouterr().out == "without onnx: not installed\n"
+    assert set(RUNTIMES) <= set(CONTENDERS)
 
 
 def test_jobs_take_turns_after_the_warm_up():

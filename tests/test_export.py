@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -115,6 +116,15 @@ def test_missing_packages_are_named(trained, tmp_path, monkeypatch, missing):
         export_onnx(trained, tmp_path / "x.onnx")
 
 
+def test_networks_of_others_are_refused(tmp_path):
+    image = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.INT64, [1, 3])
+    labels = onnx.helper.make_tensor_value_info("labels", onnx.TensorProto.INT64, [1, 3])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["image"], ["labels"])], "g", [image], [labels])
+    onnx.save(onnx.helper.make_model(graph, ir_version=8), tmp_path / "x.onnx")
+    with pytest.raises(ValueError, match=r"x\.onnx was not written by tools/export\.py"):
+        open_network(tmp_path / "x.onnx", CPU, config.TestConfig())
+
+
 def test_without_onnx_runtime_a_file_cannot_be_opened(logits_file, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ValueError, match=r"pip install -r requirements-onnx\.txt"):
@@ -127,6 +137,17 @@ def test_other_files_are_refused(tmp_path):
         open_network(tmp_path / "x.onnx", CPU, config.TestConfig())
     with pytest.raises(FileNotFoundError, match=r"no ONNX file .*y\.onnx"):
         open_network(tmp_path / "y.onnx", CPU, config.TestConfig())
+
+
+def test_int8_is_calibrated_on_images_and_named(trained, tmp_path):
+    rng = np.random.default_rng(0)
+    images = [np.kron(rng.integers(0, 256, (4, 6, 3)), np.ones((16, 16, 1))).astype(np.uint8) for _ in range(4)]
+    export_onnx(trained, tmp_path / "int8.onnx", calibration=images)
+    assert (tmp_path / "int8.onnx").stat().st_size < 15e6  # a quarter of fp32's 48 MB, and what stays in fp32
+    checkpoint, segment = open_network(tmp_path / "int8.onnx", CPU, config.TestConfig())
+    assert segment.precision == "int8" and checkpoint.classes == CLASSES
+    image = torch.from_numpy(images[0]).permute(2, 0, 1)[None]
+    assert (segment(image) == build_segmenter(trained, "cpu")(image)).float().mean() > 0.9
 
 
 def test_script(checkpoint_path, tmp_path, monkeypatch, capsys):
@@ -144,6 +165,25 @@ def test_script(checkpoint_path, tmp_path, monkeypatch, capsys):
     assert code == 0 and "3 classes" in printed.out and "difference 2.0e-06" in printed.out
     code, printed = run("--ckpt", checkpoint_path, "--target", tmp_path / "net.bin")
     assert code == 2 and "must end in .onnx" in printed.err
+
+
+def test_script_measures_the_miou_of_a_split(checkpoint_path, logits_file, folder_data, tmp_path, monkeypatch, capsys):
+    from tools import export
+
+    target = tmp_path / "net.onnx"
+    monkeypatch.setattr(
+        export, "export_onnx", lambda *a, **k: target.write_bytes(logits_file.read_bytes()) and {"difference": 0}
+    )
+    arguments = ["--ckpt", str(checkpoint_path), "--target", str(target), "--config", str(folder_data.config)]
+    monkeypatch.setattr(sys, "argv", ["export.py", *arguments, "test.split=train"])
+    export.main()
+    assert "mIoU on the 4 images of train: " in capsys.readouterr().out
+    folder_data.values["dataset"]["classes"] = ["road", "sky", "truck"]
+    folder_data.write()
+    target.unlink()
+    with pytest.raises(ValueError, match="name classes differently: car / truck"):
+        export.main()
+    assert not target.exists()
 
 
 def test_evaluation_and_inference_take_the_file(psp, logits_file, folder_data, tmp_path, run_script):

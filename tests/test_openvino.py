@@ -14,6 +14,7 @@ from utils.inference import opening
 from utils.inference.export import export_openvino
 from utils.inference.exported import METADATA
 from utils.inference.openvino import OpenVinoSegmenter
+from utils.inference.predictor import Predictor
 from utils.inference.segmenter import build_segmenter
 from utils.weights.checkpoint import save_checkpoint
 
@@ -137,6 +138,32 @@ def test_other_files_are_refused(tmp_path):
     openvino.save_model(openvino.Model([openvino.opset13.relu(parameter)], [parameter]), tmp_path / "z.xml")
     with pytest.raises(ValueError, match=r"z\.xml was not written by tools/export\.py"):
         OpenVinoSegmenter(tmp_path / "z.xml")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "change", "problem"),
+    [
+        (".bin", lambda content: content[: len(content) // 2], "cannot be read as an OpenVINO file: ."),
+        (".xml", lambda content: content[: len(content) // 2], "cannot be read as an OpenVINO file: ."),
+        (".xml", lambda content: content.replace(b"&quot;classes&quot;", b"&quot;names&quot;"), "metadata is damaged"),
+        (".xml", lambda content: content.replace(b"{&quot;", b"&quot;", 1), "metadata is damaged"),
+    ],
+)
+def test_damaged_files_are_refused(file, tmp_path, suffix, change, problem):
+    for part in (file, file.with_suffix(".bin")):
+        content = part.read_bytes()
+        (tmp_path / part.name).write_bytes(change(content) if part.suffix == suffix else content)
+    with pytest.raises(ValueError, match=rf"network\.xml.* {problem}"):
+        OpenVinoSegmenter(tmp_path / "network.xml")
+
+
+def test_images_of_mixed_sizes_give_what_each_gives_alone(file):
+    rng = np.random.default_rng(0)
+    sizes = [(64, 96), (33, 47), (64, 96), (96, 64), (20, 50), (33, 47)]
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    mixed = Predictor(file).predict_batch(images)
+    for image, labels in zip(images, mixed, strict=True):
+        assert np.array_equal(labels, Predictor(file).predict(image))
 
 
 def test_without_openvino_a_file_cannot_be_opened(file, monkeypatch):

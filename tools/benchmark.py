@@ -18,7 +18,7 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 
 from dataset.transforms import Normalize
-from tools.benchmarking.contenders import CONTENDERS, Workload, prediction_job
+from tools.benchmarking.contenders import CONTENDERS, RUNTIMES, Workload, prediction_job, usable
 from tools.benchmarking.stages import prediction_stages, training_steps
 from tools.benchmarking.timing import Job, count_flops, matmul_peak, peak_memory, time_in_turns
 from utils import cli, runtime
@@ -50,6 +50,8 @@ def main() -> None:
         )
         if "predict" in args.what:
             results["predict"] = compare(workload, args.only, args.repeats)
+        if "runtimes" in args.what:
+            results["runtimes"] = compare(workload, usable(RUNTIMES, workload), args.repeats)
         if "stages" in args.what:
             jobs = prediction_stages(workload)
             results["stages"] = time_jobs(jobs, "stage, one image", args.repeats, device)
@@ -119,7 +121,7 @@ def describe_machine(device: torch.device) -> str:
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("--what", nargs="+", default=["predict"], choices=("predict", "stages", "train"))
+    parser.add_argument("--what", nargs="+", default=["predict"], choices=("predict", "runtimes", "stages", "train"))
     parser.add_argument("--only", nargs="+", default=["published", "eager", "onnx", "deeplabv3"], choices=CONTENDERS)
     parser.add_argument("--ckpt", metavar="FILE", help="checkpoint (default: --backbone with random weights)")
     parser.add_argument("--backbone", default="resnet50_v1s", help="without --ckpt (default: the published one's)")

@@ -10,8 +10,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dataset.segmentation import SegmentationDataset
 from utils import cli
-from utils.config import TestConfig
+from utils.config import Config, TestConfig, load_config
+from utils.data import build_dataset, check_classes
+from utils.evaluation.measure import measure
 from utils.inference.export import OUTPUTS, PRECISIONS, export_onnx, export_openvino
 from utils.inference.opening import open_network, short_side
 from utils.io.files import check_folder
@@ -30,10 +33,12 @@ def main() -> None:
         raise ValueError(f"--target {target} must end in {suffix}")
     if (args.precision == "int8") != (args.calibrate is not None):
         raise ValueError("--precision int8 and --calibrate IMAGES go together")
-    if {"onnx": "int8", "openvino": "fp16"}[args.format] == args.precision:
-        raise ValueError(f"--format {args.format} cannot be exported with --precision {args.precision}")
+    if (args.format, args.precision) == ("openvino", "fp16"):
+        raise ValueError("--format openvino cannot be exported with --precision fp16")
     check_folder(target.parent, "--target")
     checkpoint = read_checkpoint(args.ckpt)
+    config = None if args.config is None else load_config(args.config, args.overrides)
+    data = None if config is None else open_split(config, checkpoint)
     images = (
         [] if args.calibrate is None else read_images(args.calibrate, args.images, short_side(checkpoint, TestConfig()))
     )
@@ -43,7 +48,12 @@ def main() -> None:
         )
     else:
         found = export_onnx(
-            checkpoint, target, output=args.output, precision=args.precision, normalized_inside=args.normalize
+            checkpoint,
+            target,
+            output=args.output,
+            precision="fp32" if images else args.precision,
+            normalized_inside=args.normalize,
+            calibration=images,
         )
     size = target.with_suffix(".bin" if args.format == "openvino" else suffix).stat().st_size
     print(f"{target}: {checkpoint.backbone}, {len(checkpoint.classes)} classes, {size / 1e6:.1f} MB")
@@ -56,6 +66,9 @@ def main() -> None:
         print(f"compared with PyTorch in fp32: {100 * (1 - found['different']):.3f} % of the labels agree")
     else:
         print(f"compared with PyTorch in fp32: largest difference {found['difference']:.1e} of the largest logit")
+    if config is not None and data is not None:
+        here, there = (miou(path, data, config) for path in (target, args.ckpt))
+        print(f"mIoU on the {len(data)} images of {config.test.split}: {here:.2%} (PyTorch in fp32: {there:.2%})")
 
 
 def read_images(text: str, most: int, side: int | None) -> list[np.ndarray]:
@@ -71,6 +84,20 @@ def read_images(text: str, most: int, side: int | None) -> list[np.ndarray]:
     return [
         np.asarray(image.resize(size, Image.Resampling.BILINEAR)) for image, size in zip(images, sizes, strict=True)
     ]
+
+
+def open_split(config: Config, checkpoint: Checkpoint) -> SegmentationDataset:
+    """Find the labelled split that a configuration names for evaluation."""
+    data = build_dataset(config.dataset, config.test.split, cityscapes_root=config.train.cityscapes_root)
+    check_classes(data, checkpoint)
+    return data
+
+
+def miou(path: str | Path, data: SegmentationDataset, config: Config) -> float:
+    """Return the mIoU, 0 to 1, of a checkpoint in PyTorch, or of an exported file."""
+    device = torch.device("cpu")
+    _, segmenter = open_network(path, device, TestConfig(runtime="pytorch"))
+    return measure(segmenter, data, config.train, device, title=Path(path).name)[1]["miou"]
 
 
 def label_agreement(checkpoint: Checkpoint, target: Path, images: list[np.ndarray]) -> float:
@@ -93,9 +120,11 @@ def parse_arguments() -> argparse.Namespace:
     add("--format", default="onnx", choices=SUFFIXES)
     add("--target", metavar="FILE", help="the file to write (default: the checkpoint's name, *.onnx or *.xml)")
     add("--output", default="logits", choices=OUTPUTS, help="logits (default), or label maps")
-    add("--precision", default="fp32", choices=PRECISIONS, help="fp16: ONNX only; int8: OpenVINO only")
+    add("--precision", default="fp32", choices=PRECISIONS, help="fp16: ONNX only; int8: with --calibrate")
     add("--normalize", action="store_true", help="take uint8 RGB images and normalise them inside the file")
     add("--calibrate", metavar="IMAGES", help="for int8: training images, as for inference.py --input")
+    add("--config", metavar="FILE", help="also measure the mIoU on the validation split of this configuration")
+    add("overrides", nargs="*", metavar="section.key=value", help="override keys of --config")
     add("--images", type=int, default=200, help="number of calibration images (default: 200)")
     return parser.parse_args()
 

@@ -1,6 +1,6 @@
 """The contenders of the benchmark: ways to predict label maps from uint8 images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,10 +87,23 @@ def compiled(workload: Workload) -> Contender:
 
 def onnx(workload: Workload) -> Contender:
     """Export the network in fp32, unless the folder has it already, and run it in ONNX Runtime."""
-    file = workload.folder / "network.onnx"
+    return _onnx(workload)
+
+
+def onnx_int8(workload: Workload) -> Contender:
+    """Quantise the network to int8, calibrated on the image itself, and run it in ONNX Runtime."""
+    return _onnx(workload, int8=True)
+
+
+def _onnx(workload: Workload, *, int8: bool = False) -> Contender:
+    file = workload.folder / ("int8.onnx" if int8 else "network.onnx")
     if not file.exists():
-        export_onnx(workload.checkpoint(), file)
+        export_onnx(workload.checkpoint(), file, normalized_inside=int8, calibration=_calibration(workload, int8))
     return Contender(OnnxSegmenter(file, workload.device))
+
+
+def _calibration(workload: Workload, int8: bool) -> list[np.ndarray]:
+    return [workload.image()[0].permute(1, 2, 0).cpu().numpy()] if int8 else []
 
 
 def eager_bf16(workload: Workload) -> Contender:
@@ -116,8 +129,7 @@ def openvino_int8(workload: Workload) -> Contender:
 def _openvino(workload: Workload, precision: str, *, int8: bool = False) -> Contender:
     file = workload.folder / ("int8.xml" if int8 else "network.xml")
     if not file.exists():
-        images = [workload.image()[0].permute(1, 2, 0).numpy()] if int8 else []
-        export_openvino(workload.checkpoint(), file, calibration=images)
+        export_openvino(workload.checkpoint(), file, calibration=_calibration(workload, int8))
     return Contender(OpenVinoSegmenter(file, precision=precision))
 
 
@@ -176,12 +188,29 @@ CONTENDERS = {
         eager_bf16,
         compiled,
         onnx,
+        onnx_int8,
         openvino,
         openvino_bf16,
         openvino_int8,
         deeplabv3,
     )
 }
+
+
+RUNTIMES = ("eager", "eager-bf16", "onnx", "onnx-int8", "openvino", "openvino-bf16", "openvino-int8")
+
+
+def usable(names: Sequence[str], workload: Workload) -> list[str]:
+    """Return the contenders that can run with the machine and the packages at hand; print why others cannot."""
+    found = []
+    for name in names:
+        try:
+            CONTENDERS[name](workload)
+        except ValueError as error:
+            print(f"without {name}: {error}")
+        else:
+            found.append(name)
+    return found
 
 
 def prediction_job(workload: Workload, name: str) -> Callable[[], Tensor]:

@@ -3,7 +3,7 @@
 import importlib.util
 import json
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from utils.inference.segmenter import PyTorchSegmenter
 from utils.io.files import replacing
 from utils.weights.checkpoint import Checkpoint
 
+Preparation = Callable[[np.ndarray], np.ndarray]
 OUTPUTS = ("logits", "labels")
 PRECISIONS = ("fp32", "fp16", "int8")
 TRIED = ((1, 128, 192), (2, 97, 161))  # (B, H, W): two, in case the export fixed a dimension
@@ -34,6 +35,7 @@ def export_onnx(
     output: str = "logits",
     precision: str = "fp32",
     normalized_inside: bool = False,
+    calibration: Iterable[np.ndarray] = (),
 ) -> dict[str, float]:
     """Write a checkpoint's network as an ONNX file for any batch and image size, and compare it with PyTorch.
 
@@ -44,6 +46,8 @@ def export_onnx(
         output: one of `OUTPUTS`.
         precision: "fp32" or "fp16", for weights, arithmetic and logits.
         normalized_inside: the input is uint8 RGB, normalised inside the file; otherwise it is normalised already.
+        calibration: uint8 RGB images (H, W, 3) to quantise a network in fp32 to int8 with, after training; its
+            difference is not bounded. Without them it is not quantised.
 
     Returns:
         for "logits" the largest "difference" from PyTorch in fp32, relative to the largest logit; for "labels" the
@@ -54,10 +58,16 @@ def export_onnx(
     """
     _check_packages("onnx", "onnxscript", "onnxruntime")
     program, facts = _trace(checkpoint, output=output, precision=precision, normalized_inside=normalized_inside)
+    images, tolerance = list(calibration), 2e-2 if precision == "fp16" else 1e-4
+    if images:
+        facts["precision"], tolerance = "int8", np.inf
     program.model.metadata_props[METADATA] = json.dumps(facts)
     with replacing(path) as temporary:
-        program.save(temporary, external_data=False)
-        return compare(OnnxSegmenter(temporary), checkpoint, output, tolerance=2e-2 if precision == "fp16" else 1e-4)
+        if images:
+            _quantize_onnx(program.model_proto, temporary, images, _preparation(checkpoint, normalized_inside))
+        else:
+            program.save(temporary, external_data=False)
+        return compare(OnnxSegmenter(temporary), checkpoint, output, tolerance=tolerance)
 
 
 def export_openvino(
@@ -71,10 +81,9 @@ def export_openvino(
     """Write a checkpoint's network as an OpenVINO IR, `path` (.xml) and its .bin, and compare it with PyTorch.
 
     Args:
-        calibration: uint8 RGB images (H, W, 3) to quantise the network to int8 with (NNCF, post-training); without
-            them it stays in fp32.
+        calibration: as for `export_onnx`; NNCF quantises.
 
-    All else is as for `export_onnx`. Of an int8 network the difference is not bounded.
+    All else is as for `export_onnx`.
     """
     _check_packages("onnx", "onnxscript", "openvino", requirements="requirements-openvino.txt")
     program, facts = _trace(checkpoint, output=output, precision="fp32", normalized_inside=normalized_inside)
@@ -82,7 +91,7 @@ def export_openvino(
     model = core.read_model(program.model_proto.SerializeToString())
     images = list(calibration)
     if images:
-        model = _quantize(model, images, None if normalized_inside else Normalize(checkpoint.mean, checkpoint.std))
+        model = _quantize_openvino(model, images, _preparation(checkpoint, normalized_inside))
         facts["precision"] = "int8"
     model.set_rt_info(json.dumps(facts), [METADATA])
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,17 +104,37 @@ def export_openvino(
     return found
 
 
-def _quantize(model: Any, images: Sequence[np.ndarray], normalize: Normalize | None) -> Any:
-    """Quantise convolutions to int8, with ranges observed on the images."""
+def _quantize_openvino(model: Any, images: Sequence[np.ndarray], prepare: Preparation) -> Any:
+    """Quantise convolutions to int8, with the ranges that the images cause."""
     _check_packages("nncf", requirements="requirements-openvino.txt")
     import nncf
 
-    def prepare(image: np.ndarray) -> np.ndarray:
-        tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-        return (tensor if normalize is None else normalize(tensor)).contiguous().numpy()
-
     data = nncf.Dataset(images, prepare)
     return nncf.quantize(model, data, preset=nncf.QuantizationPreset.MIXED, subset_size=len(images))
+
+
+def _quantize_onnx(model: Any, path: Path, images: Sequence[np.ndarray], prepare: Preparation) -> None:
+    """Do the same with ONNX Runtime, whose quantised operators (QDQ) a file contains, and write it."""
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+
+    class Reader(CalibrationDataReader):
+        inputs = map(prepare, images)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(({"image": image} for image in self.inputs), None)
+
+    quantize_static(model, path, Reader(), op_types_to_quantize=["Conv"], per_channel=True)
+
+
+def _preparation(checkpoint: Checkpoint, normalized_inside: bool) -> Preparation:
+    """Return the function from an image (H, W, 3) to the input (1, 3, H, W) of an exported network."""
+    normalize = Normalize(checkpoint.mean, checkpoint.std)
+
+    def prepare(image: np.ndarray) -> np.ndarray:
+        tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+        return (tensor if normalized_inside else normalize(tensor)).contiguous().numpy()
+
+    return prepare
 
 
 def _trace(

@@ -28,7 +28,7 @@ class ExportedSegmenter(ABC):
         checkpoint: the metadata, as a checkpoint without weights.
 
     Raises:
-        ValueError: a file without metadata.
+        ValueError: a file without metadata, or with damaged ones.
     """
 
     runtime: str
@@ -36,13 +36,17 @@ class ExportedSegmenter(ABC):
     def __init__(self, path: Path, metadata: str | None, *, dtype: type = np.float32) -> None:
         if metadata is None:
             raise ValueError(f"{path} was not written by tools/export.py: it does not name its classes")
-        facts = json.loads(metadata)
-        self.gives_scores = facts["output"] == "logits"
-        self.align_corners = facts["align_corners"]
-        self.checkpoint = Checkpoint.from_metadata(facts, state_dict={}, source=path)
+        try:
+            facts = json.loads(metadata)
+            self.gives_scores = facts["output"] == "logits"
+            self.align_corners = facts["align_corners"]
+            inside = facts["normalized_inside"]
+            self.checkpoint = Checkpoint.from_metadata(facts, state_dict={}, source=path)
+        except (json.JSONDecodeError, KeyError, TypeError):
+            raise ValueError(f"{path}: its metadata is damaged; export it again with tools/export.py") from None
         self.precision = facts.get("precision", "fp32")  # files exported before it was recorded
-        self.normalize = None if facts["normalized_inside"] else Normalize(self.checkpoint.mean, self.checkpoint.std)
-        self.dtype = np.uint8 if facts["normalized_inside"] else dtype
+        self.normalize = None if inside else Normalize(self.checkpoint.mean, self.checkpoint.std)
+        self.dtype = np.uint8 if inside else dtype
 
     @abstractmethod
     def infer(self, image: np.ndarray) -> np.ndarray:

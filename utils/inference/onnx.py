@@ -27,7 +27,7 @@ class OnnxSegmenter(ExportedSegmenter):
         self.runtime = f"ONNX Runtime ({self.session.get_providers()[0]})"
         self.input = self.session.get_inputs()[0]
         metadata = self.session.get_modelmeta().custom_metadata_map.get(METADATA)
-        super().__init__(Path(path), metadata, dtype=DTYPES[self.input.type])
+        super().__init__(Path(path), metadata, dtype=DTYPES.get(self.input.type, np.float32))
 
     def infer(self, image: np.ndarray) -> np.ndarray:
         """Run the network on its input (B, 3, H, W); return its output."""

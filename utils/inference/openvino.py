@@ -37,7 +37,8 @@ class OpenVinoSegmenter(ExportedSegmenter):
         try:
             model = core.read_model(path)
         except RuntimeError as error:
-            raise ValueError(f"{path} cannot be read as an OpenVINO file: {str(error).splitlines()[-1]}") from None
+            reason = str(error).strip().splitlines()[-1]
+            raise ValueError(f"{path}, with its .bin, cannot be read as an OpenVINO file: {reason}") from None
         metadata = model.get_rt_info(METADATA).astype(str) if model.has_rt_info(METADATA) else None
         super().__init__(Path(path), metadata)
         if self.gives_scores:
