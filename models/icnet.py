@@ -5,31 +5,91 @@ image ──────────► sub1: three convs of stride 2 ───�
   └─ x1/4 ─► backbone (shared) ─► pyramid pooling = sub4 ─────┘
 
 That is the published structure. The variant "psp" is mmsegmentation's, with the best known results: learned pyramid
-pooling, sub4 continues from sub2, narrower branches, heads of two convolutions, `align_corners=False`.
+pooling, sub4 continues from sub2, narrower branches, heads of two convolutions, `align_corners=False`. The variant
+"paper" is the paper's own, of half the width: sub4 continues from sub2, which ends after the first block of layer2.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.fusion import CascadeFeatureFusion
-from models.layers import Classifier, ConvBNReLU, conv_head, resize, shrink
+from models.layers import Classifier, ConvBNReLU, conv_head, resize, shrink, subsample
 from models.pyramid import LearnedPyramidPooling, PyramidPooling
 from models.resnet import DilatedResNet
 
 MIN_SIZE = 32  # shortest side of an image, which leaves sub4 one pixel
-VARIANTS = {"published": ("sum", "image"), "psp": ("concat", "sub2")}  # defaults of `ppm` and `sub4_input`
-POOLINGS = ("sum", "concat", "none")
+POOLINGS = ("sum", "overlap", "concat", "none")
 SUB4_INPUTS = ("image", "sub2")
+WIDTHS = (0.5, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A structure of ICNet; the defaults are the published one.
+
+    Attributes:
+        backbone, ppm, sub4_input, width: defaults of the arguments of `ICNet`; without a width it cannot be chosen.
+        narrow: channels of sub2 and sub4 after a 1x1 conv, in multiples of layer2's; None: no conv.
+        head: builds a classifier from its channels and classes.
+        rectified: see `CascadeFeatureFusion`.
+        shrink: makes an image or features smaller by an integer factor.
+        align_corners: how features and logits are resized, see `models.layers.resize`.
+        doubled: when the logits at 1/8 are resized to 1/4: "always", in "training" or "never".
+    """
+
+    backbone: str = "resnet50"
+    ppm: str = "sum"
+    sub4_input: str = "image"
+    width: float | None = None
+    narrow: tuple[float | None, float | None] = (None, None)
+    head: Callable[..., nn.Module] = Classifier
+    rectified: bool = False
+    shrink: Callable[[Tensor, int], Tensor] = shrink
+    align_corners: bool = True
+    doubled: str = "always"
+
+
+VARIANTS = {
+    "published": Variant(),
+    "psp": Variant(
+        ppm="concat",
+        sub4_input="sub2",
+        narrow=(0.5, 0.5),
+        head=conv_head,
+        rectified=True,
+        shrink=partial(shrink, align_corners=False),
+        align_corners=False,
+        doubled="never",
+    ),
+    "paper": Variant(
+        backbone="resnet50_v1s",
+        ppm="overlap",
+        sub4_input="sub2",
+        width=0.5,
+        narrow=(None, 1.0),
+        head=partial(Classifier, bias=True),
+        shrink=subsample,
+        doubled="training",  # twice and then four times is eight times, if sides are one above a multiple of 32
+    ),
+}
 
 
 class Sub1(nn.Sequential):
-    """High-resolution branch: three 3x3 convs with stride 2, (B, 3, H, W) -> (B, 64, H/8, W/8) (section 3.2)."""
+    """High-resolution branch: three 3x3 convs with stride 2, (B, 3, H, W) -> (B, 64, H/8, W/8) (section 3.2).
 
-    def __init__(self) -> None:
-        super().__init__(ConvBNReLU(3, 32, stride=2), ConvBNReLU(32, 32, stride=2), ConvBNReLU(32, 64, stride=2))
-        self.out_channels = 64
+    Args:
+        narrow: channels of the first two convs; the third has twice as many.
+    """
+
+    def __init__(self, narrow: int = 32) -> None:
+        channels = (3, narrow, narrow, 2 * narrow)
+        super().__init__(*(ConvBNReLU(a, b, stride=2) for a, b in pairwise(channels)))
+        self.out_channels = 2 * narrow
 
 
 class ICNet(nn.Module):
@@ -37,51 +97,68 @@ class ICNet(nn.Module):
 
     Args:
         num_classes: number of classes.
-        backbone: one of `models.BACKBONES`; the published checkpoint has "resnet50_v1s", mmsegmentation's
-            "resnet50_v1c".
+        backbone: one of `models.BACKBONES`; the published checkpoint has "resnet50_v1s", as the paper's release has at
+            half the width, mmsegmentation's "resnet50_v1c". None: that of the variant.
         variant: one of `VARIANTS`.
-        ppm: pyramid pooling, "sum" (without weights), "concat" (learned) or "none"; None: that of the variant.
+        ppm: pyramid pooling, "sum" or "overlap" (without weights), "concat" (learned) or "none"; None: that of the
+            variant.
         sub4_input: input of sub4, the "image" at 1/4 or the output of "sub2" at 1/2; None: that of the variant.
+        width: of the variant "paper" only, one of `WIDTHS`: 0.5 as released, 1.0 as before its compression.
         dropout: channel dropout probability in the heads.
 
     Attributes:
-        structure: the last four arguments, resolved; they rebuild the same structure.
+        structure: the arguments from `variant` on, resolved; they rebuild the same structure.
         align_corners: how the network resizes, and how its logits are to be resized, see `models.layers.resize`.
     """
 
     def __init__(
         self,
         num_classes: int = 19,
-        backbone: str = "resnet50",
+        backbone: str | None = None,
         *,
         variant: str = "published",
         ppm: str | None = None,
         sub4_input: str | None = None,
+        width: float | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         _check("variant", variant, VARIANTS)
-        ppm, sub4_input = ppm or VARIANTS[variant][0], sub4_input or VARIANTS[variant][1]
+        self.variant = own = VARIANTS[variant]
+        ppm, sub4_input, width = ppm or own.ppm, sub4_input or own.sub4_input, width or own.width
         _check("ppm", ppm, POOLINGS)
         _check("sub4_input", sub4_input, SUB4_INPUTS)
         self.structure = {"variant": variant, "ppm": ppm, "sub4_input": sub4_input, "dropout": dropout}
-        psp = variant == "psp"
-        self.align_corners = not psp
-        self.backbone = DilatedResNet(backbone)
+        self.backbone, scale = self._backbone(backbone or own.backbone, width)
+        self.align_corners = own.align_corners
         self.pyramid_pooling, deep = self._pyramid_pooling(ppm)
-        self.sub1 = Sub1()
-        shallow = self.backbone.shallow_channels
-        narrow = shallow // 2
-        self.conv_sub2: nn.Module = ConvBNReLU(shallow, narrow, kernel_size=1) if psp else nn.Identity()
-        self.conv_sub4: nn.Module = ConvBNReLU(deep, narrow, kernel_size=1) if psp else nn.Identity()
-        shallow, deep = (narrow, narrow) if psp else (shallow, deep)
-        head = partial(conv_head if psp else Classifier, dropout=dropout)
-        fusion = partial(
-            CascadeFeatureFusion, num_classes=num_classes, head=head, rectified=psp, align_corners=self.align_corners
+        self.sub1 = Sub1(32 * scale)
+        shallow, fused = self.backbone.shallow_channels, 128 * scale
+        self.conv_sub2, shallow, self.conv_sub4, deep = (
+            *_narrow(shallow, shallow, own.narrow[0]),
+            *_narrow(deep, shallow, own.narrow[1]),
         )
-        self.cff_24 = fusion(deep, shallow, 128)
-        self.cff_12 = fusion(128, self.sub1.out_channels, 128)
-        self.classifier = head(128, num_classes)
+        head = partial(own.head, dropout=dropout)
+        fusion = partial(
+            CascadeFeatureFusion,
+            num_classes=num_classes,
+            head=head,
+            rectified=own.rectified,
+            align_corners=self.align_corners,
+        )
+        self.cff_24 = fusion(deep, shallow, fused)
+        self.cff_12 = fusion(fused, self.sub1.out_channels, fused)
+        self.classifier = head(fused, num_classes)
+
+    def _backbone(self, name: str, width: float | None) -> tuple[DilatedResNet, int]:
+        """Return the backbone, and the factor on the channels of everything else."""
+        if width is None:
+            return DilatedResNet(name), 1
+        if self.variant.width is None:
+            raise ValueError(f"the variant {self.structure['variant']!r} has no width ({width}); only 'paper' has one")
+        _check("width", width, WIDTHS)
+        self.structure["width"] = width
+        return DilatedResNet(name, width=width, paper=True), round(width / self.variant.width)
 
     def _pyramid_pooling(self, kind: str) -> tuple[nn.Module, int]:
         """Return the module and its output channels."""
@@ -89,7 +166,9 @@ class ICNet(nn.Module):
         if kind == "concat":
             module = LearnedPyramidPooling(channels, align_corners=self.align_corners)
             return module, module.out_channels
-        return nn.Identity() if kind == "none" else PyramidPooling(align_corners=self.align_corners), channels
+        if kind == "none":
+            return nn.Identity(), channels
+        return PyramidPooling(overlapping=kind == "overlap", align_corners=self.align_corners), channels
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Compute the logits of every pixel.
@@ -107,7 +186,10 @@ class ICNet(nn.Module):
         return {"out": resize(outputs["out"], image.shape[-2:], align_corners=self.align_corners)}
 
     def cascade(self, image: Tensor) -> dict[str, Tensor]:
-        """Return the output of `forward` in training; in evaluation only `out`, at the same low resolution."""
+        """Return the output of `forward` in training; in evaluation only `out`, at low resolution.
+
+        That is 1/4 of the image size for the variant "published", 1/8 for the others.
+        """
         height, width = image.shape[-2:]
         if min(height, width) < MIN_SIZE:
             raise ValueError(f"ICNet needs images of at least {MIN_SIZE}x{MIN_SIZE} pixels, got {width}x{height}")
@@ -117,7 +199,7 @@ class ICNet(nn.Module):
         fused, aux_16 = self.cff_24(sub4, self.conv_sub2(sub2))  # (B, 128, H/16, W/16)
         fused, aux_8 = self.cff_12(fused, sub1)  # (B, 128, H/8, W/8)
         logits = self.classifier(fused)
-        if self.structure["variant"] == "published":
+        if self.variant.doubled in ("always", "training" if self.training else "always"):
             # differs from the published code: the 1x1 classifier runs before this resize, with which it commutes.
             logits = resize(logits, (2 * logits.shape[-2], 2 * logits.shape[-1]))  # (B, num_classes, H/4, W/4)
         return {"out": logits, "aux_8": aux_8, "aux_16": aux_16} if self.training else {"out": logits}
@@ -133,24 +215,44 @@ class ICNet(nn.Module):
         sub2 = self._sub2(image) if needed else None
         sub4 = self._sub4(image, sub2)
         if branches == 1:
-            return {"out": self.cff_24.guide(sub4, [self.backbone.shallow_side(side // 2) for side in (height, width)])}
+            half = self.variant.shrink(image[:1, :1], 2).shape[-2:]
+            return {"out": self.cff_24.guide(sub4, [self.backbone.shallow_side(side) for side in half])}
         fused, _ = self.cff_24(sub4, self.conv_sub2(sub2))
         return {"out": self.cff_12.guide(fused, (-(-height // 8), -(-width // 8)))}  # rounded up, as by sub1
 
     def _sub2(self, image: Tensor) -> Tensor:
         # differs from the published code: sub2 stops after layer2. The output of its deeper layers was never used, cost
         # 60 % of the arithmetic, and fed half-resolution statistics into their batch norms.
-        return self.backbone.shallow(shrink(image, 2, align_corners=self.align_corners))
+        return self.backbone.shallow(self.variant.shrink(image, 2))
 
     def _sub4(self, image: Tensor, sub2: Tensor | None) -> Tensor:
         if self.structure["sub4_input"] == "sub2":
             assert sub2 is not None, "sub4 continues from sub2"
-            shallow = shrink(sub2, 2, align_corners=self.align_corners)
+            shallow = self.variant.shrink(sub2, 2)
         else:
-            shallow = self.backbone.shallow(shrink(image, 4, align_corners=self.align_corners))
-        return self.conv_sub4(self.pyramid_pooling(self.backbone.deep(shallow)))
+            shallow = self.backbone.shallow(self.variant.shrink(image, 4))
+        deep = self.backbone.deep(shallow)
+        if isinstance(self.pyramid_pooling, PyramidPooling) and isinstance(self.conv_sub4, ConvBNReLU):
+            return self._pool_last(deep, *self.conv_sub4)
+        return self.conv_sub4(self.pyramid_pooling(deep))
+
+    def _pool_last(self, deep: Tensor, conv: nn.Conv2d, norm: nn.Module, relu: nn.Module) -> Tensor:
+        """Compute `conv_sub4` of the pooled features.
+
+        differs from the release: the 1x1 conv runs before the pooling, with which it commutes, and which then has a
+        quarter of the channels; its bias, there once batch norms are folded, is added afterwards.
+        """
+        y = self.pyramid_pooling(F.conv2d(deep, conv.weight))
+        return relu(norm(y if conv.bias is None else y + conv.bias[:, None, None]))
 
 
-def _check(name: str, value: str, known: Collection[str]) -> None:
+def _narrow(channels: int, shallow: int, multiple: float | None) -> tuple[nn.Module, int]:
+    """Return a 1x1 conv to a multiple of layer2's channels, or nothing for None, and its output channels."""
+    if multiple is None:
+        return nn.Identity(), channels
+    return ConvBNReLU(channels, round(multiple * shallow), kernel_size=1), round(multiple * shallow)
+
+
+def _check(name: str, value: object, known: Collection) -> None:
     if value not in known:
-        raise ValueError(f"unknown {name} {value!r}; available: {', '.join(known)}")
+        raise ValueError(f"unknown {name} {value!r}; available: {', '.join(map(str, known))}")
