@@ -102,6 +102,7 @@ def build_network(config: Config, *, num_classes: int, log: Logger, resuming: bo
         variant=model.variant,
         ppm=model.ppm,
         sub4_input=model.sub4_input,
+        width=model.width,
         dropout=model.dropout,
     )
     if resuming:

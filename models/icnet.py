@@ -23,7 +23,7 @@ from models.pyramid import LearnedPyramidPooling, PyramidPooling
 from models.resnet import DilatedResNet
 
 MIN_SIZE = 32  # shortest side of an image, which leaves sub4 one pixel
-POOLINGS = ("sum", "overlap", "concat", "none")
+POOLINGS = ("sum", "concat", "none")
 SUB4_INPUTS = ("image", "sub2")
 WIDTHS = (0.5, 1.0)
 
@@ -34,24 +34,27 @@ class Variant:
 
     Attributes:
         backbone, ppm, sub4_input, width: defaults of the arguments of `ICNet`; without a width it cannot be chosen.
+        overlapping: whether the bins of `ppm` "sum" are, see `PyramidPooling`.
         narrow: channels of sub2 and sub4 after a 1x1 conv, in multiples of layer2's; None: no conv.
         head: builds a classifier from its channels and classes.
-        rectified: see `CascadeFeatureFusion`.
+        rectified, doubling: see `CascadeFeatureFusion`.
         shrink: makes an image or features smaller by an integer factor.
         align_corners: how features and logits are resized, see `models.layers.resize`.
-        doubled: when the logits at 1/8 are resized to 1/4: "always", in "training" or "never".
+        quarter: when the logits at 1/8 are resized to 1/4: "always", in "training" or "never".
     """
 
     backbone: str = "resnet50"
     ppm: str = "sum"
     sub4_input: str = "image"
     width: float | None = None
+    overlapping: bool = False
     narrow: tuple[float | None, float | None] = (None, None)
     head: Callable[..., nn.Module] = Classifier
     rectified: bool = False
+    doubling: bool = False
     shrink: Callable[[Tensor, int], Tensor] = shrink
     align_corners: bool = True
-    doubled: str = "always"
+    quarter: str = "always"
 
 
 VARIANTS = {
@@ -64,17 +67,18 @@ VARIANTS = {
         rectified=True,
         shrink=partial(shrink, align_corners=False),
         align_corners=False,
-        doubled="never",
+        quarter="never",
     ),
     "paper": Variant(
         backbone="resnet50_v1s",
-        ppm="overlap",
+        overlapping=True,
         sub4_input="sub2",
         width=0.5,
         narrow=(None, 1.0),
         head=partial(Classifier, bias=True),
         shrink=subsample,
-        doubled="training",  # twice and then four times is eight times, if sides are one above a multiple of 32
+        doubling=True,
+        quarter="training",  # twice and then four times is eight times, if sides are one above a multiple of 32
     ),
 }
 
@@ -100,8 +104,7 @@ class ICNet(nn.Module):
         backbone: one of `models.BACKBONES`; the published checkpoint has "resnet50_v1s", as the paper's release has at
             half the width, mmsegmentation's "resnet50_v1c". None: that of the variant.
         variant: one of `VARIANTS`.
-        ppm: pyramid pooling, "sum" or "overlap" (without weights), "concat" (learned) or "none"; None: that of the
-            variant.
+        ppm: pyramid pooling, "sum" (without weights), "concat" (learned) or "none"; None: that of the variant.
         sub4_input: input of sub4, the "image" at 1/4 or the output of "sub2" at 1/2; None: that of the variant.
         width: of the variant "paper" only, one of `WIDTHS`: 0.5 as released, 1.0 as before its compression.
         dropout: channel dropout probability in the heads.
@@ -133,17 +136,16 @@ class ICNet(nn.Module):
         self.align_corners = own.align_corners
         self.pyramid_pooling, deep = self._pyramid_pooling(ppm)
         self.sub1 = Sub1(32 * scale)
-        shallow, fused = self.backbone.shallow_channels, 128 * scale
-        self.conv_sub2, shallow, self.conv_sub4, deep = (
-            *_narrow(shallow, shallow, own.narrow[0]),
-            *_narrow(deep, shallow, own.narrow[1]),
-        )
+        layer2, fused = self.backbone.shallow_channels, 128 * scale
+        self.conv_sub2, shallow = _narrow(layer2, layer2, own.narrow[0])
+        self.conv_sub4, deep = _narrow(deep, layer2, own.narrow[1])
         head = partial(own.head, dropout=dropout)
         fusion = partial(
             CascadeFeatureFusion,
             num_classes=num_classes,
             head=head,
             rectified=own.rectified,
+            doubling=own.doubling,
             align_corners=self.align_corners,
         )
         self.cff_24 = fusion(deep, shallow, fused)
@@ -168,7 +170,7 @@ class ICNet(nn.Module):
             return module, module.out_channels
         if kind == "none":
             return nn.Identity(), channels
-        return PyramidPooling(overlapping=kind == "overlap", align_corners=self.align_corners), channels
+        return PyramidPooling(overlapping=self.variant.overlapping, align_corners=self.align_corners), channels
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Compute the logits of every pixel.
@@ -199,7 +201,7 @@ class ICNet(nn.Module):
         fused, aux_16 = self.cff_24(sub4, self.conv_sub2(sub2))  # (B, 128, H/16, W/16)
         fused, aux_8 = self.cff_12(fused, sub1)  # (B, 128, H/8, W/8)
         logits = self.classifier(fused)
-        if self.variant.doubled in ("always", "training" if self.training else "always"):
+        if self.variant.quarter == "always" or (self.variant.quarter == "training" and self.training):
             # differs from the published code: the 1x1 classifier runs before this resize, with which it commutes.
             logits = resize(logits, (2 * logits.shape[-2], 2 * logits.shape[-1]))  # (B, num_classes, H/4, W/4)
         return {"out": logits, "aux_8": aux_8, "aux_16": aux_16} if self.training else {"out": logits}
@@ -246,11 +248,11 @@ class ICNet(nn.Module):
         return relu(norm(y if conv.bias is None else y + conv.bias[:, None, None]))
 
 
-def _narrow(channels: int, shallow: int, multiple: float | None) -> tuple[nn.Module, int]:
+def _narrow(channels: int, layer2: int, multiple: float | None) -> tuple[nn.Module, int]:
     """Return a 1x1 conv to a multiple of layer2's channels, or nothing for None, and its output channels."""
     if multiple is None:
         return nn.Identity(), channels
-    return ConvBNReLU(channels, round(multiple * shallow), kernel_size=1), round(multiple * shallow)
+    return ConvBNReLU(channels, round(multiple * layer2), kernel_size=1), round(multiple * layer2)
 
 
 def _check(name: str, value: object, known: Collection) -> None:

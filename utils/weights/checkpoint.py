@@ -176,12 +176,12 @@ def _from_layout(layout: Layout, state: Mapping[str, Tensor]) -> Checkpoint:
 
 def _from_caffe(layers: Mapping[str, list[Tensor]], path: Path) -> Checkpoint:
     """Arrange the layers of the paper's own network; the auxiliary classifiers, which its release lacks, are zero."""
+    unused = [name for name in layers if not f"{name}.".startswith((*PAPER.prefixes, "data_sub1."))]
     try:
-        found = caffe.as_state(layers)
-        known = {name: tensor for name, tensor in found.items() if name.startswith(PAPER.prefixes)}
-        if not known:
-            raise ValueError(f"it holds {', '.join(list(layers)[:3]) or 'no weights'}, none of them the paper's layers")
-        checkpoint = _from_layout(PAPER, known)
+        if len(unused) == len(layers):
+            raise ValueError(f"it holds {', '.join(unused[:3]) or 'no weights'}, none of them the paper's layers")
+        known = {name: blobs for name, blobs in layers.items() if name not in unused}
+        checkpoint = _from_layout(PAPER, caffe.as_state(known))
     except ValueError as error:
         raise ValueError(f"{path} does not hold the paper's ICNet: {error}") from None
     state, classes = checkpoint.state_dict, len(checkpoint.classes)
@@ -195,7 +195,7 @@ def _from_caffe(layers: Mapping[str, list[Tensor]], path: Path) -> Checkpoint:
         structure={**PAPER.structure, "width": width},
         mean=caffe.MEAN,
         config={"test": PAPER_TEST},
-        unused=tuple(name for name in found if name not in known),
+        unused=tuple(unused),
     )
 
 
