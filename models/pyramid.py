@@ -1,26 +1,45 @@
 """Pyramid pooling: global context, with and without learned weights."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import ConvBNReLU, conv_of_resized_bins, pool, resize, scaled
+from models.layers import ConvBNReLU, bin_means, conv_of_resized_bins, pool, resizing, scaled
 
 
 class PyramidPooling(nn.Module):
     """Add average-pooled features, of 1x1, 2x2, 3x3 and 6x6 bins, to the features (section 3.2).
 
     differs from PSPNet: the pooled maps are summed instead of concatenated, so there are no weights.
+
+    Args:
+        overlapping: see `models.layers.bin_means`.
+        align_corners: see `models.layers.resize`.
     """
 
-    def __init__(self, bins: tuple[int, ...] = (1, 2, 3, 6), *, align_corners: bool = True) -> None:
+    def __init__(
+        self, bins: tuple[int, ...] = (1, 2, 3, 6), *, overlapping: bool = False, align_corners: bool = True
+    ) -> None:
         super().__init__()
         self.bins = bins
+        self.overlapping = overlapping
         self.align_corners = align_corners
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same shape."""
-        size = x.shape[-2:]
-        return x + sum(resize(pool(x, n), size, align_corners=self.align_corners) for n in self.bins)
+        """(B, C, H, W) -> the same shape.
+
+        As matrix products, which pass over the features twice, however many kinds of bins there are: columns are
+        pooled, rows pooled and resized, columns resized.
+        """
+        (row_means, rows), (column_means, columns) = (self._matrices(size, x) for size in x.shape[-2:])
+        pooled = (x @ torch.cat(column_means).T).split(self.bins, dim=-1)  # (B, C, H, n) of each n bins
+        pooled = [row @ (means @ part) for row, means, part in zip(rows, row_means, pooled, strict=True)]
+        return x + torch.cat(pooled, -1) @ torch.cat(columns, 1).T
+
+    def _matrices(self, size: int, like: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return, for each number of bins, the matrices that pool an axis and that resize it back."""
+        means = [bin_means(size, n, like, overlapping=self.overlapping) for n in self.bins]
+        return means, [resizing(n, size, like, align_corners=self.align_corners) for n in self.bins]
 
 
 class LearnedPyramidPooling(nn.Module):

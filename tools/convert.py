@@ -13,7 +13,10 @@ from utils.weights.checkpoint import read_checkpoint, save_checkpoint
 def main() -> None:
     """Convert one file, and report unused tensors."""
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("source", help="a state dict in the published layout, or a checkpoint of mmsegmentation")
+    parser.add_argument(
+        "source",
+        help="a state dict in the published layout, a checkpoint of mmsegmentation, or the paper's .caffemodel",
+    )
     parser.add_argument("target", help="the checkpoint to write, *.pth")
     args = parser.parse_args()
     if Path(args.target).exists():
