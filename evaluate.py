@@ -19,7 +19,7 @@ from utils.config import Config, load_config
 from utils.data import build_dataset, check_classes
 from utils.evaluation.measure import measure
 from utils.evaluation.results import Results
-from utils.inference.opening import describe, open_network, short_side, with_own_data
+from utils.inference.opening import describe, open_network, with_own_data, with_own_input
 from utils.inference.segmenter import Segmenter
 from utils.weights.checkpoint import Checkpoint
 from utils.weights.run_folder import INCLUDED, find_checkpoint, run_name
@@ -76,9 +76,12 @@ def measure_branches(
 
 def run_details(checkpoint: Checkpoint, segmenter: Segmenter, config: Config, device: torch.device) -> dict[str, Any]:
     """Return the settings and the environment that the metrics depend on."""
+    own = with_own_input(checkpoint, config.test)
     return {
         "checkpoint": str(checkpoint.source),
-        "short_side": short_side(checkpoint, config.test),
+        "short_side": own.short_side,
+        "input_size": own.input_size,
+        "resize_probabilities": bool(own.resize_probabilities),
         "split": config.test.split,
         "device": runtime.describe(device),
         "processes": runtime.processes(),

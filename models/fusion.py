@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import BatchNorm2d, Classifier, conv_of_resized, resize
+from models.layers import BatchNorm2d, Classifier, conv_of_doubled, conv_of_resized, resize
 
 
 class CascadeFeatureFusion(nn.Module):
@@ -18,6 +18,7 @@ class CascadeFeatureFusion(nn.Module):
         head: builds the auxiliary classifier from its channels and classes.
         rectified: apply a ReLU to each branch before the sum, besides the one after it.
         align_corners: see `models.layers.resize`.
+        doubling: convolve the low branch before enlarging it, see `models.layers.conv_of_doubled`.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class CascadeFeatureFusion(nn.Module):
         head: Callable[[int, int], nn.Module] = Classifier,
         rectified: bool = False,
         align_corners: bool = True,
+        doubling: bool = False,
     ) -> None:
         super().__init__()
         self.conv_low = nn.Sequential(
@@ -40,6 +42,7 @@ class CascadeFeatureFusion(nn.Module):
         self.aux_classifier = head(out_channels, num_classes)
         self.activation = nn.ReLU() if rectified else nn.Identity()
         self.align_corners = align_corners
+        self.doubling = doubling
         # with fewer, resizing nine times the fused channels costs more than it saves
         self.resize_last = low_channels >= 8 * out_channels
 
@@ -58,7 +61,9 @@ class CascadeFeatureFusion(nn.Module):
         conv, norm = self.conv_low
         assert isinstance(conv, nn.Conv2d), conv
         # differs from the published code in the order of resizing and mixing channels, not in the result
-        if self.resize_last:
+        if self.doubling:
+            low = conv_of_doubled(low, conv.weight, size, bias=conv.bias)
+        elif self.resize_last:
             low = conv_of_resized(low, conv.weight, size, bias=conv.bias, dilation=2, align_corners=self.align_corners)
         else:
             low = conv(resize(low, size, align_corners=self.align_corners))

@@ -5,28 +5,89 @@ image ──────────► sub1: three convs of stride 2 ───�
   └─ x1/4 ─► backbone (shared) ─► pyramid pooling = sub4 ─────┘
 
 That is the published structure. The variant "psp" is mmsegmentation's, with the best known results: learned pyramid
-pooling, sub4 continues from sub2, narrower branches, heads of two convolutions, `align_corners=False`.
+pooling, sub4 continues from sub2, narrower branches, heads of two convolutions, `align_corners=False`. The variant
+"paper" is the paper's own, of half the width: sub4 continues from sub2, which ends after the first block of layer2.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.fusion import CascadeFeatureFusion
-from models.layers import Classifier, ConvBNReLU, conv_head, resize, scaled, shrink
+from models.layers import Classifier, ConvBNReLU, conv_head, resize, scaled, shrink, subsample
 from models.pyramid import LearnedPyramidPooling, PyramidPooling
 from models.resnet import DilatedResNet
 
 MIN_SIZE = 32  # shortest side of an image, which leaves sub4 one pixel
-VARIANTS = {"published": ("sum", "image"), "psp": ("concat", "sub2")}  # defaults of `ppm` and `sub4_input`
 POOLINGS = ("sum", "concat", "none")
 SUB4_INPUTS = ("image", "sub2")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A structure of ICNet; the defaults are the published one.
+
+    Attributes:
+        backbone, ppm, sub4_input, width: defaults of the arguments of `ICNet`.
+        overlapping: whether the bins of `ppm` "sum" are, see `PyramidPooling`.
+        narrow: channels of sub2 and sub4 after a 1x1 conv, in multiples of layer2's; None: no conv.
+        head: builds a classifier from its channels and classes.
+        rectified, doubling: see `CascadeFeatureFusion`.
+        shrink: makes an image or features smaller by an integer factor.
+        align_corners: how features and logits are resized, see `models.layers.resize`.
+        quarter: when the logits at 1/8 are resized to 1/4: "always", in "training" or "never".
+    """
+
+    backbone: str = "resnet50"
+    ppm: str = "sum"
+    sub4_input: str = "image"
+    width: float = 1.0
+    overlapping: bool = False
+    narrow: tuple[float | None, float | None] = (None, None)
+    head: Callable[..., nn.Module] = Classifier
+    rectified: bool = False
+    doubling: bool = False
+    shrink: Callable[[Tensor, int], Tensor] = shrink
+    align_corners: bool = True
+    quarter: str = "always"
+
+
+VARIANTS = {
+    "published": Variant(),
+    "psp": Variant(
+        ppm="concat",
+        sub4_input="sub2",
+        narrow=(0.5, 0.5),
+        head=conv_head,
+        rectified=True,
+        shrink=partial(shrink, align_corners=False),
+        align_corners=False,
+        quarter="never",
+    ),
+    "paper": Variant(
+        backbone="resnet50_v1s",
+        overlapping=True,
+        sub4_input="sub2",
+        width=0.5,
+        narrow=(None, 1.0),
+        head=partial(Classifier, bias=True),
+        shrink=subsample,
+        doubling=True,
+        quarter="training",  # twice and then four times is eight times, if sides are one above a multiple of 32
+    ),
+}
+
+
 class Sub1(nn.Sequential):
-    """High-resolution branch: three 3x3 convs with stride 2, (B, 3, H, W) -> (B, 64, H/8, W/8) (section 3.2)."""
+    """High-resolution branch: three 3x3 convs with stride 2, (B, 3, H, W) -> (B, 64, H/8, W/8) (section 3.2).
+
+    Args:
+        width: share of the channels.
+    """
 
     def __init__(self, *, width: float = 1.0) -> None:
         narrow, wide = scaled(32, width), scaled(64, width)
@@ -41,36 +102,38 @@ class ICNet(nn.Module):
 
     Args:
         num_classes: number of classes.
-        backbone: one of `models.BACKBONES`; the published checkpoint has "resnet50_v1s", mmsegmentation's
-            "resnet50_v1c".
+        backbone: one of `models.BACKBONES`; the published checkpoint has "resnet50_v1s", as the paper's release has at
+            half the width, mmsegmentation's "resnet50_v1c". None: that of the variant.
         variant: one of `VARIANTS`.
         ppm: pyramid pooling, "sum" (without weights), "concat" (learned) or "none"; None: that of the variant.
         sub4_input: input of sub4, the "image" at 1/4 or the output of "sub2" at 1/2; None: that of the variant.
+        width: share of each layer's channels, classifiers excepted; None: that of the variant, which is 0.5 of the
+            paper's, as released, else 1.
         dropout: channel dropout probability in the heads.
-        width: share of each layer's channels, classifiers excepted; None: that of the variant.
 
     Attributes:
-        structure: the last five arguments, resolved; they rebuild the same structure.
+        structure: the arguments from `variant` on, resolved; they rebuild the same structure.
         align_corners: how the network resizes, and how its logits are to be resized, see `models.layers.resize`.
     """
 
     def __init__(
         self,
         num_classes: int = 19,
-        backbone: str = "resnet50",
+        backbone: str | None = None,
         *,
         variant: str = "published",
         ppm: str | None = None,
         sub4_input: str | None = None,
-        dropout: float = 0.0,
         width: float | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        width = 1.0 if width is None else width
+        _check("variant", variant, VARIANTS)
+        self.variant = own = VARIANTS[variant]
+        ppm, sub4_input = ppm or own.ppm, sub4_input or own.sub4_input
+        width = own.width if width is None else width
         if not 0 < width <= 1:
             raise ValueError(f"width must be above 0 and at most 1, got {width}")
-        _check("variant", variant, VARIANTS)
-        ppm, sub4_input = ppm or VARIANTS[variant][0], sub4_input or VARIANTS[variant][1]
         _check("ppm", ppm, POOLINGS)
         _check("sub4_input", sub4_input, SUB4_INPUTS)
         self.structure: dict[str, Any] = {
@@ -80,21 +143,23 @@ class ICNet(nn.Module):
             "dropout": dropout,
             "width": width,
         }
-        psp = variant == "psp"
-        self.align_corners = not psp
-        self.backbone = DilatedResNet(backbone, width=width)
+        scale = width / own.width  # of the channels outside the backbone
+        self.backbone = DilatedResNet(backbone or own.backbone, width=width, paper=variant == "paper")
+        self.align_corners = own.align_corners
         self.pyramid_pooling, deep = self._pyramid_pooling(ppm)
-        self.sub1 = Sub1(width=width)
-        shallow = self.backbone.shallow_channels
-        narrow = scaled(shallow, 1 / 2)
-        self.conv_sub2: nn.Module = ConvBNReLU(shallow, narrow, kernel_size=1) if psp else nn.Identity()
-        self.conv_sub4: nn.Module = ConvBNReLU(deep, narrow, kernel_size=1) if psp else nn.Identity()
-        shallow, deep = (narrow, narrow) if psp else (shallow, deep)
-        head = partial(conv_head if psp else Classifier, dropout=dropout)
+        self.sub1 = Sub1(width=scale)
+        layer2, fused = self.backbone.shallow_channels, scaled(128, scale)
+        self.conv_sub2, shallow = _narrow(layer2, layer2, own.narrow[0])
+        self.conv_sub4, deep = _narrow(deep, layer2, own.narrow[1])
+        head = partial(own.head, dropout=dropout)
         fusion = partial(
-            CascadeFeatureFusion, num_classes=num_classes, head=head, rectified=psp, align_corners=self.align_corners
+            CascadeFeatureFusion,
+            num_classes=num_classes,
+            head=head,
+            rectified=own.rectified,
+            doubling=own.doubling,
+            align_corners=self.align_corners,
         )
-        fused = scaled(128, width)
         self.cff_24 = fusion(deep, shallow, fused)
         self.cff_12 = fusion(fused, self.sub1.out_channels, fused)
         self.classifier = head(fused, num_classes)
@@ -105,7 +170,9 @@ class ICNet(nn.Module):
         if kind == "concat":
             module = LearnedPyramidPooling(channels, align_corners=self.align_corners)
             return module, module.out_channels
-        return nn.Identity() if kind == "none" else PyramidPooling(align_corners=self.align_corners), channels
+        if kind == "none":
+            return nn.Identity(), channels
+        return PyramidPooling(overlapping=self.variant.overlapping, align_corners=self.align_corners), channels
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Compute the logits of every pixel.
@@ -123,7 +190,10 @@ class ICNet(nn.Module):
         return {"out": resize(outputs["out"], image.shape[-2:], align_corners=self.align_corners)}
 
     def cascade(self, image: Tensor) -> dict[str, Tensor]:
-        """Return the output of `forward` in training; in evaluation only `out`, at the same low resolution."""
+        """Return the output of `forward` in training; in evaluation only `out`, at low resolution.
+
+        That is 1/4 of the image size for the variant "published", 1/8 for the others.
+        """
         height, width = image.shape[-2:]
         if min(height, width) < MIN_SIZE:
             raise ValueError(f"ICNet needs images of at least {MIN_SIZE}x{MIN_SIZE} pixels, got {width}x{height}")
@@ -133,7 +203,7 @@ class ICNet(nn.Module):
         fused, aux_16 = self.cff_24(sub4, self.conv_sub2(sub2))  # (B, 128, H/16, W/16)
         fused, aux_8 = self.cff_12(fused, sub1)  # (B, 128, H/8, W/8)
         logits = self.classifier(fused)
-        if self.structure["variant"] == "published":
+        if self.variant.quarter == "always" or (self.variant.quarter == "training" and self.training):
             # differs from the published code: the 1x1 classifier runs before this resize, with which it commutes.
             logits = resize(logits, (2 * logits.shape[-2], 2 * logits.shape[-1]))  # (B, num_classes, H/4, W/4)
         return {"out": logits, "aux_8": aux_8, "aux_16": aux_16} if self.training else {"out": logits}
@@ -149,24 +219,44 @@ class ICNet(nn.Module):
         sub2 = self._sub2(image) if needed else None
         sub4 = self._sub4(image, sub2)
         if branches == 1:
-            return {"out": self.cff_24.guide(sub4, [self.backbone.shallow_side(side // 2) for side in (height, width)])}
+            half = self.variant.shrink(image[:1, :1], 2).shape[-2:]
+            return {"out": self.cff_24.guide(sub4, [self.backbone.shallow_side(side) for side in half])}
         fused, _ = self.cff_24(sub4, self.conv_sub2(sub2))
         return {"out": self.cff_12.guide(fused, (-(-height // 8), -(-width // 8)))}  # rounded up, as by sub1
 
     def _sub2(self, image: Tensor) -> Tensor:
         # differs from the published code: sub2 stops after layer2. The output of its deeper layers was never used, cost
         # 60 % of the arithmetic, and fed half-resolution statistics into their batch norms.
-        return self.backbone.shallow(shrink(image, 2, align_corners=self.align_corners))
+        return self.backbone.shallow(self.variant.shrink(image, 2))
 
     def _sub4(self, image: Tensor, sub2: Tensor | None) -> Tensor:
         if self.structure["sub4_input"] == "sub2":
             assert sub2 is not None, "sub4 continues from sub2"
-            shallow = shrink(sub2, 2, align_corners=self.align_corners)
+            shallow = self.variant.shrink(sub2, 2)
         else:
-            shallow = self.backbone.shallow(shrink(image, 4, align_corners=self.align_corners))
-        return self.conv_sub4(self.pyramid_pooling(self.backbone.deep(shallow)))
+            shallow = self.backbone.shallow(self.variant.shrink(image, 4))
+        deep = self.backbone.deep(shallow)
+        if isinstance(self.pyramid_pooling, PyramidPooling) and isinstance(self.conv_sub4, ConvBNReLU):
+            return self._pool_last(deep, *self.conv_sub4)
+        return self.conv_sub4(self.pyramid_pooling(deep))
+
+    def _pool_last(self, deep: Tensor, conv: nn.Conv2d, norm: nn.Module, relu: nn.Module) -> Tensor:
+        """Compute `conv_sub4` of the pooled features.
+
+        differs from the release: the 1x1 conv runs before the pooling, with which it commutes, and which then has a
+        quarter of the channels; its bias, there once batch norms are folded, is added afterwards.
+        """
+        y = self.pyramid_pooling(F.conv2d(deep, conv.weight))
+        return relu(norm(y if conv.bias is None else y + conv.bias[:, None, None]))
 
 
-def _check(name: str, value: str, known: Collection[str]) -> None:
+def _narrow(channels: int, layer2: int, multiple: float | None) -> tuple[nn.Module, int]:
+    """Return a 1x1 conv to a multiple of layer2's channels, or nothing for None, and its output channels."""
+    if multiple is None:
+        return nn.Identity(), channels
+    return ConvBNReLU(channels, scaled(layer2, multiple), kernel_size=1), scaled(layer2, multiple)
+
+
+def _check(name: str, value: object, known: Collection) -> None:
     if value not in known:
-        raise ValueError(f"unknown {name} {value!r}; available: {', '.join(known)}")
+        raise ValueError(f"unknown {name} {value!r}; available: {', '.join(map(str, known))}")

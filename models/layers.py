@@ -92,6 +92,14 @@ def shrink(x: Tensor, factor: int, *, align_corners: bool = True) -> Tensor:
     return F.interpolate(x, scale_factor=1 / factor, mode="bilinear", align_corners=False)
 
 
+def subsample(x: Tensor, factor: int) -> Tensor:
+    """Keep every `factor`-th row and column of (B, C, H, W), from the first: -> (B, C, ceil(H / factor), …).
+
+    At sides one above a multiple, this is bilinear resizing with aligned corners.
+    """
+    return x[..., ::factor, ::factor]
+
+
 def pool(x: Tensor, bins: int) -> Tensor:
     """Adaptive average pooling, (B, C, H, W) -> (B, C, bins, bins).
 
@@ -109,9 +117,9 @@ def of_pixels(matrix: Tensor, x: Tensor, size: Sequence[int]) -> Tensor:
     return y.unflatten(1, tuple(size)).permute(0, 3, 1, 2)
 
 
-def averaging(size: Sequence[int], bins: int, like: Tensor) -> Tensor:
-    """Return the matrix (bins^2, H W) of adaptive average pooling."""
-    return _outer(*(_averaging(side, bins, like) for side in size)).to(like.dtype)
+def averaging(size: Sequence[int], bins: int, like: Tensor, *, overlapping: bool = False) -> Tensor:
+    """Return the matrix (bins^2, H W) of average pooling, see `bin_means`."""
+    return _outer(*(bin_means(side, bins, like, overlapping=overlapping) for side in size)).to(like.dtype)
 
 
 def _outer(rows: Tensor, columns: Tensor) -> Tensor:
@@ -119,11 +127,20 @@ def _outer(rows: Tensor, columns: Tensor) -> Tensor:
     return (rows[:, None, :, None] * columns[:, None]).flatten(2).flatten(0, 1)
 
 
-def _averaging(size: int, bins: int, like: Tensor) -> Tensor:
-    """Return the averaging matrix (bins, size) of an axis; bins overlap if `size` is not a multiple."""
+def bin_means(size: int, bins: int, like: Tensor, *, overlapping: bool = False) -> Tensor:
+    """Return the averaging matrix (bins, size) of an axis.
+
+    Args:
+        overlapping: bins as in the paper's release, which has them for sizes of 33 and 65: for 1, 2, 3 or 6 bins their
+            stride is 1, 1/2, 10/32 or 5/32 of `size - 1`, rounded down here for other sizes, and together they just
+            cover `size`. Otherwise adaptive bins, which overlap only if `size` is not a multiple.
+    """
     place = torch.arange(size, device=like.device)
     number = torch.arange(bins, device=like.device)[:, None]
-    inside = (place >= number * size // bins) & (place < -(-(number + 1) * size // bins))
+    stride = (size - 1) * (32 // bins) // 32
+    start = number * stride if overlapping else number * size // bins
+    stop = start + size - (bins - 1) * stride if overlapping else -(-(number + 1) * size // bins)
+    inside = (place >= start) & (place < stop)
     return inside / inside.sum(1, keepdim=True)
 
 
@@ -178,3 +195,23 @@ def _shifted_resizing(small: int, large: int, dilation: int, like: Tensor, align
     """Return the matrices (large, 3, small) that resize an axis and shift it by each tap of a 3-tap convolution."""
     matrix = F.pad(_resizing(small, large, like, align_corners), (0, 0, dilation, dilation))
     return torch.stack([matrix[k * dilation : k * dilation + large] for k in range(3)], 1)
+
+
+def conv_of_doubled(x: Tensor, weight: Tensor, size: Sequence[int], *, bias: Tensor | None = None) -> Tensor:
+    """Compute a padded 3x3 convolution, with dilation 2, of `resize(x, size)` at twice the size, less one.
+
+    The taps, two pixels apart in the large map, are one pixel apart in `x`, so that convolving and resizing commute:
+    the convolution of `x` itself is resized, for a quarter of the arithmetic. The result differs only in the second
+    pixels from the borders: beyond the border, the large map is 0, but the resized one half a pixel of `x`, which is
+    taken away again. For any other size, at least 3x3, this serves as the definition.
+
+    Args and returns: as for `conv_of_resized`, with aligned corners.
+    """
+    height, width = size
+    y = resize(F.conv2d(x, weight, bias, padding=1), size)
+    for border, second in ((slice(0, 1), 1), (slice(-1, None), -2)):
+        row = F.conv2d(resize(x[:, :, border], (1, width)), weight[:, :, border], padding=(0, 2), dilation=2)
+        column = resize(F.conv2d(x[..., border], weight[..., border], padding=(1, 0)), (height, 1))
+        y[:, :, second] -= row[:, :, 0] / 2
+        y[..., second] -= column[..., 0] / 2
+    return y

@@ -11,17 +11,24 @@ class PyramidPooling(nn.Module):
     """Add average-pooled features, of 1x1, 2x2, 3x3 and 6x6 bins, to the features (section 3.2).
 
     differs from PSPNet: the pooled maps are summed instead of concatenated, so there are no weights.
+
+    Args:
+        overlapping: see `models.layers.bin_means`.
+        align_corners: see `models.layers.resize`.
     """
 
-    def __init__(self, bins: tuple[int, ...] = (1, 2, 3, 6), *, align_corners: bool = True) -> None:
+    def __init__(
+        self, bins: tuple[int, ...] = (1, 2, 3, 6), *, overlapping: bool = False, align_corners: bool = True
+    ) -> None:
         super().__init__()
         self.bins = bins
+        self.overlapping = overlapping
         self.align_corners = align_corners
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
         size = x.shape[-2:]
-        down = torch.cat([averaging(size, n, x) for n in self.bins])  # (50, H W)
+        down = torch.cat([averaging(size, n, x, overlapping=self.overlapping) for n in self.bins])  # (50, H W)
         up = torch.cat([enlarging(n, size, x, align_corners=self.align_corners) for n in self.bins], 1)  # (H W, 50)
         return x + of_pixels(up, of_pixels(down, x, (-1, 1)), size)
 

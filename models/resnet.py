@@ -1,5 +1,7 @@
 """ResNet backbone with dilation instead of stride in its last two layers."""
 
+from typing import Any
+
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -27,39 +29,51 @@ class DilatedResNet(ResNet):
     Args:
         name: one of `BACKBONES`.
         width: share of the channels of every layer.
+        paper: the form of the paper's own network: max pooling with `ceil_mode`, `shallow` ends after the first block
+            of layer2, and bottlenecks have their stride in the first 1x1 conv.
 
     Attributes:
         shallow_channels, deep_channels: output channels of `shallow` and `deep`.
     """
 
-    def __init__(self, name: str, *, width: float = 1.0) -> None:
+    def __init__(self, name: str, *, width: float = 1.0, paper: bool = False) -> None:
         if name not in BACKBONES:
             raise ValueError(f"unknown backbone {name!r}; available: {', '.join(BACKBONES)}")
         name, _, stem = name.partition("_")
         block, layers = _LAYERS[name]
         super().__init__(block, layers, norm_layer=BatchNorm2d)
         if stem or width != 1:
-            channels, out_channels = (scaled(n, width) for n in _DEEP_STEMS.get(f"_{stem}", (0, 64)))
-            self.conv1 = deep_stem(channels, out_channels) if stem else plain_stem(out_channels)
-            self.bn1 = BatchNorm2d(out_channels)
-            self.inplanes = out_channels  # input channels of `_make_layer`
-            self.layer1 = self._make_layer(block, scaled(64, width), layers[0])
-            if width != 1:
-                self.layer2 = self._make_layer(block, scaled(128, width), layers[1], stride=2)
-                self.layer3 = self._make_layer(block, scaled(256, width), layers[2], stride=2)
-                self.layer4 = self._make_layer(block, scaled(512, width), layers[3], stride=2)
-            initialize(self)
-            self.maxpool.ceil_mode = stem == "v1c"
+            self._narrow(block, layers, stem=_DEEP_STEMS.get(f"_{stem}"), width=width)
+        self.maxpool.ceil_mode = stem == "v1c" or paper
+        if paper and block is Bottleneck:
+            stride_early(self.layer1, self.layer2, self.layer3, self.layer4)
         dilate(self.layer3, 2)
         dilate(self.layer4, 4)
         del self.avgpool, self.fc
+        self.paper = paper
         self.shallow_channels = scaled(128, width) * block.expansion
         self.deep_channels = scaled(512, width) * block.expansion
 
+    def _narrow(
+        self, block: type[BasicBlock | Bottleneck], layers: list[int], *, stem: tuple[int, int] | None, width: float
+    ) -> None:
+        """Build the stem, and the layers whose channels differ from torchvision's."""
+        channels, out_channels = (scaled(count, width) for count in stem or (64, 64))
+        plain = nn.Conv2d(3, out_channels, 7, stride=2, padding=3, bias=False)
+        self.conv1 = plain if stem is None else deep_stem(channels, out_channels)
+        self.bn1 = BatchNorm2d(out_channels)
+        self.inplanes = out_channels  # input channels of `_make_layer`
+        names = ("layer1",) if width == 1 else ("layer1", "layer2", "layer3", "layer4")
+        for index, (name, blocks) in enumerate(zip(names, layers, strict=False)):
+            layer = self._make_layer(block, scaled(64 * 2**index, width), blocks, stride=min(2, index + 1))
+            self.set_submodule(name, layer)
+        initialize(self.conv1, *map(self.get_submodule, names))
+
     def shallow(self, image: Tensor) -> Tensor:
-        """Run stem, layer1 and layer2: (B, 3, H, W) -> (B, shallow_channels, H/8, W/8)."""
+        """Run stem, layer1 and layer2 (or its first block): (B, 3, H, W) -> (B, shallow_channels, H/8, W/8)."""
         x = self.relu(self.bn1(self.conv1(image)))
-        return self.layer2(self.layer1(self.maxpool(x)))
+        x = self.layer1(self.maxpool(x))
+        return self.layer2[0](x) if self.paper else self.layer2(x)
 
     def shallow_side(self, side: int) -> int:
         """Return the output side of `shallow` for an image side."""
@@ -68,7 +82,8 @@ class DilatedResNet(ResNet):
         return -(-quarter // 2)
 
     def deep(self, x: Tensor) -> Tensor:
-        """Run layer3 and layer4: (B, shallow_channels, H/8, W/8) -> (B, deep_channels, H/8, W/8)."""
+        """Run the other layers: (B, shallow_channels, H/8, W/8) -> (B, deep_channels, H/8, W/8)."""
+        x = self.layer2[1:](x) if self.paper else x
         return self.layer4(self.layer3(x))
 
     def forward(self, image: Tensor) -> Tensor:
@@ -82,11 +97,6 @@ def initialize(*modules: nn.Module) -> None:
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
 
 
-def plain_stem(out_channels: int) -> nn.Conv2d:
-    """Build the usual 7x7 conv with stride 2."""
-    return nn.Conv2d(3, out_channels, 7, stride=2, padding=3, bias=False)
-
-
 def deep_stem(channels: int, out_channels: int) -> nn.Sequential:
     """Build three 3x3 convs, the first with stride 2; the ResNet's `bn1` and `relu` follow the last."""
     return nn.Sequential(
@@ -98,6 +108,19 @@ def deep_stem(channels: int, out_channels: int) -> nn.Sequential:
         nn.ReLU(inplace=True),
         nn.Conv2d(channels, out_channels, 3, padding=1, bias=False),
     )
+
+
+def stride_early(layer1: Any, *layers: Any) -> None:  # an nn.Sequential's items have no type
+    """Move the stride of bottleneck layers from their 3x3 conv to the 1x1 conv before it.
+
+    A 1x1 conv of stride 2 reads every second pixel, so the block before need compute no others. layer2's stride
+    therefore moves on into the 3x3 conv of layer1's last block; the others' strides are removed by `dilate`.
+    """
+    for layer in layers:
+        layer[0].conv1.stride, layer[0].conv2.stride = layer[0].conv2.stride, (1, 1)
+    last, first = layer1[-1], layers[0][0]
+    last.conv2.stride, last.downsample = first.conv1.stride, nn.MaxPool2d(1, stride=first.conv1.stride)
+    first.conv1.stride = first.downsample[0].stride = (1, 1)
 
 
 def dilate(layer: nn.Sequential, dilation: int) -> None:

@@ -15,6 +15,8 @@ NETWORKS = [
     ("resnet50", {"ppm": "concat", "sub4_input": "sub2", "dropout": 0.9}),
     ("resnet50_v1s", {}),
     ("resnet18_v1c", {"variant": "psp", "dropout": 0.1}),
+    ("resnet50_v1s", {"variant": "paper", "width": 1.0}),
+    ("resnet18", {"variant": "paper", "width": 1.0, "ppm": "none"}),
     ("resnet34_v1c", {"variant": "psp", "ppm": "none", "sub4_input": "image"}),
 ]
 
@@ -25,7 +27,7 @@ NETWORKS = [
 def test_removing_kernels_that_are_zero_changes_no_output(backbone, options, width):
     """Layers with equally many channels lose the same ones, so it need not be known which are added up."""
     wide = with_statistics(ICNet(5, backbone, **options))
-    narrow = ICNet(5, backbone, **options, width=width)
+    narrow = ICNet(5, backbone, **options | {"width": width})
     leaves = [(name, module) for name, module in wide.named_modules() if not list(module.children())]
     for name, module in leaves:
         kept = narrow.get_submodule(name).weight.shape[0] if hasattr(module, "weight") else 0

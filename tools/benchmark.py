@@ -18,6 +18,7 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 
 from dataset.transforms import Normalize
+from models import VARIANTS
 from tools.benchmarking.contenders import CONTENDERS, RUNTIMES, Workload, prediction_job, usable
 from tools.benchmarking.stages import prediction_stages, training_steps
 from tools.benchmarking.timing import Job, count_flops, matmul_peak, peak_memory, time_in_turns
@@ -35,7 +36,7 @@ def main() -> None:
     args = parse_arguments()
     device = torch.device(args.device)
     results: dict[str, Any] = {"machine": describe_machine(device), "arguments": vars(args)}
-    network, (height, width) = args.ckpt or f"{args.backbone}, random weights, 19 classes", args.size
+    network, (height, width) = args.ckpt or f"{args.variant}, {args.backbone}, random weights, 19 classes", args.size
     print(results["machine"])
     print(f"{network}; {width}x{height}, batch {args.batch}, {args.precision}, {args.repeats} repeats after warm-up\n")
     with TemporaryDirectory() as folder:
@@ -43,6 +44,7 @@ def main() -> None:
             folder=Path(folder),
             ckpt=args.ckpt,
             backbone=args.backbone,
+            variant=args.variant,
             size=args.size,
             batch=args.batch,
             device=device,
@@ -125,6 +127,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=["published", "eager", "onnx", "deeplabv3"], choices=CONTENDERS)
     parser.add_argument("--ckpt", metavar="FILE", help="checkpoint (default: --backbone with random weights)")
     parser.add_argument("--backbone", default="resnet50_v1s", help="without --ckpt (default: the published one's)")
+    parser.add_argument("--variant", default="published", choices=VARIANTS, help="without --ckpt")
     parser.add_argument("--size", type=image_size, default=(1024, 2048), metavar="WxH", help="default: 2048x1024")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--crop", type=int, default=352, help="image side of the training step (default: 352)")

@@ -23,7 +23,10 @@ LOCAL = (  # keys of files and folders on the machine that trained it
 def main() -> None:
     """Convert one file, and report unused tensors."""
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("source", help="a checkpoint of this project or of mmsegmentation, or the published state dict")
+    parser.add_argument(
+        "source",
+        help="a checkpoint of this project or of mmsegmentation, the published state dict, or the paper's .caffemodel",
+    )
     parser.add_argument("target", help="the checkpoint to write, *.pth")
     parser.add_argument("--half", action="store_true", help="half precision, without the folders of the run")
     args = parser.parse_args()

@@ -16,7 +16,7 @@ from utils.config import Config, TestConfig, load_config
 from utils.data import build_dataset, check_classes
 from utils.evaluation.measure import measure
 from utils.inference.export import OUTPUTS, PRECISIONS, export_onnx, export_openvino
-from utils.inference.opening import open_network, short_side
+from utils.inference.opening import open_network, with_own_input
 from utils.io.files import check_folder
 from utils.io.sources import find_sources, read_image
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
@@ -39,9 +39,8 @@ def main() -> None:
     checkpoint = read_checkpoint(args.ckpt)
     config = None if args.config is None else load_config(args.config, args.overrides)
     data = None if config is None else open_split(config, checkpoint)
-    images = (
-        [] if args.calibrate is None else read_images(args.calibrate, args.images, short_side(checkpoint, TestConfig()))
-    )
+    own = with_own_input(checkpoint, TestConfig())
+    images = [] if args.calibrate is None else read_images(args.calibrate, args.images, own)
     if args.format == "openvino":
         found = export_openvino(
             checkpoint, target, output=args.output, normalized_inside=args.normalize, calibration=images
@@ -71,15 +70,17 @@ def main() -> None:
         print(f"mIoU on the {len(data)} images of {config.test.split}: {here:.2%} (PyTorch in fp32: {there:.2%})")
 
 
-def read_images(text: str, most: int, side: int | None) -> list[np.ndarray]:
+def read_images(text: str, most: int, test: TestConfig) -> list[np.ndarray]:
     """Read up to `most` images, evenly spread over those that `text` stands for, at the network's input size."""
     sources = [source for source in find_sources(text, recursive=True) if isinstance(source.location, Path)]
     paths = [source.location for source in sources if source.kind == "image" and isinstance(source.location, Path)]
     step = max(1, len(paths) // most)
     images = [Image.fromarray(read_image(path)) for path in paths[::step][:most]]
+    side, fixed = test.short_side, test.input_size
     scales = [1 if side is None else side / min(image.size) for image in images]
     sizes = [
-        (round(image.width * scale), round(image.height * scale)) for image, scale in zip(images, scales, strict=True)
+        (fixed[1], fixed[0]) if fixed else (round(image.width * scale), round(image.height * scale))
+        for image, scale in zip(images, scales, strict=True)
     ]
     return [
         np.asarray(image.resize(size, Image.Resampling.BILINEAR)) for image, size in zip(images, sizes, strict=True)
@@ -103,7 +104,9 @@ def miou(path: str | Path, data: SegmentationDataset, config: Config) -> float:
 def label_agreement(checkpoint: Checkpoint, target: Path, images: list[np.ndarray]) -> float:
     """Return the share of pixels to which an exported network and PyTorch give the same label."""
     device, equal = torch.device("cpu"), []
-    test = TestConfig(runtime="pytorch", short_side=0)  # the images have the right size already
+    test = TestConfig(
+        runtime="pytorch", short_side=0, resize_probabilities=False
+    )  # the images have the right size already
     _, reference = open_network(checkpoint.source or "", device, test)
     _, exported = open_network(target, device, test)
     for image in images:

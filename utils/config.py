@@ -18,6 +18,7 @@ PositiveFloat = Annotated[Float, Field(gt=0)]
 NonNegativeFloat = Annotated[Float, Field(ge=0)]
 Probability = Annotated[Float, Field(ge=0, le=1)]
 Fraction = Annotated[Float, Field(gt=0, le=1)]
+Size = Annotated[tuple[InputSize, ...], Field(min_length=2, max_length=2)]  # height and width
 Color = Annotated[tuple[Int, ...], Field(min_length=3, max_length=3)]
 
 
@@ -28,13 +29,20 @@ class ModelConfig(Section):
     backbone: Literal[BACKBONES] = "resnet50"  # type: ignore[valid-type]
     backbone_weights: str | None = None  # torchvision's name (IMAGENET1K_V1), a name of utils/weights/zoo.py, or a file
     weights: str | None = None  # checkpoint to fine-tune, in any supported layout, or a name of utils/weights/zoo.py
-    variant: Literal[tuple(VARIANTS)] = "published"  # type: ignore[valid-type]  # psp: that of the best results
+    variant: Literal[tuple(VARIANTS)] = "published"  # type: ignore[valid-type]  # psp: that of the best results; paper
     ppm: Literal[POOLINGS] | None = None  # type: ignore[valid-type]  # pyramid pooling; null: the variant's own
     sub4_input: Literal[SUB4_INPUTS] | None = None  # type: ignore[valid-type]  # input of sub4; null: the variant's own
     dropout: Annotated[Float, Field(ge=0, lt=1)] = 0.0  # channel dropout in the heads
     width: Fraction | None = None  # share of each layer's channels; null: as in `weights`, or else the variant's own
     base_size: InputSize = 1024  # short side in pixels at augmentation scale 1
     crop_size: InputSize = 960
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_backbone(cls, values: Any) -> Any:
+        """Default to the variant's own backbone."""
+        own = VARIANTS.get(str(values.get("variant"))) if isinstance(values, Mapping) else None
+        return values if own is None else {"backbone": own.backbone, **values}
 
 
 class OptimizerConfig(Section):
@@ -163,6 +171,12 @@ class TestConfig(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"  # auto: the fastest of the hardware
     compile: Literal["none", "default", "cuda_graphs"] = "none"  # torch.compile
     short_side: NonNegativeInt | None = None  # input size; null: the checkpoint's own; 0: images are not resized
+    input_size: Size | None = (
+        None  # instead of short_side, exactly; null: the checkpoint's own, unless short_side is set
+    )
+    resize_probabilities: StrictBool | None = (
+        None  # rather than logits, to the image's size; null: the checkpoint's own
+    )
     tta: TtaConfig = TtaConfig()
     window: InputSize | None = None  # side of sliding windows over larger images
     stride: PositiveInt | None = None  # of the sliding windows; null: two thirds of window

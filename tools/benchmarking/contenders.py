@@ -35,6 +35,7 @@ class Workload:
     batch: int
     device: torch.device
     precision: str  # of the PyTorch contenders, see `runtime.autocast`
+    variant: str = "published"  # without `ckpt`, like `backbone`
 
     def checkpoint(self) -> Checkpoint:
         """Read the checkpoint, or make one with random weights and the batch norm statistics of a rendered street."""
@@ -42,12 +43,18 @@ class Workload:
             return read_checkpoint(self.ckpt)
         torch.manual_seed(0)
         classes = cityscapes_classes()
-        network = ICNet(len(classes), self.backbone)
+        network = self.network(len(classes))
         for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):
             norm.momentum = None  # cumulative average: one forward pass sets the statistics
         with torch.no_grad():
             network.train()(Normalize()(self.image((256, 512)).cpu()))
-        return Checkpoint(state_dict=network.state_dict(), backbone=self.backbone, classes=classes)
+        return Checkpoint(
+            state_dict=network.state_dict(), backbone=self.backbone, classes=classes, structure=network.structure
+        )
+
+    def network(self, num_classes: int) -> ICNet:
+        """Build a network with random weights."""
+        return ICNet(num_classes, self.backbone, variant=self.variant)
 
     def image(self, size: tuple[int, int] | None = None) -> Tensor:
         """Render a street as a batch (B, 3, H, W) uint8 on the device."""
@@ -68,8 +75,11 @@ class Contender:
 def published(workload: Workload) -> Contender:
     """Execute the network the way the published code does."""
     checkpoint = workload.checkpoint()
-    if checkpoint.structure.get("variant", "published") != "published":
-        raise ValueError(f"{workload.ckpt} cannot run the published way; leave it out: --only eager onnx deeplabv3")
+    variant = checkpoint.structure.get("variant", "published")
+    if variant != "published":
+        raise ValueError(
+            f"the variant {variant} cannot run the published way; leave it out: --only eager onnx deeplabv3"
+        )
     return _plain(PublishedExecution(checkpoint.build()), Normalize(checkpoint.mean, checkpoint.std), workload)
 
 

@@ -63,7 +63,7 @@ def training_steps(workload: Workload, *, crop: int) -> dict[str, Job]:
     target = torch.randint(0, classes, (workload.batch, crop, crop), dtype=torch.uint8)
     batch = {"image": image, "target": target}
     steps = {"the plainest loop": _plain_step, "this project's": _own_step}
-    return {name: make(ICNet(classes, workload.backbone), batch, workload) for name, make in steps.items()}
+    return {name: make(workload.network(classes), batch, workload) for name, make in steps.items()}
 
 
 def _plain_step(network: ICNet, batch: dict[str, Tensor], workload: Workload) -> Job:

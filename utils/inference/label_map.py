@@ -26,6 +26,8 @@ def label_map(logits: Tensor, size: Sequence[int], *, align_corners: bool = True
     """
     logits = logits.float()
     (h, w), (height, width) = logits.shape[-2:], size
+    if (h, w) == (height, width):
+        return logits.argmax(1).to(torch.uint8)
     if logits.device.type != "cpu" or min(h, w) < 2 or height < h or width < w:
         return _in_strips(logits, height, width, align_corners)
     return torch.stack([_by_cells(image, height, width, align_corners) for image in logits])

@@ -47,9 +47,12 @@ def open_network(
     else:
         checkpoint = read_checkpoint(path)
         segmenter = _open_checkpoint(checkpoint, device, test, branches)
+    own = with_own_input(checkpoint, test)
     return checkpoint, with_options(
         segmenter,
-        short_side=short_side(checkpoint, test),
+        short_side=own.short_side,
+        input_size=own.input_size,
+        resize_probabilities=bool(own.resize_probabilities),
         scales=test.tta.scales,
         flip=test.tta.flip,
         window=test.window,
@@ -101,22 +104,27 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "icnet"
 
 
-def short_side(checkpoint: Checkpoint, test: TestConfig) -> int | None:
-    """Return the size that images' short sides are resized to: the configured one, or else the checkpoint's own.
+def with_own_input(checkpoint: Checkpoint, test: TestConfig) -> TestConfig:
+    """Fill in the input size and how the output is resized, where the configuration leaves it to the checkpoint.
 
     Returns:
-        pixels; None to leave images as they are.
+        with at most one of `short_side` and `input_size`; None and None to leave images as they are.
     """
-    if test.short_side is None:
-        own = _own_section(checkpoint, "test").get("short_side")
-        test = load_config({"test": {"short_side": own}}, name=str(checkpoint.source)).test
-    return test.short_side or None
+    unset = {"resize_probabilities"} if test.resize_probabilities is None else set()
+    if test.short_side is None and test.input_size is None:
+        unset |= {"short_side", "input_size"}
+    given = _own_section(checkpoint, "test")
+    own = load_config({"test": {key: given.get(key) for key in unset}}, name=str(checkpoint.source)).test
+    merged = test.model_copy(update={key: getattr(own, key) for key in unset})
+    return merged.model_copy(update={"short_side": None if merged.input_size else merged.short_side or None})
 
 
 def describe(checkpoint: Checkpoint, segmenter: Segmenter, test: TestConfig) -> str:
     """Describe an opened network, its runtime and its input size in one line."""
-    side = short_side(checkpoint, test)
-    resized = f"; images are resized to a short side of {side}" if side else ""
+    own = with_own_input(checkpoint, test)
+    resized = f"; images are resized to a short side of {own.short_side}" if own.short_side else ""
+    if own.input_size:
+        resized = f"; images are resized to {own.input_size[1]}x{own.input_size[0]}"
     return f"{checkpoint.describe()}; {segmenter.runtime}, {segmenter.precision}{resized}"
 
 

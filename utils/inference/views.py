@@ -20,16 +20,19 @@ def with_options(
     segmenter: Segmenter,
     *,
     short_side: int | None = None,
+    input_size: Sequence[int] | None = None,
+    resize_probabilities: bool = False,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     window: int | None = None,
     stride: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Segmenter:
-    """Wrap a segmenter as `test.short_side`, `tta`, `window` and `stride` demand, or return it unchanged.
+    """Wrap a segmenter as the keys of `test` of these names demand, or return it unchanged.
 
     Args:
         short_side: input size in pixels; None or 0 leaves images as they are.
+        input_size, resize_probabilities: see `MultiView`.
 
     Raises:
         ValueError: incompatible options; the message names their keys.
@@ -39,17 +42,26 @@ def with_options(
     if stride is not None and (window is None or stride > window):
         against = "is set without test.window" if window is None else f"({stride}) is above test.window ({window})"
         raise ValueError(f"test.stride {against}; it is the step between windows, at most the side of one")
-    if window is not None and short_side:
+    if window is not None and (short_side or input_size):
+        name, value = ("short_side", short_side) if short_side else ("input_size", list(input_size or ()))
         raise ValueError(
-            f"test.window is for images at their own size, but test.short_side ({short_side}, possibly the "
+            f"test.window is for images at their own size, but test.{name} ({value}, possibly the "
             "checkpoint's own) resizes them; set test.short_side=0 or leave out test.window"
         )
     if not segmenter.gives_scores and (len(scales) > 1 or flip or window is not None):
         raise ValueError(
             "test.tta and test.window average scores, but this file gives label maps; export it with --output logits"
         )
-    if tuple(scales) != (1.0,) or flip or short_side:
-        segmenter = MultiView(segmenter, scales=scales, flip=flip, short_side=short_side or None, device=device)
+    if tuple(scales) != (1.0,) or flip or short_side or input_size or (resize_probabilities and segmenter.gives_scores):
+        segmenter = MultiView(
+            segmenter,
+            scales=scales,
+            flip=flip,
+            short_side=short_side or None,
+            input_size=input_size,
+            resize_probabilities=resize_probabilities,
+            device=device,
+        )
     if window is not None:
         segmenter = SlidingWindow(segmenter, window=window, stride=stride or max(1, 2 * window // 3))
     return segmenter
@@ -68,9 +80,13 @@ class MultiView(_Wrapper):
     """Test-time augmentation: the mean probabilities over scaled and mirrored copies of an image.
 
     Args:
-        scales: of the image's sides, relative to the image itself or to its size under `short_side`.
+        scales: of the image's sides, relative to the image itself or to its size under `short_side` or `input_size`.
         flip: also use each scale mirrored.
         short_side: size in pixels that the short side has at scale 1; None for the image's own.
+        input_size: height and width at scale 1, whatever the image's aspect ratio; None for the image's own. With it,
+            images are resized as Matlab's `imresize` does bilinearly: corners are not aligned, shrinking antialiases.
+        resize_probabilities: resize the probabilities at a view's size to that of the image, in the same way, rather
+            than logits: as in the paper's evaluation. The scores then have the image's size.
         device: where images are resized.
     """
 
@@ -81,6 +97,8 @@ class MultiView(_Wrapper):
         scales: Sequence[float],
         flip: bool,
         short_side: int | None = None,
+        input_size: Sequence[int] | None = None,
+        resize_probabilities: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(segmenter)
@@ -88,6 +106,8 @@ class MultiView(_Wrapper):
         self.scales = sorted(scales, reverse=True)
         self.flip = flip
         self.short_side = short_side
+        self.input_size = input_size
+        self.resize_probabilities = resize_probabilities
         self.device = device
 
     def __call__(self, image: Tensor) -> Tensor:
@@ -99,24 +119,43 @@ class MultiView(_Wrapper):
 
     @torch.inference_mode()
     def scores(self, image: Tensor) -> Tensor:
-        """Return the log of the mean probabilities (B, C, h, w), at the logits' resolution for the largest view."""
+        """Return the log of the mean probabilities (B, C, h, w), at the logits' resolution for the largest view.
+
+        With `resize_probabilities` it is (B, C, H, W).
+        """
         image = image.to(self.device, non_blocking=True)
-        views = self._views(image)
-        total = next(views).softmax(1)
-        for logits in views:
-            total = total + resize(logits, total.shape[-2:], align_corners=self.align_corners).softmax(1)
+        size = image.shape[-2:] if self.resize_probabilities else None
+        total: Tensor | float = 0.0
+        for logits in self._views(image):
+            size = size or logits.shape[-2:]
+            total = total + self._probabilities(logits, size)
+        assert isinstance(total, Tensor), self.scales
         return (total / (len(self.scales) * (1 + self.flip))).clamp_min(_LEAST).log()
 
+    def _probabilities(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        """Return the probabilities of a view at the size of the scores."""
+        if self.resize_probabilities:
+            return _imresize(logits.softmax(1), size)
+        return resize(logits, size, align_corners=self.align_corners).softmax(1)
+
     def _views(self, image: Tensor) -> Iterator[Tensor]:
-        """Yield the logits (B, C, h, w) of each view, largest first; those of mirrored views are mirrored back."""
+        """Yield the logits (B, C, h, w) of each view, largest first; those of mirrored views are mirrored back.
+
+        With `resize_probabilities` they have the view's size.
+        """
         for scale in self.scales:
             view = self._scaled(image, scale)
-            yield self.segmenter.scores(view)
-            if self.flip:
-                yield self.segmenter.scores(view.flip(-1)).flip(-1)
+            for mirrored in (False, True) if self.flip else (False,):
+                logits = self.segmenter.scores(view.flip(-1) if mirrored else view)
+                if self.resize_probabilities:
+                    logits = resize(logits, view.shape[-2:], align_corners=self.align_corners)
+                yield logits.flip(-1) if mirrored else logits
 
     def _scaled(self, image: Tensor, scale: float) -> Tensor:
         """Resize uint8 images; enlarge them as the network resizes its features, shrink them with antialiasing."""
+        if self.input_size is not None:
+            size = [max(1, round(side * scale)) for side in self.input_size]
+            return _imresize(image.float(), size).round().to(torch.uint8)
         if self.short_side is not None:
             scale = scale * self.short_side / min(image.shape[-2:])
         if scale == 1:
@@ -124,7 +163,7 @@ class MultiView(_Wrapper):
         size = [max(1, round(side * scale)) for side in image.shape[-2:]]
         if scale > 1:
             return resize(image.float(), size, align_corners=self.align_corners).round().to(torch.uint8)
-        return F.interpolate(image.float(), size, mode="bilinear", antialias=True).round().to(torch.uint8)
+        return _imresize(image.float(), size).round().to(torch.uint8)
 
 
 class SlidingWindow(_Wrapper):
@@ -179,6 +218,11 @@ class SlidingWindow(_Wrapper):
             total[..., left : left + self.window] += probabilities
         assert total is not None, image.shape
         return total
+
+
+def _imresize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize bilinearly, with antialiasing where that shrinks."""
+    return F.interpolate(x, tuple(size), mode="bilinear", antialias=True)
 
 
 def _starts(side: int, window: int, stride: int) -> list[int]:

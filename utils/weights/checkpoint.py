@@ -13,10 +13,12 @@ from dataset.labels import ClassTable, cityscapes_classes, class_table
 from dataset.transforms import IMAGENET_MEAN, IMAGENET_STD
 from models import BACKBONES, ICNet
 from utils.io.files import replacing
-from utils.weights.layouts import MMSEG, PUBLISHED, Layout
+from utils.weights import caffe
+from utils.weights.layouts import MMSEG, PAPER, PUBLISHED, Layout
 
 FORMAT = "icnet-checkpoint-1"
-STRUCTURE = {"variant", "ppm", "sub4_input", "dropout", "width"}
+STRUCTURE = {"variant", "ppm", "sub4_input", "width", "dropout"}
+PAPER_TEST = {"input_size": [1025, 2049], "resize_probabilities": True}  # how the paper's release evaluates
 
 
 @dataclass(kw_only=True)
@@ -124,20 +126,23 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of this project, a state dict in the published layout, or a file of mmsegmentation.
+    """Read a checkpoint of this project, a state dict in the published layout, or a file of mmsegmentation or Caffe.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: a damaged file, or one that holds something else.
     """
-    content = read_tensors(Path(path))
+    path = Path(path)
+    if path.suffix.lower() == ".caffemodel":
+        return replace(_from_caffe(caffe.read_layers(path), path), source=path)
+    content = read_tensors(path)
     try:
         if isinstance(content, Mapping) and content.get("format") == FORMAT:
-            return _from_own(content, Path(path))
+            return _from_own(content, path)
         state = state_dict_of(content)
         for layout in (PUBLISHED, MMSEG):
             if layout.recognises(state):
-                return replace(_from_layout(layout, state), source=Path(path))
+                return replace(_from_layout(layout, state), source=path)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is a damaged checkpoint: {error}") from None
     raise ValueError(
@@ -169,6 +174,31 @@ def _from_layout(layout: Layout, state: Mapping[str, Tensor]) -> Checkpoint:
         unused=tuple(unused),
         named=False,
         name_of=layout.original_name,
+    )
+
+
+def _from_caffe(layers: Mapping[str, list[Tensor]], path: Path) -> Checkpoint:
+    """Arrange the layers of the paper's own network; the auxiliary classifiers, which its release lacks, are zero."""
+    unused = [name for name in layers if not f"{name}.".startswith((*PAPER.prefixes, "data_sub1."))]
+    try:
+        if len(unused) == len(layers):
+            raise ValueError(f"it holds {', '.join(unused[:3]) or 'no weights'}, none of them the paper's layers")
+        known = {name: blobs for name, blobs in layers.items() if name not in unused}
+        checkpoint = _from_layout(PAPER, caffe.as_state(known))
+    except ValueError as error:
+        raise ValueError(f"{path} does not hold the paper's ICNet: {error}") from None
+    state, classes = checkpoint.state_dict, len(checkpoint.classes)
+    for cff in ("cff_24", "cff_12"):
+        channels = state["classifier.weight"].shape[1]
+        zeros = {"weight": torch.zeros(classes, channels, 1, 1), "bias": torch.zeros(classes)}
+        state |= {f"{cff}.aux_classifier.{kind}": tensor for kind, tensor in zeros.items()}
+    width = len(state.get("backbone.conv1.0.weight", ())) / 64
+    return replace(
+        checkpoint,
+        structure={**PAPER.structure, "width": width},
+        mean=caffe.MEAN,
+        config={"test": PAPER_TEST},
+        unused=tuple(unused),
     )
 
 

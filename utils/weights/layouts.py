@@ -127,3 +127,40 @@ MMSEG = Layout(
     structure={"variant": "psp"},
     deep_stem="_v1c",
 )
+
+# hszhao/ICNet, the paper's own: icnet_cityscapes_train_30k.caffemodel and its like, named as in `utils.weights.caffe`.
+_BLOCK = (("1x1_reduce", "conv1", "bn1"), ("3x3", "conv2", "bn2"), ("1x1_increase", "conv3", "bn3"))
+_CONVS = (  # its layer, and the convolution and the batch norm here
+    ("conv1_1_3x3_s2", "backbone.conv1.0", "backbone.conv1.1"),
+    ("conv1_2_3x3", "backbone.conv1.3", "backbone.conv1.4"),
+    ("conv1_3_3x3", "backbone.conv1.6", "backbone.bn1"),
+    *(
+        (
+            f"conv{layer + 1}_{block + 1}_{name}",
+            f"backbone.layer{layer}.{block}.{conv}",
+            f"backbone.layer{layer}.{block}.{norm}",
+        )
+        for layer, blocks in enumerate((3, 4, 6, 3), start=1)
+        for block in range(blocks)
+        for name, conv, norm in (*_BLOCK, ("1x1_proj", "downsample.0", "downsample.1"))
+    ),
+    ("conv5_4_k1", "conv_sub4.conv", "conv_sub4.bn"),
+    ("conv_sub4", "cff_24.conv_low.0", "cff_24.conv_low.1"),
+    ("conv3_1_sub2_proj", "cff_24.conv_high.0", "cff_24.conv_high.1"),
+    ("conv_sub2", "cff_12.conv_low.0", "cff_12.conv_low.1"),
+    ("conv3_sub1_proj", "cff_12.conv_high.0", "cff_12.conv_high.1"),
+    *((f"conv{index + 1}_sub1", f"sub1.{index}.conv", f"sub1.{index}.bn") for index in range(3)),
+)
+_PAPER_RENAMES = (
+    *((f"{name}.", f"{conv}.") for name, conv, _ in _CONVS),
+    *((f"{name}/bn.", f"{norm}.") for name, _, norm in _CONVS),
+    ("conv6_cls.", "classifier."),
+)
+
+PAPER = Layout(
+    prefixes=tuple(theirs for theirs, _ in _PAPER_RENAMES),
+    renames=_PAPER_RENAMES,
+    classifier="classifier.weight",
+    structure={"variant": "paper"},
+    deep_stem="_v1s",
+)

@@ -1,5 +1,6 @@
 """Published weights by name, and how to get them."""
 
+import hashlib
 import sys
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import torch
 from torchvision.models import get_model_weights
 
 _OPENMMLAB = "https://download.openmmlab.com"
+_HSZHAO = "https://github.com/hszhao/ICNet/tree/master/evaluation/model"
 _MMSEG = "https://github.com/open-mmlab/mmsegmentation/tree/main/configs/icnet"
 
 
@@ -20,6 +22,7 @@ class Weights:
         file: its name.
         url: download address; None if it has to be downloaded by hand, see `source`.
         sha256: first digits of its SHA-256, if known.
+        md5: its MD5, if known; of files downloaded by hand.
         licence: of the weights.
         source: a page with more information.
     """
@@ -29,6 +32,12 @@ class Weights:
     sha256: str | None
     licence: str
     source: str
+    md5: str | None = None
+
+
+def _by_hand(file: str, md5: str) -> Weights:
+    """Describe a file of the paper's own release."""
+    return Weights(file=f"{file}.caffemodel", url=None, sha256=None, licence="not stated", source=_HSZHAO, md5=md5)
 
 
 WEIGHTS = {
@@ -39,6 +48,14 @@ WEIGHTS = {
         sha256="ce310aea",
         licence="Apache-2.0",
         source=_MMSEG,
+    ),
+    "icnet_cityscapes_train_30k": _by_hand("icnet_cityscapes_train_30k", "c7038630c4b6c869afaaadd811bdb539"),
+    "icnet_cityscapes_trainval_90k": _by_hand("icnet_cityscapes_trainval_90k", "4f4dd9eecd465dd8de7e4cf88ba5d5d5"),
+    "icnet_cityscapes_train_30k_bnnomerge": _by_hand(
+        "icnet_cityscapes_train_30k_bnnomerge", "6da59a72a254862106420983a7723624"
+    ),
+    "icnet_cityscapes_trainval_90k_bnnomerge": _by_hand(
+        "icnet_cityscapes_trainval_90k_bnnomerge", "ba3cf6e24beb07068dacc901a9c7f28b"
     ),
     "icnet_resnet50_cityscapes": Weights(
         file="icnet_resnet50_197_0.710_best_model.pth",
@@ -67,7 +84,7 @@ def find_weights(name: str, folder: str | Path, *, backbone: str | None = None) 
 
     Raises:
         FileNotFoundError: they cannot be downloaded.
-        ValueError: torchvision has no such weights for the backbone.
+        ValueError: torchvision has no such weights for the backbone, or the file's MD5 is wrong.
     """
     if Path(name).is_file():
         return Path(name)
@@ -79,8 +96,17 @@ def find_weights(name: str, folder: str | Path, *, backbone: str | None = None) 
     cache = Path(torch.hub.get_dir()) / "checkpoints"
     for place in (Path(folder), cache):
         if (place / known.file).is_file():
-            return place / known.file
+            return _checked(place / known.file, known)
     return _download(known, Path(folder) / known.file if known.url is None else cache / known.file)
+
+
+def _checked(path: Path, known: Weights) -> Path:
+    """Return the path of a file downloaded by hand, if its MD5 is right or not known."""
+    if known.md5 is not None:
+        found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        if found != known.md5:
+            raise ValueError(f"{path} has the MD5 {found}, not {known.md5}; download it again, see {known.source}")
+    return path
 
 
 def _torchvision_weights(name: str, backbone: str) -> Weights:
