@@ -205,7 +205,8 @@ class ICNet(nn.Module):
         logits = self.classifier(fused)
         if self.variant.quarter == "always" or (self.variant.quarter == "training" and self.training):
             # differs from the published code: the 1x1 classifier runs before this resize, with which it commutes.
-            logits = resize(logits, (2 * logits.shape[-2], 2 * logits.shape[-1]))  # (B, num_classes, H/4, W/4)
+            less = 1 if self.variant.doubling else 0  # the release doubles n pixels to 2 n - 1, which leaves them there
+            logits = resize(logits, [2 * side - less for side in logits.shape[-2:]])  # (B, num_classes, H/4, W/4)
         return {"out": logits, "aux_8": aux_8, "aux_16": aux_16} if self.training else {"out": logits}
 
     def cut_off(self, image: Tensor, branches: int) -> dict[str, Tensor]:

@@ -49,6 +49,14 @@ def test_contenders_that_cannot_run_are_left_out(tmp_path, monkeypatch, capsys):
     assert set(RUNTIMES) <= set(CONTENDERS)
 
 
+def test_a_variant_cannot_run_the_published_way(tmp_path):
+    tiny = {"backbone": "resnet18", "size": (64, 96), "batch": 1, "device": torch.device("cpu"), "precision": "fp32"}
+    workload = Workload(folder=tmp_path, ckpt=None, variant="paper", **tiny)
+    assert CONTENDERS["eager"](workload).predict(workload.image()).shape == (1, 64, 96)
+    with pytest.raises(ValueError, match="the variant paper cannot run the published way; leave it out: --only eager"):
+        CONTENDERS["published"](workload)
+
+
 def test_jobs_take_turns_after_the_warm_up():
     order = []
     seconds = time_in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repeats=2, warm_up=1)

@@ -73,6 +73,21 @@ def test_command_line_overrides_file_overrides_default(tmp_path):
     assert config.train.val_epoch == Config().train.val_epoch
 
 
+def test_the_backbone_is_the_variants_own_unless_named():
+    chosen = [load_config({}, overrides).model.backbone for overrides in ([], ["model.variant=psp"])]
+    assert chosen == ["resnet50", "resnet50"]
+    config = load_config({}, ["model.variant=paper", "model.width=1.0", "test.input_size=[1025, 2049]"])
+    assert (config.model.backbone, config.model.width, config.test.input_size) == ("resnet50_v1s", 1.0, (1025, 2049))
+    assert load_config(config.as_dict()) == config
+    assert load_config({"model": {"variant": "paper", "backbone": "resnet18"}}).model.backbone == "resnet18"
+
+
+@pytest.mark.parametrize("value", ["[1025]", "[1025, 16]", "1025", "[1, 2, 3]"])
+def test_input_size_is_a_height_and_a_width_that_the_network_takes(value):
+    with pytest.raises(ValueError, match=r"^test\.input_size(\[\d\])? must .*, got "):
+        load_config({}, [f"test.input_size={value}"])
+
+
 def test_round_trip_through_dict_yaml_and_pickle():
     config = load_config({"dataset": {"classes": ["a", "b"], "colors": [[0, 1, 2], [3, 4, 5]]}}, ["train.epochs=5"])
     assert load_config(config.as_dict()) == load_config(yaml.safe_load(config.as_yaml())) == config
@@ -92,6 +107,7 @@ def test_round_trip_through_dict_yaml_and_pickle():
         "optimizer.momentum=1.5",
         "optimizer.weight_decay=-1e-4",
         "model.crop_size=0",
+        "model.width=0.7",
         "model.crop_size=-960",
         "model.crop_size=31",
         "model.base_size=0",

@@ -79,6 +79,11 @@ def test_a_logits_file_predicts_as_its_checkpoint(psp, logits_file, shape):
     assert (labels == expected(image)).float().mean() > (0.99 if min(height, width) >= 32 else 0.9)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_papers_variant_is_exported_for_any_size(tmp_path, precision):
+    export_onnx(trained_checkpoint(variant="paper"), tmp_path / "paper.onnx", precision=precision)  # compares
+
+
 def test_labels_file_takes_uint8_images_and_gives_uint8_labels(trained, labels_file, monkeypatch):
     session = onnxruntime.InferenceSession(str(labels_file))
     image = torch.randint(0, 256, (2, 3, 48, 80), dtype=torch.uint8)

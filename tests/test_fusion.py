@@ -1,6 +1,9 @@
+import pytest
 import torch
 
+from models.fold import fold_batch_norms
 from models.fusion import CascadeFeatureFusion
+from tests.test_fold import with_statistics
 
 
 def test_fused_features_have_the_size_of_the_high_branch_and_are_rectified():
@@ -25,3 +28,18 @@ def test_both_orders_of_conv_and_resize_give_the_same():
     fused, _ = fusion(low, high)
     fusion.resize_last = False
     torch.testing.assert_close(fusion(low, high)[0], fused, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(2, 3), (4, 4), (7, 5)])
+def test_doubling_before_or_after_the_conv_gives_the_same(size):
+    fusion = with_statistics(CascadeFeatureFusion(8, 6, 4, num_classes=3, doubling=True))
+    low, high = torch.randn(2, 8, *size), torch.randn(2, 6, *(2 * side - 1 for side in size))
+    fused, _ = fold_batch_norms(fusion)(low, high)
+    fusion.doubling = False
+    torch.testing.assert_close(fused, fusion(low, high)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(3, 3), (6, 9), (8, 10)])
+def test_doubling_serves_other_sizes_too(size):
+    fusion = CascadeFeatureFusion(8, 6, 4, num_classes=3, doubling=True)
+    assert fusion(torch.randn(1, 8, 4, 5), torch.randn(1, 6, *size))[0].shape == (1, 4, *size)

@@ -19,7 +19,7 @@ def shapes(outputs):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (64, 96), (90, 121)])
-@pytest.mark.parametrize("variant", ["published", "psp"])
+@pytest.mark.parametrize("variant", ["published", "psp", "paper"])
 @torch.inference_mode()
 def test_logits_in_evaluation_have_the_size_of_the_image(variant, size):
     network = ICNet(5, "resnet18", variant=variant).eval()

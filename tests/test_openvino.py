@@ -46,6 +46,10 @@ def test_a_file_predicts_as_its_checkpoint_at_any_size(trained, file, shape):
     assert (segment(image) == expected(image)).float().mean() > (0.99 if large else 0.9)
 
 
+def test_the_papers_variant_is_exported_for_any_size(tmp_path):
+    export_openvino(trained_checkpoint(variant="paper"), tmp_path / "paper.xml")  # compares with PyTorch
+
+
 def test_an_earlier_result_is_not_overwritten_by_the_next(file):
     segment = OpenVinoSegmenter(file)
     first = segment.scores(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))

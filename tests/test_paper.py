@@ -116,11 +116,23 @@ def test_training_returns_the_cascade_and_gradients_reach_every_parameter():
     network = ICNet(4, variant="paper").train()
     outputs = network(torch.randn(2, 3, 97, 65))
     assert {name: tuple(logits.shape[-2:]) for name, logits in outputs.items()} == {
-        "out": (26, 18),
+        "out": (25, 17),
         "aux_8": (13, 9),
         "aux_16": (7, 5),
     }
-    CascadeLoss()(outputs, torch.randint(0, 4, (2, 97, 65), dtype=torch.uint8))["loss"].backward()
+    check_gradients(network, outputs)
+
+
+@pytest.mark.parametrize("ppm", ["sum", "concat", "none"])
+@pytest.mark.parametrize("sub4_input", ["image", "sub2"])
+def test_other_structures_train_too(ppm, sub4_input):
+    network = ICNet(4, "resnet18", variant="paper", width=1.0, ppm=ppm, sub4_input=sub4_input).train()
+    check_gradients(network, network(torch.randn(2, 3, 97, 65)))
+
+
+def check_gradients(network, outputs):
+    target = torch.randint(0, 4, (2, 97, 65), dtype=torch.uint8)
+    CascadeLoss()(outputs, target)["loss"].backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 

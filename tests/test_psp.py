@@ -58,7 +58,7 @@ def test_arithmetic_at_2048x1024():
     assert counter.get_total_flops() < 207e9
 
 
-@pytest.mark.parametrize(("variant", "align_corners"), [("published", True), ("psp", False)])
+@pytest.mark.parametrize(("variant", "align_corners"), [("published", True), ("psp", False), ("paper", True)])
 @torch.inference_mode()
 def test_label_maps_are_the_argmax_of_full_size_logits(variant, align_corners):
     network = with_statistics(ICNet(5, "resnet18", variant=variant))

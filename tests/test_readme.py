@@ -18,19 +18,26 @@ from models import ICNet
 from utils.config import DatasetConfig
 
 ROOT = Path(__file__).parent.parent
-FIGURE = ElementTree.parse(ROOT / "docs" / "icnet.svg")
+FIGURES = {"published": "icnet.svg", "paper": "icnet_paper.svg"}
 DOCUMENTS = [path for pattern in ("*.md", "*/*.md") for path in sorted(ROOT.glob(pattern))]
 
 
-@pytest.fixture(scope="module")
-def network() -> ICNet:
+@pytest.fixture(scope="module", params=FIGURES)
+def network(request: pytest.FixtureRequest) -> ICNet:
     with torch.device("meta"):
-        return ICNet(num_classes=19, backbone="resnet50")
+        return ICNet(num_classes=19, variant=request.param)
+
+
+@pytest.fixture(scope="module")
+def figure(network: ICNet) -> ElementTree.ElementTree:
+    return ElementTree.parse(ROOT / "docs" / FIGURES[network.structure["variant"]])
 
 
 @pytest.fixture(scope="module")
 def shapes(network: ICNet) -> dict[str, str]:
-    """Run a 2048x1024 image through the network, in training and in evaluation; return the shape of every tensor.
+    """Run an image of 2048x1024, or for the paper 2049x1025, through the network; return the shape of every tensor.
+
+    It runs in training and in evaluation.
 
     By the name of the module that it comes out of, or `in:` and the name of that which it goes into, and the number of
     the call: sub2 is the first through the backbone, sub4 the second.
@@ -47,7 +54,8 @@ def shapes(network: ICNet) -> dict[str, str]:
         for name, module in network.named_modules()
         if name
     ]
-    image = torch.empty(1, 3, 1024, 2048, device="meta")
+    more = network.structure["variant"] == "paper"
+    image = torch.empty(1, 3, 1024 + more, 2048 + more, device="meta")
     outputs = network.train()(image)
     for hook in hooks:
         hook.remove()
@@ -55,15 +63,17 @@ def shapes(network: ICNet) -> dict[str, str]:
     return found | {"image": _text(image), "evaluation:out": _text(network.eval()(image)["out"])}
 
 
-def test_every_arrow_of_the_figure_has_the_shape_that_the_network_gives(shapes: dict[str, str]):
-    drawn = [(text.get("data-shape"), text.text) for text in FIGURE.iter() if text.get("data-shape")]
-    arrows = [path for path in FIGURE.iter() if path.get("class", "").startswith("arrow")]
+def test_every_arrow_of_the_figure_has_the_shape_that_the_network_gives(
+    shapes: dict[str, str], figure: ElementTree.ElementTree
+):
+    drawn = [(text.get("data-shape"), text.text) for text in figure.iter() if text.get("data-shape")]
+    arrows = [path for path in figure.iter() if path.get("class", "").startswith("arrow")]
     assert len(drawn) == len(arrows) > 20
     assert drawn == [(key, shapes[key]) for key, _ in drawn]
 
 
-def test_every_box_of_the_figure_is_named_as_in_the_code(network: ICNet):
-    boxes = [(box.get("data-box"), box.find("{*}text").text) for box in FIGURE.iter() if box.get("data-box")]
+def test_every_box_of_the_figure_is_named_as_in_the_code(network: ICNet, figure: ElementTree.ElementTree):
+    boxes = [(box.get("data-box"), box.find("{*}text").text) for box in figure.iter() if box.get("data-box")]
     parts = {name for name, module in network.named_children() if not isinstance(module, torch.nn.Identity)}
     assert {key.split(".")[0] for key, _ in boxes} >= parts
     for key, name in boxes:

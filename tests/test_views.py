@@ -211,3 +211,34 @@ def test_images_of_that_short_side_stay_as_they_are(network, image):
 def test_windows_refuse_resized_images(network):
     with pytest.raises(ValueError, match=r"test\.window is for images at their own size"):
         with_options(network, window=32, short_side=40)
+
+
+# --- as the paper's release evaluates
+
+
+def test_input_size_is_exact_and_not_aligned(image):
+    network = PerPixel()
+    labels = with_options(network, input_size=(65, 101))(image)
+    assert network.seen == [(65, 101)] and labels.shape == (2, H, W)
+    network.seen.clear()
+    with_options(network, input_size=(65, 101), scales=(1.0, 0.5), flip=True)(image)
+    assert network.seen == [(65, 101)] * 2 + [(32, 50)] * 2
+    column = torch.tensor([0, 100], dtype=torch.uint8).view(1, 1, 2, 1).expand(1, 3, 2, 32)
+    scores = MultiView(network, scales=(1.0,), flip=False, input_size=(4, 32)).scores(column)
+    torch.testing.assert_close(
+        scores, (torch.tensor([0.0, 25, 75, 100]) / 25).view(4, 1).expand(1, 3, 4, 32).log_softmax(1)
+    )
+
+
+def test_probabilities_resized_are_not_logits_resized(network, image):
+    wrapped = with_options(network, input_size=(65, 97), resize_probabilities=True)
+    view = F.interpolate(image.float(), (65, 97), mode="bilinear").round().to(torch.uint8)
+    probabilities = resize(network.scores(view), (65, 97)).softmax(1)
+    expected = F.interpolate(probabilities, (H, W), mode="bilinear", antialias=True)
+    torch.testing.assert_close(wrapped.scores(image).exp(), expected)
+    assert (wrapped(image) == expected.argmax(1)).float().mean() > 0.999
+
+
+def test_an_input_size_and_windows_exclude_each_other(network):
+    with pytest.raises(ValueError, match=r"test\.input_size \(\[65, 97\], possibly .*; set test\.short_side=0"):
+        with_options(network, input_size=(65, 97), window=32)

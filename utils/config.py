@@ -29,7 +29,7 @@ class ModelConfig(Section):
     backbone: Literal[BACKBONES] = "resnet50"  # type: ignore[valid-type]
     backbone_weights: str | None = None  # torchvision's name (IMAGENET1K_V1), a name of utils/weights/zoo.py, or a file
     weights: str | None = None  # checkpoint to fine-tune, in any supported layout, or a name of utils/weights/zoo.py
-    variant: Literal[tuple(VARIANTS)] = "published"  # type: ignore[valid-type]  # psp: that of the best results; paper
+    variant: Literal[tuple(VARIANTS)] = "published"  # type: ignore[valid-type]  # psp: the best results; paper: its own
     ppm: Literal[POOLINGS] | None = None  # type: ignore[valid-type]  # pyramid pooling; null: the variant's own
     sub4_input: Literal[SUB4_INPUTS] | None = None  # type: ignore[valid-type]  # input of sub4; null: the variant's own
     dropout: Annotated[Float, Field(ge=0, lt=1)] = 0.0  # channel dropout in the heads
