@@ -10,7 +10,8 @@ if __name__ == "__main__":  # before torch's slow import, so that --help and wro
 
 import torch
 
-from models import ICNet
+from dataset.transforms import Normalization
+from models import ICNet, TimmBackbone
 from utils import cli, runtime
 from utils.config import Config, load_config
 from utils.data import EvalLoader, TrainLoader, build_dataset, build_transform, eval_loader, train_loader
@@ -22,6 +23,7 @@ from utils.training.trainer import Trainer
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
 from utils.weights.pretrained import freeze, load_backbone, load_pretrained
 from utils.weights.run_folder import find_last, run_name
+from utils.weights.timm_weights import load_timm_weights
 from utils.weights.zoo import find_weights
 
 
@@ -41,7 +43,7 @@ def main() -> None:
         records = Records(Path(config.train.ckpt_dir))
         log = records.log
         log.info(f"configuration {' '.join([str(config_file), *args.overrides])}")
-        trainer = build_trainer(config, device, records, resuming=last is not None)
+        trainer = build_trainer(config, device, records, last=last)
         state = trainer.state
         if last is not None:
             state.restore(last, device)
@@ -54,16 +56,21 @@ def main() -> None:
         log.info(f"next: python inference.py --input IMAGE_OR_VIDEO test.ckpt_path={state.best_path}")
 
 
-def build_trainer(config: Config, device: torch.device, records: Records, *, resuming: bool = False) -> Trainer:
-    """Build loaders, network and loss, and the trainer from them."""
+def build_trainer(config: Config, device: torch.device, records: Records, *, last: Checkpoint | None = None) -> Trainer:
+    """Build loaders, network and loss, and the trainer from them; `last` is what it will resume from."""
     train_batches, val_batches = build_loaders(config, device)
     model, log, train_set, classes = config.model, records.log, train_batches.dataset, train_batches.dataset.classes
     log.info(f"device: {runtime.describe(device)}, {train_batches.num_workers} loader workers")
     log.info(f"data: {len(train_set)} training, {len(val_batches.dataset)} validation images, {len(classes)} classes")
-    network = build_network(config, num_classes=len(classes), log=log, resuming=resuming)
+    network, normalization = build_network(config, num_classes=len(classes), log=log, last=last)
     network.to(device).to(memory_format=torch.channels_last)
     description = Checkpoint(
-        state_dict={}, backbone=model.backbone, structure=network.structure, classes=classes, config=config.as_dict()
+        state_dict={},
+        backbone=model.backbone,
+        structure=network.structure,
+        classes=classes,
+        config=config.as_dict(),
+        **normalization._asdict(),
     )
     return Trainer(
         config=config.train,
@@ -93,8 +100,14 @@ def build_loaders(config: Config, device: torch.device) -> tuple[TrainLoader, Ev
     )
 
 
-def build_network(config: Config, *, num_classes: int, log: Logger, resuming: bool = False) -> ICNet:
-    """Build the network with its initial weights, unless resuming brings others; freeze the configured parts."""
+def build_network(
+    config: Config, *, num_classes: int, log: Logger, last: Checkpoint | None = None
+) -> tuple[ICNet, Normalization]:
+    """Build the network with its initial weights, unless `last` brings others; freeze the configured parts.
+
+    Returns:
+        the network, and the input normalisation that its weights were trained with.
+    """
     model, freezing = config.model, config.train.freeze
     network = ICNet(
         num_classes=num_classes,
@@ -104,25 +117,38 @@ def build_network(config: Config, *, num_classes: int, log: Logger, resuming: bo
         sub4_input=model.sub4_input,
         dropout=model.dropout,
     )
-    if resuming:
+    if last is not None:
+        normalization = last.normalization
         log.info(f"network: {model.backbone}")
-    elif model.weights is not None:
+    else:
+        normalization = load_weights(network, config, num_classes=num_classes, log=log)
+    if freezing:
+        log.info(f"frozen: {', '.join(freezing)}, {freeze(network, freezing)} parameters")
+    return network, normalization
+
+
+def load_weights(network: ICNet, config: Config, *, num_classes: int, log: Logger) -> Normalization:
+    """Load the configured initial weights; return the input normalisation that they were trained with."""
+    model, folder = config.model, config.train.ckpt_dir
+    if model.weights is not None:
         with runtime.main_process_first():  # the others find what it has downloaded
-            checkpoint = read_checkpoint(find_weights(model.weights, config.train.ckpt_dir))
+            checkpoint = read_checkpoint(find_weights(model.weights, folder))
         left_out = load_pretrained(network, checkpoint)
         log.info(f"network: weights of {checkpoint.describe()}")
         if left_out:
             log.info(f"not loaded, as the data has {num_classes} classes: {', '.join(left_out)}")
-    elif model.backbone_weights is not None:
-        with runtime.main_process_first():
-            weights = find_weights(model.backbone_weights, config.train.ckpt_dir, backbone=model.backbone)
-        load_backbone(network.backbone, weights)
-        log.info(f"network: {model.backbone}, {model.backbone_weights} weights in the backbone")
-    else:
+        return checkpoint.normalization
+    if model.backbone_weights is None:
         log.info(f"network: {model.backbone}, random weights")
-    if freezing:
-        log.info(f"frozen: {', '.join(freezing)}, {freeze(network, freezing)} parameters")
-    return network
+        return Normalization()
+    with runtime.main_process_first():
+        if isinstance(network.backbone, TimmBackbone):
+            normalization = load_timm_weights(network.backbone, model.backbone_weights)
+        else:
+            load_backbone(network.backbone, find_weights(model.backbone_weights, folder, backbone=model.backbone))
+            normalization = Normalization()
+    log.info(f"network: {model.backbone}, {model.backbone_weights} weights in the backbone")
+    return normalization
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from models.fusion import CascadeFeatureFusion
 from models.layers import Classifier, ConvBNReLU, conv_head, resize, shrink
 from models.pyramid import LearnedPyramidPooling, PyramidPooling
 from models.resnet import DilatedResNet
+from models.timm_backbone import TIMM, TimmBackbone
 
 MIN_SIZE = 32  # shortest side of an image, which leaves sub4 one pixel
 VARIANTS = {"published": ("sum", "image"), "psp": ("concat", "sub2")}  # defaults of `ppm` and `sub4_input`
@@ -38,7 +39,7 @@ class ICNet(nn.Module):
     Args:
         num_classes: number of classes.
         backbone: one of `models.BACKBONES`; the published checkpoint has "resnet50_v1s", mmsegmentation's
-            "resnet50_v1c".
+            "resnet50_v1c". Or "timm/NAME", see `models.timm_backbone`.
         variant: one of `VARIANTS`.
         ppm: pyramid pooling, "sum" (without weights), "concat" (learned) or "none"; None: that of the variant.
         sub4_input: input of sub4, the "image" at 1/4 or the output of "sub2" at 1/2; None: that of the variant.
@@ -67,7 +68,7 @@ class ICNet(nn.Module):
         self.structure = {"variant": variant, "ppm": ppm, "sub4_input": sub4_input, "dropout": dropout}
         psp = variant == "psp"
         self.align_corners = not psp
-        self.backbone = DilatedResNet(backbone)
+        self.backbone = TimmBackbone(backbone) if backbone.startswith(TIMM) else DilatedResNet(backbone)
         self.pyramid_pooling, deep = self._pyramid_pooling(ppm)
         self.sub1 = Sub1()
         shallow = self.backbone.shallow_channels
