@@ -201,9 +201,8 @@ def test_a_checkpoint_without_timm_says_how_to_install_it(tmp_path, monkeypatch)
         read_checkpoint(tmp_path / "x.pth").build()
 
 
-@pytest.mark.parametrize("name", FAMILIES[:2])
-def test_exported_networks_take_any_size(name, tmp_path):
-    assert export_onnx(trained_checkpoint(name), tmp_path / "x.onnx")["difference"] < 1e-4  # of two sizes, one odd
+def test_exported_networks_take_any_size(tmp_path):
+    assert export_onnx(trained_checkpoint(FAMILIES[1]), tmp_path / "x.onnx")["difference"] < 1e-4
 
 
 def test_names_of_checkpoints_contain_no_folder():
