@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from dataset.segmentation import SegmentationDataset
-from models import ICNet
+from dataset.transforms import Normalization
+from models import ICNet, TimmBackbone
 from utils import cli, runtime
 from utils.config import Config, load_config
 from utils.data import EvalLoader, TrainLoader, build_dataset, build_transform, check_classes, eval_loader, train_loader
@@ -26,6 +27,7 @@ from utils.training.trainer import Trainer
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
 from utils.weights.pretrained import freeze, load_backbone, load_pretrained
 from utils.weights.run_folder import find_last, run_name
+from utils.weights.timm_weights import load_timm_weights
 from utils.weights.zoo import find_weights
 
 
@@ -45,7 +47,7 @@ def main() -> None:
         records = Records(Path(config.train.ckpt_dir))
         log = records.log
         log.info(f"configuration {' '.join([str(config_file), *args.overrides])}")
-        trainer = build_trainer(config, device, records, last)
+        trainer = build_trainer(config, device, records, last=last)
         state = trainer.state
         if last is not None:
             state.restore(last, device)
@@ -58,16 +60,21 @@ def main() -> None:
         log.info(f"next: python inference.py --input IMAGE_OR_VIDEO test.ckpt_path={state.best_path}")
 
 
-def build_trainer(config: Config, device: torch.device, records: Records, last: Checkpoint | None = None) -> Trainer:
+def build_trainer(config: Config, device: torch.device, records: Records, *, last: Checkpoint | None = None) -> Trainer:
     """Build loaders, network and loss, and the trainer from them; `last` is the checkpoint to resume from."""
     train_batches, val_batches = build_loaders(config, device)
     model, log, train_set, classes = config.model, records.log, train_batches.dataset, train_batches.dataset.classes
     log.info(f"device: {runtime.describe(device)}, {train_batches.num_workers} loader workers")
     log.info(f"data: {len(train_set)} training, {len(val_batches.dataset)} validation images, {len(classes)} classes")
-    network = build_network(config, num_classes=len(classes), log=log, last=last)
+    network, normalization = build_network(config, num_classes=len(classes), log=log, last=last)
     network.to(device).to(memory_format=torch.channels_last)
     description = Checkpoint(
-        state_dict={}, backbone=model.backbone, structure=network.structure, classes=classes, config=config.as_dict()
+        state_dict={},
+        backbone=model.backbone,
+        structure=network.structure,
+        classes=classes,
+        config=config.as_dict(),
+        **normalization._asdict(),
     )
     return Trainer(
         config=config.train,
@@ -98,8 +105,14 @@ def build_loaders(config: Config, device: torch.device) -> tuple[TrainLoader, Ev
     )
 
 
-def build_network(config: Config, *, num_classes: int, log: Logger, last: Checkpoint | None = None) -> ICNet:
-    """Build the network with its initial weights, unless those of `last` follow; freeze the configured parts."""
+def build_network(
+    config: Config, *, num_classes: int, log: Logger, last: Checkpoint | None = None
+) -> tuple[ICNet, Normalization]:
+    """Build the network with its initial weights, unless those of `last` follow; freeze the configured parts.
+
+    Returns:
+        the network, and the input normalisation that its weights were trained with.
+    """
     model, freezing = config.model, config.train.freeze
     initial = last
     if last is None and model.weights is not None:
@@ -115,22 +128,37 @@ def build_network(config: Config, *, num_classes: int, log: Logger, last: Checkp
         width=initial.structure.get("width") if initial is not None and model.width is None else model.width,
     )
     if last is not None:
+        normalization = last.normalization
         log.info(f"network: {model.backbone}")
-    elif initial is not None:
-        left_out = load_pretrained(network, initial)
-        log.info(f"network: weights of {initial.describe()}")
-        if left_out:
-            log.info(f"not loaded, as the data has {num_classes} classes: {', '.join(left_out)}")
-    elif model.backbone_weights is not None:
-        with runtime.main_process_first():
-            weights = find_weights(model.backbone_weights, config.train.ckpt_dir, backbone=model.backbone)
-        load_backbone(network.backbone, weights)
-        log.info(f"network: {model.backbone}, {model.backbone_weights} weights in the backbone")
     else:
-        log.info(f"network: {model.backbone}, random weights")
+        normalization = load_weights(network, initial, config, num_classes=num_classes, log=log)
     if freezing:
         log.info(f"frozen: {', '.join(freezing)}, {freeze(network, freezing)} parameters")
-    return network
+    return network, normalization
+
+
+def load_weights(
+    network: ICNet, checkpoint: Checkpoint | None, config: Config, *, num_classes: int, log: Logger
+) -> Normalization:
+    """Load a checkpoint, or else the configured weights of the backbone; return the normalisation they are used to."""
+    model, folder = config.model, config.train.ckpt_dir
+    if checkpoint is not None:
+        left_out = load_pretrained(network, checkpoint)
+        log.info(f"network: weights of {checkpoint.describe()}")
+        if left_out:
+            log.info(f"not loaded, as the data has {num_classes} classes: {', '.join(left_out)}")
+        return checkpoint.normalization
+    if model.backbone_weights is None:
+        log.info(f"network: {model.backbone}, random weights")
+        return Normalization()
+    with runtime.main_process_first():
+        if isinstance(network.backbone, TimmBackbone):
+            normalization = load_timm_weights(network.backbone, model.backbone_weights)
+        else:
+            load_backbone(network.backbone, find_weights(model.backbone_weights, folder, backbone=model.backbone))
+            normalization = Normalization()
+    log.info(f"network: {model.backbone}, {model.backbone_weights} weights in the backbone")
+    return normalization
 
 
 def build_teacher(

@@ -5,6 +5,7 @@ size, and the generator of all random choices. It returns the new pair.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -16,6 +17,15 @@ from dataset.labels import IGNORE_INDEX
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Normalization(NamedTuple):
+    """Mean and standard deviation of the input that a network is trained with, see `Normalize`."""
+
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+
 Pair = tuple[Image.Image, Image.Image]
 
 

@@ -21,6 +21,7 @@ from models.fusion import CascadeFeatureFusion
 from models.layers import Classifier, ConvBNReLU, conv_head, resize, scaled, shrink, subsample
 from models.pyramid import LearnedPyramidPooling, PyramidPooling
 from models.resnet import DilatedResNet
+from models.timm_backbone import TIMM, TimmBackbone
 
 MIN_SIZE = 32  # shortest side of an image, which leaves sub4 one pixel
 POOLINGS = ("sum", "concat", "none")
@@ -103,7 +104,8 @@ class ICNet(nn.Module):
     Args:
         num_classes: number of classes.
         backbone: one of `models.BACKBONES`; the published checkpoint has "resnet50_v1s", as the paper's release has at
-            half the width, mmsegmentation's "resnet50_v1c". None: that of the variant.
+            half the width, mmsegmentation's "resnet50_v1c". Or "timm/NAME", see `models.timm_backbone`. None: that of
+            the variant.
         variant: one of `VARIANTS`.
         ppm: pyramid pooling, "sum" (without weights), "concat" (learned) or "none"; None: that of the variant.
         sub4_input: input of sub4, the "image" at 1/4 or the output of "sub2" at 1/2; None: that of the variant.
@@ -144,7 +146,7 @@ class ICNet(nn.Module):
             "width": width,
         }
         scale = width / own.width  # of the channels outside the backbone
-        self.backbone = DilatedResNet(backbone or own.backbone, width=width, paper=variant == "paper")
+        self.backbone = _backbone(backbone or own.backbone, width=width, paper=variant == "paper")
         self.align_corners = own.align_corners
         self.pyramid_pooling, deep = self._pyramid_pooling(ppm)
         self.sub1 = Sub1(width=scale)
@@ -256,6 +258,16 @@ def _narrow(channels: int, layer2: int, multiple: float | None) -> tuple[nn.Modu
     if multiple is None:
         return nn.Identity(), channels
     return ConvBNReLU(channels, scaled(layer2, multiple), kernel_size=1), scaled(layer2, multiple)
+
+
+def _backbone(name: str, *, width: float, paper: bool) -> DilatedResNet | TimmBackbone:
+    if not name.startswith(TIMM):
+        return DilatedResNet(name, width=width, paper=paper)
+    if width != 1 or paper:
+        raise ValueError(
+            f"backbone {name} has a fixed width and structure: choose another variant than paper, and width 1"
+        )
+    return TimmBackbone(name)
 
 
 def _check(name: str, value: object, known: Collection) -> None:

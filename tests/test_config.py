@@ -226,3 +226,8 @@ def test_defaults_and_icnet_yaml_are_the_published_recipe(source):
 def test_configuration_is_immutable():
     with pytest.raises(ValidationError, match="frozen"):
         Config().train.epochs = 3
+
+
+def test_backbones_from_timm_are_known_to_timm_alone():
+    config = load_config({}, ["model.backbone=timm/any_name"])
+    assert load_config(config.as_dict()) == config and "backbone: timm/any_name" in config.as_yaml()

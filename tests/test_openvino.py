@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from models import ICNet
 from tests.conftest import CLASSES
 from tests.test_export import CPU, trained_checkpoint
 from utils import config, runtime
@@ -16,7 +17,7 @@ from utils.inference.exported import METADATA
 from utils.inference.openvino import OpenVinoSegmenter
 from utils.inference.predictor import Predictor
 from utils.inference.segmenter import build_segmenter
-from utils.weights.checkpoint import save_checkpoint
+from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
 openvino = pytest.importorskip("openvino")
 
@@ -188,3 +189,13 @@ def test_int8_is_calibrated_on_images_and_named(trained, tmp_path):
     assert (segment(image) == build_segmenter(trained, "cpu")(image)).float().mean() > 0.9
     model = openvino.Core().read_model(tmp_path / "int8.xml")
     assert json.loads(model.get_rt_info(METADATA).astype(str))["precision"] == "int8"
+
+
+def test_a_backbone_from_timm_predicts_as_its_checkpoint(tmp_path):
+    pytest.importorskip("timm")
+    network = ICNet(3, "timm/regnetx_002").train()
+    with torch.no_grad():
+        for _ in range(10):
+            network(torch.randn(4, 3, 96, 96))
+    checkpoint = Checkpoint(state_dict=network.state_dict(), backbone="timm/regnetx_002", classes=CLASSES)
+    assert export_openvino(checkpoint, tmp_path / "x.xml")["difference"] < 1e-4  # of two sizes, one odd

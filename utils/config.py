@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, StrictBool, ValidationError, model_validator
+from pydantic import Field, PlainSerializer, StrictBool, ValidationError, WrapValidator, model_validator
 
-from models import BACKBONES, POOLINGS, SUB4_INPUTS, VARIANTS
+from models import BACKBONES, POOLINGS, SUB4_INPUTS, TIMM, VARIANTS
 from utils.settings import Float, Int, Section, describe, flatten, override, read_yaml
 
 PositiveInt = Annotated[Int, Field(ge=1)]
@@ -19,6 +19,11 @@ NonNegativeFloat = Annotated[Float, Field(ge=0)]
 Probability = Annotated[Float, Field(ge=0, le=1)]
 Fraction = Annotated[Float, Field(gt=0, le=1)]
 Size = Annotated[tuple[InputSize, ...], Field(min_length=2, max_length=2)]  # height and width
+Backbone = Annotated[  # timm knows its own names
+    Literal[BACKBONES],  # type: ignore[valid-type]
+    WrapValidator(lambda value, check: value if str(value).startswith(TIMM) else check(value)),
+    PlainSerializer(str),
+]
 Color = Annotated[tuple[Int, ...], Field(min_length=3, max_length=3)]
 
 
@@ -26,8 +31,8 @@ class ModelConfig(Section):
     """The network, its initial weights and its training input size."""
 
     name: Literal["icnet"] = "icnet"
-    backbone: Literal[BACKBONES] = "resnet50"  # type: ignore[valid-type]
-    backbone_weights: str | None = None  # torchvision's name (IMAGENET1K_V1), a name of utils/weights/zoo.py, or a file
+    backbone: Backbone = "resnet50"  # one of models.BACKBONES, or timm/NAME
+    backbone_weights: str | None = None  # torchvision's name (IMAGENET1K_V1), timm, a name of the zoo, or a file
     weights: str | None = None  # checkpoint to fine-tune, in any supported layout, or a name of utils/weights/zoo.py
     variant: Literal[tuple(VARIANTS)] = "published"  # type: ignore[valid-type]  # psp: the best results; paper: its own
     ppm: Literal[POOLINGS] | None = None  # type: ignore[valid-type]  # pyramid pooling; null: the variant's own

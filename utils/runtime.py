@@ -136,8 +136,16 @@ def parallel(network: nn.Module, device: torch.device) -> nn.Module:
     if processes() == 1:
         return network
     if device.type == "cuda":
-        return DistributedDataParallel(nn.SyncBatchNorm.convert_sync_batchnorm(network), device_ids=[device.index])
+        return DistributedDataParallel(synchronize_batch_norms(network), device_ids=[device.index])
     return DistributedDataParallel(network)
+
+
+def synchronize_batch_norms(network: nn.Module) -> nn.Module:
+    """Convert batch norms to synchronised ones, which still run what they contain, such as the activation in timm's."""
+    network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    for norm in (module for module in network.modules() if isinstance(module, nn.SyncBatchNorm)):
+        norm.register_forward_hook(lambda norm, _, output: nn.Sequential(*norm.children())(output))
+    return network
 
 
 def sharing_gradients(network: nn.Module, *, now: bool) -> AbstractContextManager:

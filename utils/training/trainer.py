@@ -87,7 +87,7 @@ class Trainer:
                 self.parallel,
                 bar,
                 criterion=self.criterion,
-                normalize=Normalize(),
+                normalize=Normalize(self.description.mean, self.description.std),
                 optimizer=state.optimizer,
                 scheduler=state.scheduler,
                 device=self.device,
@@ -160,7 +160,8 @@ class Trainer:
         state, dataset = self.state, self.val_loader.dataset
         names = dataset.classes.names
         runtime.broadcast_buffers(state.trained)  # without synchronised batch norm each process has its own statistics
-        segmenter = PyTorchSegmenter(state.trained.eval(), device=self.device)
+        mean, std = self.description.mean, self.description.std
+        segmenter = PyTorchSegmenter(state.trained.eval(), device=self.device, mean=mean, std=std)
         segment = with_options(segmenter, short_side=self.short_side, device=self.device)
         show = partial(self.records.prediction, dataset, state.iteration)
         confusion = ConfusionMatrix(len(names), self.device)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dataset.labels import ClassTable, cityscapes_classes, class_table
-from dataset.transforms import IMAGENET_MEAN, IMAGENET_STD
-from models import BACKBONES, ICNet
+from dataset.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalization
+from models import BACKBONES, TIMM, ICNet
 from utils.io.files import replacing
 from utils.weights import caffe
 from utils.weights.layouts import MMSEG, PAPER, PUBLISHED, Layout
@@ -27,7 +27,7 @@ class Checkpoint:
 
     Attributes:
         state_dict: the weights; empty for an exported network, which has them in its own file.
-        backbone: one of `models.BACKBONES`.
+        backbone: one of `models.BACKBONES`, or timm/NAME.
         classes: class names and colours; their number is the network's.
         structure: further arguments of `models.ICNet`; missing ones are as published.
         mean, std: input normalisation, see `dataset.transforms.Normalize`.
@@ -65,7 +65,8 @@ class Checkpoint:
             ValueError, KeyError, TypeError: damaged metadata.
         """
         structure = metadata.get("structure", {})  # missing in checkpoints older than the variants
-        if metadata["backbone"] not in BACKBONES or not isinstance(metadata["config"], Mapping):
+        known = metadata["backbone"] in BACKBONES or str(metadata["backbone"]).startswith(TIMM)
+        if not known or not isinstance(metadata["config"], Mapping):
             raise ValueError("its backbone or config is invalid")
         plain = isinstance(structure, Mapping) and all(isinstance(v, str | float | int) for v in structure.values())
         if not plain or not set(structure) <= STRUCTURE:
@@ -93,6 +94,11 @@ class Checkpoint:
             "std": list(self.std),
             "config": self.config,
         }
+
+    @property
+    def normalization(self) -> Normalization:
+        """Input normalisation, `mean` and `std`."""
+        return Normalization(self.mean, self.std)
 
     def build(self) -> ICNet:
         """Build the network with these weights, in evaluation mode.

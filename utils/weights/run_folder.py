@@ -14,7 +14,7 @@ INCLUDED = Path(__file__).parents[2] / "ckpt" / "icnet_resnet18_cityscapes.pth" 
 def run_name(model: ModelConfig) -> str:
     """Return the prefix of a network's checkpoint names; for the published network, that of the published file."""
     variant = "" if model.variant == "published" else f"_{model.variant}"
-    return f"{model.name}{variant}_{model.backbone}"
+    return f"{model.name}{variant}_{model.backbone.replace('/', '_')}"
 
 
 def best_name(name: str, *, epoch: int, miou: float) -> str:

@@ -1,0 +1,120 @@
+"""Backbones from timm (https://github.com/huggingface/pytorch-image-models), an optional package."""
+
+from collections.abc import Mapping
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from models.fold import foldable_batch_norms
+
+TIMM = "timm/"  # prefix of these backbones' names
+SUITABLE = "timm/tf_efficientnet_lite0, timm/mobilenetv3_large_100, timm/resnet18d"  # examples, for error messages
+
+
+class TimmBackbone(nn.ModuleDict):
+    """A convolutional network of timm's with output stride 8 and random weights, split where the stride reaches 8.
+
+    It consists of the layers of timm's feature extractor (`features_only`), which run one after the other. Their names
+    are timm's, except that `blocks.2`, a layer of a sequence, is `blocks_2`.
+
+    Args:
+        name: "timm/" and timm's name of the network, without a tag.
+
+    Attributes:
+        network: timm's name of the network.
+        shallow_channels, deep_channels: output channels of `shallow` and `deep`.
+
+    Raises:
+        ValueError: timm is not installed, has no such network, or cannot give it an output stride of 8.
+    """
+
+    def __init__(self, name: str) -> None:
+        short = name.removeprefix(TIMM)
+        if "." in short or not timm().is_model(short):
+            raise ValueError(f"timm has no network {short!r}; it has, for example, {SUITABLE}")
+        try:
+            layers, features = _extractor(short)
+            super().__init__(layers)
+            self._split(features)
+            self._try()
+        except Exception as error:  # each of timm's families has its own way to say so
+            raise ValueError(
+                f"{name} cannot serve as a backbone: ICNet needs a sequence of layers with output stride 8, as "
+                f"timm has for {SUITABLE}"
+            ) from error
+        self.network = short
+
+    def shallow(self, image: Tensor) -> Tensor:
+        """Run the layers up to stride 8: (B, 3, H, W) -> (B, shallow_channels, H/8, W/8)."""
+        return self._run(image, slice(self._depth))
+
+    def shallow_side(self, side: int) -> int:
+        """Return the output side of `shallow` for an image side."""
+        weights = {name: tensor.to("meta") for name, tensor in self.state_dict().items()}
+        image = torch.empty(1, 3, side, 64, device="meta")
+        return torch.func.functional_call(self, weights, image).shape[-2]  # `deep` keeps it
+
+    def deep(self, x: Tensor) -> Tensor:
+        """Run the other layers: (B, shallow_channels, H/8, W/8) -> (B, deep_channels, H/8, W/8)."""
+        return self._run(x, slice(self._depth, None))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, deep_channels, H/8, W/8)."""
+        return self.deep(self.shallow(image))
+
+    def named_as_here(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rename the tensors of timm's whole network; those of layers that the backbone does not have are left out."""
+        flat = {name: name.replace(".", "_", 1) for name in state}
+        here = {name: flat[name] if flat[name].partition(".")[0] in self else name for name in state}
+        return {here[name]: tensor for name, tensor in state.items() if here[name].partition(".")[0] in self}
+
+    def _run(self, x: Tensor, layers: slice) -> Tensor:
+        for layer in list(self.values())[layers]:
+            x = layer(x)
+        return x
+
+    def _split(self, features: list[dict]) -> None:
+        """Find the last shallow layer and the channels in timm's description of the feature maps."""
+        shallow = next(feature for feature in features if feature["reduction"] == 8)
+        self._depth = 1 + list(self).index(shallow["module"].replace(".", "_"))
+        self.shallow_channels, self.deep_channels = shallow["num_chs"], features[-1]["num_chs"]
+
+    @torch.no_grad()
+    def _try(self) -> None:
+        """Run an image through, to check the described shapes and the order that `fold_batch_norms` relies on."""
+        given: dict[nn.Module, Tensor] = {}
+        taken: dict[nn.Module, Tensor] = {}
+        pairs = [(conv, norm) for (_, conv), (_, norm) in foldable_batch_norms(self)]
+        hooks = [conv.register_forward_hook(lambda conv, _, output: given.update({conv: output})) for conv, _ in pairs]
+        hooks += [norm.register_forward_pre_hook(lambda norm, x: taken.update({norm: x[0]})) for _, norm in pairs]
+        self.eval()
+        x = self.shallow(torch.zeros(1, 3, 64, 64))
+        shapes = [tuple(x.shape), tuple(self.deep(x).shape)]
+        assert shapes == [(1, channels, 8, 8) for channels in (self.shallow_channels, self.deep_channels)], shapes
+        assert all(given[conv] is taken[norm] for conv, norm in pairs), "batch norms of other layers"
+        self.train()
+        for hook in hooks:
+            hook.remove()
+
+
+def _extractor(network: str) -> tuple[dict[str, nn.Module], list[dict]]:
+    """Return the layers of timm's feature extractor, in the order in which they run, and the features that it gives."""
+    extractor = timm().create_model(network, features_only=True, output_stride=8)
+    layers = timm().models.FeatureListNet
+    if not isinstance(extractor, layers):
+        extractor = layers(extractor, out_indices=extractor.feature_info.out_indices, flatten_sequential=True)
+    return dict(extractor.items()), extractor.feature_info.get_dicts()
+
+
+def timm() -> ModuleType:
+    """Import timm.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        import timm
+    except ImportError:
+        raise ValueError("timm is not installed: pip install -r requirements-timm.txt") from None
+    return timm

@@ -1,0 +1,72 @@
+"""Trained weights for backbones from timm: its own, or a file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from dataset.transforms import Normalization
+from models import TimmBackbone
+from models.timm_backbone import timm
+from utils.weights.checkpoint import load_state, read_tensors, state_dict_of
+
+DEFAULT = "timm"  # timm's default weights of the network
+
+
+def load_timm_weights(backbone: TimmBackbone, weights: str) -> Normalization:
+    """Load weights into a backbone.
+
+    Args:
+        weights: "timm", the tag of other weights of timm's (`timm.list_pretrained` lists them), which it downloads
+            into its cache, or a file (.safetensors, .pth) with the tensor names of timm's network.
+
+    Returns:
+        mean and std of the input that the network was trained with, according to timm.
+
+    Raises:
+        FileNotFoundError: they cannot be downloaded.
+        ValueError: unknown weights, or weights that do not fit.
+    """
+    name = backbone.network
+    if Path(weights).is_file():
+        state = _read(Path(weights))
+    else:
+        tag = weights.removeprefix(f"{name}.")
+        tags = [known.removeprefix(f"{name}.") for known in timm().list_pretrained(f"{name}.*")]
+        if tag not in (DEFAULT, *tags):
+            raise ValueError(
+                f"model.backbone_weights {weights!r} is neither a file nor one of {', '.join((DEFAULT, *tags))}"
+            )
+        name = name if tag == DEFAULT else f"{name}.{tag}"
+        state = _fetch(name)
+    try:
+        load_state(backbone, backbone.named_as_here(state))
+    except ValueError as error:
+        raise ValueError(f"model.backbone_weights {weights}: {error}") from None
+    trained = timm().get_pretrained_cfg(name)
+    return Normalization(trained.mean, trained.std)
+
+
+def _read(path: Path) -> Mapping[str, Tensor]:
+    if path.suffix != ".safetensors":
+        return state_dict_of(read_tensors(path))
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read as weights: {error}") from None
+
+
+def _fetch(name: str) -> Mapping[str, Tensor]:
+    """Return the weights of a whole network from timm's cache, or else from where it keeps them."""
+    try:
+        return timm().create_model(name, pretrained=True).state_dict()
+    except Exception as error:  # without network, many kinds
+        known = timm().get_pretrained_cfg(name)
+        source = f"model.safetensors from https://huggingface.co/{known.hf_hub_id}" if known.hf_hub_id else known.url
+        raise FileNotFoundError(
+            f"timm could not download {name} ({type(error).__name__}); download {source} by other means, put it "
+            f"anywhere, and set model.backbone_weights to its path"
+        ) from None
