@@ -107,7 +107,7 @@ def test_round_trip_through_dict_yaml_and_pickle():
         "optimizer.momentum=1.5",
         "optimizer.weight_decay=-1e-4",
         "model.crop_size=0",
-        "model.width=0.7",
+        "model.width=1.5",
         "model.crop_size=-960",
         "model.crop_size=31",
         "model.base_size=0",
