@@ -4,13 +4,10 @@ image ──────────► sub1: three convs of stride 2 ───�
   ├─ x1/2 ─► backbone.shallow = sub2 ─────────────────────► cff_24 ──► cff_12 ──► classifier
   └─ x1/4 ─► backbone (shared) ─► pyramid pooling = sub4 ─────┘
 
-That is the published structure. The variant "psp" is mmsegmentation's, with the best known results: learned pyramid
-pooling, sub4 continues from sub2, narrower branches, heads of two convolutions, `align_corners=False`. The variant
-"paper" is the paper's own, of half the width: sub4 continues from sub2, which ends after the first block of layer2.
+That is the published structure; others are in `models.variants`.
 """
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Collection
 from functools import partial
 from typing import Any
 
@@ -18,69 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.fusion import CascadeFeatureFusion
-from models.layers import Classifier, ConvBNReLU, conv_head, resize, scaled, shrink, subsample
+from models.layers import ConvBNReLU, resize, scaled
 from models.pyramid import LearnedPyramidPooling, PyramidPooling
 from models.resnet import DilatedResNet
 from models.timm_backbone import TIMM, TimmBackbone
+from models.variants import POOLINGS, SUB4_INPUTS, VARIANTS
 
 MIN_SIZE = 32  # shortest side of an image, which leaves sub4 one pixel
-POOLINGS = ("sum", "concat", "none")
-SUB4_INPUTS = ("image", "sub2")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Variant:
-    """A structure of ICNet; the defaults are the published one.
-
-    Attributes:
-        backbone, ppm, sub4_input, width: defaults of the arguments of `ICNet`.
-        overlapping: whether the bins of `ppm` "sum" are, see `PyramidPooling`.
-        narrow: channels of sub2 and sub4 after a 1x1 conv, in multiples of layer2's; None: no conv.
-        head: builds a classifier from its channels and classes.
-        rectified, doubling: see `CascadeFeatureFusion`.
-        shrink: makes an image or features smaller by an integer factor.
-        align_corners: how features and logits are resized, see `models.layers.resize`.
-        quarter: when the logits at 1/8 are resized to 1/4: "always", in "training" or "never".
-    """
-
-    backbone: str = "resnet50"
-    ppm: str = "sum"
-    sub4_input: str = "image"
-    width: float = 1.0
-    overlapping: bool = False
-    narrow: tuple[float | None, float | None] = (None, None)
-    head: Callable[..., nn.Module] = Classifier
-    rectified: bool = False
-    doubling: bool = False
-    shrink: Callable[[Tensor, int], Tensor] = shrink
-    align_corners: bool = True
-    quarter: str = "always"
-
-
-VARIANTS = {
-    "published": Variant(),
-    "psp": Variant(
-        ppm="concat",
-        sub4_input="sub2",
-        narrow=(0.5, 0.5),
-        head=conv_head,
-        rectified=True,
-        shrink=partial(shrink, align_corners=False),
-        align_corners=False,
-        quarter="never",
-    ),
-    "paper": Variant(
-        backbone="resnet50_v1s",
-        overlapping=True,
-        sub4_input="sub2",
-        width=0.5,
-        narrow=(None, 1.0),
-        head=partial(Classifier, bias=True),
-        shrink=subsample,
-        doubling=True,
-        quarter="training",  # twice and then four times is eight times, if sides are one above a multiple of 32
-    ),
-}
 
 
 class Sub1(nn.Sequential):

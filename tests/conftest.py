@@ -20,7 +20,7 @@ from models import ICNet
 from train import build_trainer
 from utils import cli, runtime
 from utils.config import load_config
-from utils.io.video import writing_video
+from utils.io.video import _silence_opencv, writing_video
 from utils.runtime import seed_everything
 from utils.training.records import Records
 from utils.training.trainer import Trainer
@@ -34,6 +34,12 @@ CLASSES = ClassTable(("road", "sky", "car"), ((128, 64, 128), (70, 130, 180), (0
 def seeded() -> None:
     """Seed every test, so that none depends on chance or on the tests before it."""
     seed_everything(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_videos() -> None:
+    """Silence FFmpeg before the first video, when it takes its log level, even if a test opens that with OpenCV."""
+    _silence_opencv()
 
 
 @pytest.fixture(scope="session", autouse=True)

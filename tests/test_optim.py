@@ -146,3 +146,18 @@ def test_ema_includes_batch_norm_statistics():
     assert ema.module.weight.item() == pytest.approx(expected)
     assert ema.module.running_var.item() == pytest.approx(10 * expected)
     assert ema.module.num_batches_tracked.item() == 2  # counters are copied
+
+
+def test_a_step_that_the_scaler_skips_leaves_no_trace_in_the_momentum():
+    network = torch.nn.ModuleDict({"head": torch.nn.Linear(40, 50)})
+    optimizer = build_optimizer(network, OptimizerConfig(weight_decay=0.0, momentum=0.5))
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    scaler.scale(torch.zeros(1))
+    before = network["head"].weight.detach().clone()
+    for gradient in (torch.inf, 1.0, 1.0):
+        for parameter in network.parameters():
+            parameter.grad = torch.full_like(parameter, gradient * scaler.get_scale())
+        scaler.step(optimizer)
+        scaler.update()
+    lr = optimizer.param_groups[0]["lr"]
+    torch.testing.assert_close(network["head"].weight.detach(), before - lr * (1 + 1.5))

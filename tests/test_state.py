@@ -120,11 +120,11 @@ def test_the_fp16_loss_scale_is_restored(build, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # as fp16 skips the first step
 @pytest.mark.parametrize(("before", "after"), [("off", "fp16"), ("fp16", "off")])
-def test_precision_and_device_may_change(build, tmp_path, before, after):
+def test_precision_and_kind_of_optimizer_may_change(build, tmp_path, before, after):
     trainer = build(tmp_path, f"train.amp={before}", "train.epochs=1")
     trainer.fit()
     for group in trainer.state.optimizer.param_groups:
-        group["fused"] = True  # as on a GPU
+        group["fused"] = True  # as in older files
     trainer.state.save_last()
 
     resumed = build(tmp_path, f"train.amp={after}", "train.epochs=2")

@@ -1,0 +1,72 @@
+"""Structures of ICNet, which differ in details.
+
+"published" is that of the published PyTorch code. "psp" is mmsegmentation's, with the best known results: learned
+pyramid pooling, sub4 continues from sub2, narrower branches, heads of two convolutions, `align_corners=False`. "paper"
+is the paper's own, of half the width: sub4 continues from sub2, which ends after the first block of layer2.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor, nn
+
+from models.layers import Classifier, conv_head, shrink, subsample
+
+POOLINGS = ("sum", "concat", "none")
+SUB4_INPUTS = ("image", "sub2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A structure of ICNet; the defaults are the published one.
+
+    Attributes:
+        backbone, ppm, sub4_input, width: defaults of the arguments of `ICNet`.
+        overlapping: whether the bins of `ppm` "sum" are, see `PyramidPooling`.
+        narrow: channels of sub2 and sub4 after a 1x1 conv, in multiples of layer2's; None: no conv.
+        head: builds a classifier from its channels and classes.
+        rectified, doubling: see `CascadeFeatureFusion`.
+        shrink: makes an image or features smaller by an integer factor.
+        align_corners: how features and logits are resized, see `models.layers.resize`.
+        quarter: when the logits at 1/8 are resized to 1/4: "always", in "training" or "never".
+    """
+
+    backbone: str = "resnet50"
+    ppm: str = "sum"
+    sub4_input: str = "image"
+    width: float = 1.0
+    overlapping: bool = False
+    narrow: tuple[float | None, float | None] = (None, None)
+    head: Callable[..., nn.Module] = Classifier
+    rectified: bool = False
+    doubling: bool = False
+    shrink: Callable[[Tensor, int], Tensor] = shrink
+    align_corners: bool = True
+    quarter: str = "always"
+
+
+VARIANTS = {
+    "published": Variant(),
+    "psp": Variant(
+        ppm="concat",
+        sub4_input="sub2",
+        narrow=(0.5, 0.5),
+        head=conv_head,
+        rectified=True,
+        shrink=partial(shrink, align_corners=False),
+        align_corners=False,
+        quarter="never",
+    ),
+    "paper": Variant(
+        backbone="resnet50_v1s",
+        overlapping=True,
+        sub4_input="sub2",
+        width=0.5,
+        narrow=(None, 1.0),
+        head=partial(Classifier, bias=True),
+        shrink=subsample,
+        doubling=True,
+        quarter="training",  # twice and then four times is eight times, if sides are one above a multiple of 32
+    ),
+}
