@@ -79,6 +79,7 @@ def build_trainer(config: Config, device: torch.device, records: Records, *, las
     return Trainer(
         config=config.train,
         optimizer_config=config.optimizer,
+        test_config=config.test,
         network=network,
         criterion=build_loss(config.loss, train_set, align_corners=network.align_corners).to(device),
         train_loader=train_batches,
@@ -88,7 +89,6 @@ def build_trainer(config: Config, device: torch.device, records: Records, *, las
         records=records,
         name=run_name(model),
         teacher=build_teacher(config, train_set, device, log),
-        short_side=config.test.short_side,
     )
 
 

@@ -52,7 +52,7 @@ class TimmBackbone(nn.ModuleDict):
     def shallow_side(self, side: int) -> int:
         """Return the output side of `shallow` for an image side."""
         weights = {name: tensor.to("meta") for name, tensor in self.state_dict().items()}
-        image = torch.empty(1, 3, side, 64, device="meta")
+        image = torch.empty(1, 3, side, 64, dtype=next(self.parameters()).dtype, device="meta")
         return torch.func.functional_call(self, weights, image).shape[-2]  # `deep` keeps it
 
     def deep(self, x: Tensor) -> Tensor:

@@ -314,6 +314,7 @@ def test_foreign_checkpoint(refused, folder_data, tmp_path, script, kind):
         {"state_dict": {"classifier.weight": 5}},
         {"mean": None},
         {"mean": [0.5]},
+        {"structure": {"width": "half"}},
     ],
     ids=str,
 )

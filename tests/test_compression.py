@@ -215,6 +215,21 @@ def test_a_file_that_cannot_be_pruned_is_one_line(run_prune, pruned, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["text.pth"]
 
 
+def test_a_backbone_from_timm_cannot_be_pruned():
+    pytest.importorskip("timm")
+    name = "timm/regnetx_002"
+    checkpoint = Checkpoint(state_dict=ICNet(3, name).state_dict(), backbone=name, classes=CLASSES)
+    with pytest.raises(ValueError, match=f"the backbone {name}; those of timm cannot be pruned"):
+        prune.prune_checkpoint(checkpoint, 0.5)
+
+
+def test_steps_need_a_labelled_split(tmp_path):
+    (tmp_path / "evaluate_output").mkdir()
+    (tmp_path / "evaluate_output" / "metrics.json").write_text('{"checkpoint": "x.pth"}')
+    with pytest.raises(ValueError, match=r"no labels; choose another test\.split"):
+        prune.evaluate(Path("x.pth"), tmp_path, [])
+
+
 @pytest.mark.parametrize(
     ("names", "words"),
     [(("road", "sky", "bus"), "name classes differently: bus / car"), (("road", "sky"), "another loss.distill")],

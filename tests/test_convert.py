@@ -34,7 +34,10 @@ def test_a_checkpoint_to_pass_on_is_half_as_large_and_names_no_folder_of_its_run
     config = Config.model_validate(
         {
             "model": {"backbone": "resnet18", "weights": "/home/me/first.pth", "base_size": 512},
+            "loss": {"distill": "/home/me/teacher.pth"},
+            "dataset": {"root": "/home/me/data"},
             "train": {"cityscapes_root": "/home/me/cityscapes", "ckpt_dir": "/home/me/run", "epochs": 7},
+            "test": {"ckpt_path": "/home/me/best.pth", "submission": "/home/me/submission"},
         }
     )
     network, classes = ICNet(backbone="resnet18"), cityscapes_classes()

@@ -1,5 +1,6 @@
 """evaluate.py end to end, on tiny data."""
 
+import importlib
 import json
 import os
 import socket
@@ -116,6 +117,20 @@ def test_defaults_come_from_the_checkpoints_own_configuration(own, evaluated, ru
     assert (own_size["short_side"], plain["short_side"]) == (80, None)
     assert evaluated(own[0], "test.save=none")[0]["class_iou"] == larger["class_iou"]
     assert original_size["class_iou"] == plain["class_iou"]
+
+
+@pytest.mark.parametrize("name", ["evaluate", "inference"])
+def test_without_a_trained_network_the_included_weights_are_used(
+    own, run_script, folder_data, tmp_path, monkeypatch, name
+):
+    script = importlib.import_module(name)
+    monkeypatch.setattr(script, "INCLUDED", tmp_path / "own.pth")
+    given = [] if name == "evaluate" else ["--input", folder_data.root / "val" / "0.png"]
+    folder = f"train.ckpt_dir={tmp_path / 'empty'}"
+    result = run_script(name, *given, folder)
+    assert result.code == 0 and "empty has no trained network, using the included weights" in result.out, result.err
+    result = run_script(name, *given, folder, "--config", folder_data.config)
+    assert result.code == 2 and "no *_best_model.pth in" in result.err
 
 
 def test_inference_uses_the_input_size_of_the_checkpoint(own, run_script, folder_data, tmp_path):

@@ -12,7 +12,8 @@ from PIL import Image
 
 from models import ICNet
 from tests.conftest import CLASSES
-from utils import cli, config
+from tools import export
+from utils import config
 from utils.inference.export import compare, export_onnx
 from utils.inference.onnx import METADATA
 from utils.inference.opening import open_network
@@ -155,26 +156,7 @@ def test_int8_is_calibrated_on_images_and_named(trained, tmp_path):
     assert (segment(image) == build_segmenter(trained, "cpu")(image)).float().mean() > 0.9
 
 
-def test_script(checkpoint_path, tmp_path, monkeypatch, capsys):
-    from tools import export
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["export.py", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.run(export.main)
-        return stopped.value.code, capsys.readouterr()
-
-    target = tmp_path / "net.onnx"
-    monkeypatch.setattr(export, "export_onnx", lambda *a, **k: target.write_bytes(b"-") and {"difference": 2e-6})
-    code, printed = run("--ckpt", checkpoint_path, "--target", target)
-    assert code == 0 and "3 classes" in printed.out and "difference 2.0e-06" in printed.out
-    code, printed = run("--ckpt", checkpoint_path, "--target", tmp_path / "net.bin")
-    assert code == 2 and "must end in .onnx" in printed.err
-
-
 def test_script_measures_the_miou_of_a_split(checkpoint_path, logits_file, folder_data, tmp_path, monkeypatch, capsys):
-    from tools import export
-
     target = tmp_path / "net.onnx"
     monkeypatch.setattr(
         export, "export_onnx", lambda *a, **k: target.write_bytes(logits_file.read_bytes()) and {"difference": 0}

@@ -137,6 +137,12 @@ def test_cut_off_network_returns_the_auxiliary_logits_of_training(network):
 
 
 @torch.inference_mode()
+def test_cut_off_network_runs_in_bf16():
+    network = ICNet(4, FAMILIES[0]).eval().to(torch.bfloat16)
+    assert network.cut_off(torch.zeros(1, 3, 64, 96, dtype=torch.bfloat16), 1)["out"].shape == (1, 4, 4, 6)
+
+
+@torch.inference_mode()
 def test_folded_batch_norms_keep_their_activations(network):
     folded, image = fold_batch_norms(with_statistics(network)), torch.randn(2, 3, 64, 96)
     expected = network(image)["out"]

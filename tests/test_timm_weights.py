@@ -78,6 +78,11 @@ def test_unknown_weights_are_an_error_that_lists_the_known():
         load_timm_weights(TimmBackbone(f"timm/{NAME}"), "IMAGENET1K_V1")
 
 
+def test_a_network_without_weights_is_named():
+    with pytest.raises(ValueError, match="'timm' is not a file, and timm has no weights of mobilenetv2_075"):
+        load_timm_weights(TimmBackbone("timm/mobilenetv2_075"), "timm")
+
+
 def test_without_network_one_line_says_what_to_download(monkeypatch):
     backbone = TimmBackbone(f"timm/{NAME}")
 

@@ -27,7 +27,10 @@ def test_the_ema_is_what_is_validated_and_saved(build, tmp_path, monkeypatch):
         assert not torch.equal(saved["classifier.weight"], other)
 
 
-def test_validation_resizes_images_to_short_side(build, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("setting", "size"), [("test.short_side=96", (96, 128)), ("test.input_size=[65,97]", (65, 97))]
+)
+def test_validation_resizes_images_as_evaluation_does(build, tmp_path, monkeypatch, setting, size):
     sizes = []
 
     def segmenter(network, **options):
@@ -37,8 +40,8 @@ def test_validation_resizes_images_to_short_side(build, tmp_path, monkeypatch):
         return segment
 
     monkeypatch.setattr(trainer_module, "PyTorchSegmenter", segmenter)
-    build(tmp_path, "test.short_side=96", "train.epochs=1").fit()
-    assert set(sizes) == {(96, 128)}  # of 48x64
+    build(tmp_path, setting, "train.epochs=1").fit()
+    assert set(sizes) == {size}  # of 48x64
 
 
 # Label 0 eight times, 1 and 2 once: mIoU 0.27, 0.57, 0.5 and pixel accuracy 0.8, 0.6, 0.9 in the three epochs

@@ -15,8 +15,9 @@ from utils.config import Config, load_config
 from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
 LOCAL = (  # keys of files and folders on the machine that trained it
-    *(("model", "weights"), ("model", "backbone_weights"), ("dataset", "root"), ("test", "ckpt_path")),
+    *(("model", "weights"), ("model", "backbone_weights"), ("loss", "distill"), ("dataset", "root")),
     *(("train", "cityscapes_root"), ("train", "ckpt_dir"), ("train", "resume")),
+    *(("test", "ckpt_path"), ("test", "submission")),
 )
 
 
@@ -49,7 +50,7 @@ def halved(checkpoint: Checkpoint) -> Checkpoint:
     }
     if not checkpoint.config:
         return replace(checkpoint, state_dict=weights)
-    config, default = load_config(checkpoint.config).as_dict(), Config().as_dict()
+    config, default = load_config(checkpoint.config, name=str(checkpoint.source)).as_dict(), Config().as_dict()
     for section, key in LOCAL:
         config[section][key] = default[section][key]
     return replace(checkpoint, state_dict=weights, config=config)

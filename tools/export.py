@@ -31,15 +31,11 @@ def main() -> None:
     target = Path(args.target) if args.target else Path(args.ckpt).with_suffix(suffix)
     if target.suffix != suffix:
         raise ValueError(f"--target {target} must end in {suffix}")
-    if (args.precision == "int8") != (args.calibrate is not None):
-        raise ValueError("--precision int8 and --calibrate IMAGES go together")
-    if (args.format, args.precision) == ("openvino", "fp16"):
-        raise ValueError("--format openvino cannot be exported with --precision fp16")
     check_folder(target.parent, "--target")
     checkpoint = read_checkpoint(args.ckpt)
     config = None if args.config is None else load_config(args.config, args.overrides)
     data = None if config is None else open_split(config, checkpoint)
-    own = with_own_input(checkpoint, TestConfig())
+    own = with_own_input(checkpoint, TestConfig() if config is None else config.test)
     images = [] if args.calibrate is None else read_images(args.calibrate, args.images, own)
     if args.format == "openvino":
         found = export_openvino(
@@ -72,19 +68,18 @@ def main() -> None:
 
 def read_images(text: str, most: int, test: TestConfig) -> list[np.ndarray]:
     """Read up to `most` images, evenly spread over those that `text` stands for, at the network's input size."""
-    sources = [source for source in find_sources(text, recursive=True) if isinstance(source.location, Path)]
-    paths = [source.location for source in sources if source.kind == "image" and isinstance(source.location, Path)]
-    step = max(1, len(paths) // most)
-    images = [Image.fromarray(read_image(path)) for path in paths[::step][:most]]
-    side, fixed = test.short_side, test.input_size
-    scales = [1 if side is None else side / min(image.size) for image in images]
-    sizes = [
-        (fixed[1], fixed[0]) if fixed else (round(image.width * scale), round(image.height * scale))
-        for image, scale in zip(images, scales, strict=True)
-    ]
-    return [
-        np.asarray(image.resize(size, Image.Resampling.BILINEAR)) for image, size in zip(images, sizes, strict=True)
-    ]
+    sources = [source for source in find_sources(text, recursive=True) if source.kind == "image"]
+    if not sources:
+        raise ValueError(f"--calibrate {text} has no images; name a folder of training images")
+    chosen = np.linspace(0, len(sources) - 1, min(most, len(sources))).round().astype(int)
+    return [_at_input_size(Image.fromarray(read_image(str(sources[index].location))), test) for index in chosen]
+
+
+def _at_input_size(image: Image.Image, test: TestConfig) -> np.ndarray:
+    """Resize an image as the network's user does, see `utils.inference.views.MultiView`."""
+    scale = test.short_side / min(image.size) if test.short_side else 1
+    height, width = test.input_size or (round(image.height * scale), round(image.width * scale))
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def open_split(config: Config, checkpoint: Checkpoint) -> SegmentationDataset:
@@ -95,18 +90,16 @@ def open_split(config: Config, checkpoint: Checkpoint) -> SegmentationDataset:
 
 
 def miou(path: str | Path, data: SegmentationDataset, config: Config) -> float:
-    """Return the mIoU, 0 to 1, of a checkpoint in PyTorch, or of an exported file."""
-    device = torch.device("cpu")
-    _, segmenter = open_network(path, device, TestConfig(runtime="pytorch"))
+    """Return the mIoU, 0 to 1, of a checkpoint in PyTorch in fp32, or of an exported file."""
+    device, test = torch.device("cpu"), config.test.model_copy(update={"runtime": "pytorch", "precision": "fp32"})
+    _, segmenter = open_network(path, device, test)
     return measure(segmenter, data, config.train, device, title=Path(path).name)[1]["miou"]
 
 
 def label_agreement(checkpoint: Checkpoint, target: Path, images: list[np.ndarray]) -> float:
     """Return the share of pixels to which an exported network and PyTorch give the same label."""
     device, equal = torch.device("cpu"), []
-    test = TestConfig(
-        runtime="pytorch", short_side=0, resize_probabilities=False
-    )  # the images have the right size already
+    test = TestConfig(runtime="pytorch", short_side=0, resize_probabilities=False)  # the images have the right size
     _, reference = open_network(checkpoint.source or "", device, test)
     _, exported = open_network(target, device, test)
     for image in images:
@@ -129,7 +122,16 @@ def parse_arguments() -> argparse.Namespace:
     add("--config", metavar="FILE", help="also measure the mIoU on the validation split of this configuration")
     add("overrides", nargs="*", metavar="section.key=value", help="override keys of --config")
     add("--images", type=int, default=200, help="number of calibration images (default: 200)")
-    return parser.parse_args()
+    args = parser.parse_intermixed_args()
+    if (args.precision == "int8") != (args.calibrate is not None):
+        parser.error("--precision int8 and --calibrate IMAGES go together")
+    if (args.format, args.precision) == ("openvino", "fp16"):
+        parser.error("--format openvino cannot be exported with --precision fp16")
+    if args.images < 1:
+        parser.error(f"--images must be at least 1, got {args.images}")
+    if args.overrides and args.config is None:
+        parser.error(f"{args.overrides[0]} overrides a key of --config, which is missing")
+    return args
 
 
 if __name__ == "__main__":

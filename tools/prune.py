@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 
 from dataset.transforms import Normalize
 from demo.streets import render
-from models import ICNet
+from models import ICNet, TimmBackbone
 from models.prune import prune
 from tools.benchmark import image_size
 from tools.benchmarking.timing import count_flops, time_in_turns
@@ -107,13 +107,15 @@ def prune_checkpoint(checkpoint: Checkpoint, keep: float) -> Checkpoint:
     """Return a checkpoint with the share `keep` of the channels of the original, unpruned network.
 
     Raises:
-        ValueError: the network has been pruned that far already.
+        ValueError: the network has been pruned that far already, or has a backbone from timm.
     """
     wide = checkpoint.build()
     if keep >= wide.structure["width"]:
         raise ValueError(
             f"{checkpoint.source} has a width of {wide.structure['width']:g} already; prune it to less than that"
         )
+    if isinstance(wide.backbone, TimmBackbone):
+        raise ValueError(f"{checkpoint.source} has the backbone {checkpoint.backbone}; those of timm cannot be pruned")
     structure = wide.structure | {"width": keep}
     narrow = ICNet(len(checkpoint.classes), checkpoint.backbone, **structure)
     load_state(narrow, prune(wide, narrow))
@@ -178,6 +180,8 @@ def evaluate(path: Path, folder: Path, settings: Sequence[str]) -> float:
         own = [f"test.ckpt_path={path}", f"train.ckpt_dir={folder}", "test.save=none"]
         _run(folder, "evaluate.py", *settings, *own)
         found = json.loads(metrics.read_text())
+    if "miou" not in found:
+        raise ValueError(f"the split that {metrics} is about has no labels; choose another test.split")
     return found["miou"]
 
 

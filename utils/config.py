@@ -153,7 +153,7 @@ class TrainConfig(Section):
     save_iter: PositiveInt | None = None  # iterations between saves of last.pth; null: only after each epoch
     num_workers: NonNegativeInt | None = None  # loader workers; null: chosen for the machine
     seed: Annotated[Int, Field(ge=0, le=2**32 - 1)] = 0  # NumPy's range
-    amp: Literal["auto", "off", "bf16", "fp16"] = "off"  # auto: the fastest of the hardware
+    amp: Literal["auto", "off", "bf16", "fp16"] = "off"  # auto: the fastest on this hardware
     accumulate: PositiveInt = 1  # gradient accumulation steps per batch
     ema: Annotated[Float, Field(gt=0, lt=1)] | None = None  # decay of the EMA of the weights (try 0.999)
     freeze: tuple[str, ...] = ()  # modules to freeze: backbone, sub1, …
@@ -173,15 +173,11 @@ class TestConfig(Section):
     ckpt_path: str | None = None  # null: the best in train.ckpt_dir
     split: str = "val"
     runtime: Literal["auto", "pytorch", "onnx", "openvino"] = "auto"  # auto: the fastest installed one
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"  # auto: the fastest of the hardware
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"  # auto: the fastest on this hardware
     compile: Literal["none", "default", "cuda_graphs"] = "none"  # torch.compile
     short_side: NonNegativeInt | None = None  # input size; null: the checkpoint's own; 0: images are not resized
-    input_size: Size | None = (
-        None  # instead of short_side, exactly; null: the checkpoint's own, unless short_side is set
-    )
-    resize_probabilities: StrictBool | None = (
-        None  # rather than logits, to the image's size; null: the checkpoint's own
-    )
+    input_size: Size | None = None  # instead of short_side; null: the checkpoint's own, unless short_side is set
+    resize_probabilities: StrictBool | None = None  # rather than logits; null: the checkpoint's own
     tta: TtaConfig = TtaConfig()
     window: InputSize | None = None  # side of sliding windows over larger images
     stride: PositiveInt | None = None  # of the sliding windows; null: two thirds of window

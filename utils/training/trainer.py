@@ -13,7 +13,7 @@ from tqdm import tqdm
 from dataset.transforms import Normalize
 from utils import runtime
 from utils.cli import Interruption, catching_signals, progress
-from utils.config import OptimizerConfig, TrainConfig
+from utils.config import OptimizerConfig, TestConfig, TrainConfig
 from utils.data import EvalLoader, TrainLoader, read_batches
 from utils.engine import evaluate, train_one_epoch
 from utils.inference.segmenter import PyTorchSegmenter
@@ -33,6 +33,7 @@ class Trainer:
 
     config: TrainConfig
     optimizer_config: OptimizerConfig
+    test_config: TestConfig  # says how validation images and their logits are resized
     network: nn.Module  # on `device`; returns a dict of logits with "out"
     criterion: nn.Module  # returns the losses by name, see `utils.loss.CascadeLoss`
     train_loader: TrainLoader
@@ -42,7 +43,6 @@ class Trainer:
     records: Records
     name: str  # prefix of the best checkpoint's name
     teacher: Callable[[Tensor], Tensor] | None = None  # see `train_one_epoch`
-    short_side: int | None = None  # validation images are resized to it; None: not resized
 
     def __post_init__(self) -> None:
         self.precision = runtime.choose_precision(self.config.amp, self.device)
@@ -162,7 +162,13 @@ class Trainer:
         runtime.broadcast_buffers(state.trained)  # without synchronised batch norm each process has its own statistics
         mean, std = self.description.mean, self.description.std
         segmenter = PyTorchSegmenter(state.trained.eval(), device=self.device, mean=mean, std=std)
-        segment = with_options(segmenter, short_side=self.short_side, device=self.device)
+        segment = with_options(
+            segmenter,
+            short_side=self.test_config.short_side,
+            input_size=self.test_config.input_size,
+            resize_probabilities=bool(self.test_config.resize_probabilities),
+            device=self.device,
+        )
         show = partial(self.records.prediction, dataset, state.iteration)
         confusion = ConfusionMatrix(len(names), self.device)
         with progress(read_batches(self.val_loader, self.device), "validation", total=len(self.val_loader)) as bar:

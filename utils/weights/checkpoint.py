@@ -17,7 +17,7 @@ from utils.weights import caffe
 from utils.weights.layouts import MMSEG, PAPER, PUBLISHED, Layout
 
 FORMAT = "icnet-checkpoint-1"
-STRUCTURE = {"variant", "ppm", "sub4_input", "width", "dropout"}
+STRUCTURE = {"variant": str, "ppm": str, "sub4_input": str, "width": float | int, "dropout": float | int}
 PAPER_TEST = {"input_size": [1025, 2049], "resize_probabilities": True}  # how the paper's release evaluates
 
 
@@ -68,8 +68,9 @@ class Checkpoint:
         known = metadata["backbone"] in BACKBONES or str(metadata["backbone"]).startswith(TIMM)
         if not known or not isinstance(metadata["config"], Mapping):
             raise ValueError("its backbone or config is invalid")
-        plain = isinstance(structure, Mapping) and all(isinstance(v, str | float | int) for v in structure.values())
-        if not plain or not set(structure) <= STRUCTURE:
+        if not isinstance(structure, Mapping) or not all(
+            isinstance(value, STRUCTURE.get(name, ())) for name, value in structure.items()
+        ):
             raise ValueError(f"its structure is invalid: {structure!r:.80}")
         if not len(metadata["mean"]) == len(metadata["std"]) == 3:
             raise ValueError("its mean and std do not have three channels")

@@ -33,6 +33,8 @@ def load_timm_weights(backbone: TimmBackbone, weights: str) -> Normalization:
     else:
         tag = weights.removeprefix(f"{name}.")
         tags = [known.removeprefix(f"{name}.") for known in timm().list_pretrained(f"{name}.*")]
+        if not tags:
+            raise ValueError(f"model.backbone_weights {weights!r} is not a file, and timm has no weights of {name}")
         if tag not in (DEFAULT, *tags):
             raise ValueError(
                 f"model.backbone_weights {weights!r} is neither a file nor one of {', '.join((DEFAULT, *tags))}"

@@ -1,0 +1,66 @@
+"""tools/export.py. What it writes: test_export.py and test_openvino.py."""
+
+import sys
+
+import pytest
+from PIL import Image
+
+from tools import export
+from utils import cli, config
+
+
+@pytest.fixture
+def run_export(monkeypatch, capsys):
+    """Return a function that runs the tool; it returns the exit code and what was printed."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["export.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.run(export.main)
+        return stopped.value.code, capsys.readouterr()
+
+    return run
+
+
+def test_script(checkpoint_path, tmp_path, monkeypatch, run_export):
+    target = tmp_path / "net.onnx"
+    monkeypatch.setattr(export, "export_onnx", lambda *a, **k: target.write_bytes(b"-") and {"difference": 2e-6})
+    code, printed = run_export("--ckpt", checkpoint_path, "--target", target)
+    assert code == 0 and "3 classes" in printed.out and "difference 2.0e-06" in printed.out
+    code, printed = run_export("--ckpt", checkpoint_path, "--target", tmp_path / "net.bin")
+    assert code == 2 and "must end in .onnx" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--precision", "int8"], "--precision int8 and --calibrate IMAGES go together"),
+        (["--precision", "int8", "--calibrate", "VIDEO"], "has no images; name a folder of training images"),
+        (["--precision", "int8", "--calibrate", "VIDEO", "--images", "0"], "--images must be at least 1, got 0"),
+        (["--format", "openvino", "--precision", "fp16"], "cannot be exported with --precision fp16"),
+        (["test.split=train"], "test.split=train overrides a key of --config, which is missing"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(checkpoint_path, video, tmp_path, run_export, arguments, words):
+    given = [video if argument == "VIDEO" else argument for argument in arguments]
+    suffix = ".xml" if "openvino" in arguments else ".onnx"
+    code, printed = run_export("--ckpt", checkpoint_path, "--target", tmp_path / f"net{suffix}", *given)
+    assert code == 2 and words in printed.err and printed.err.count("\n") == 1
+    assert not (tmp_path / f"net{suffix}").exists()
+
+
+@pytest.mark.parametrize(
+    ("test", "size"),
+    [
+        ({}, (40, 60)),
+        ({"short_side": 0}, (40, 60)),
+        ({"short_side": 64}, (64, 96)),
+        ({"input_size": (33, 65)}, (33, 65)),
+    ],
+)
+def test_calibration_images_are_spread_and_have_the_input_size(tmp_path, test, size):
+    for number in range(7):
+        Image.new("RGB", (60, 40), (10 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    images = export.read_images(str(tmp_path), 4, config.TestConfig(**test))
+    assert [image.shape for image in images] == [(*size, 3)] * 4
+    assert [image[0, 0, 0] // 10 for image in images] == [0, 2, 4, 6]
