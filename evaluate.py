@@ -22,7 +22,7 @@ from utils.evaluation.results import Results
 from utils.inference.opening import describe, open_network, with_own_data, with_own_input
 from utils.inference.segmenter import Segmenter
 from utils.weights.checkpoint import Checkpoint
-from utils.weights.run_folder import INCLUDED, find_checkpoint, run_name
+from utils.weights.run_folder import find_checkpoint, included_weights, run_name
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     config = load_config(args.config or DEFAULT_CONFIG, args.overrides)
     runtime.start_process_per_gpu(config.train.specific_gpu_num)
     device = runtime.select_device(config.train.specific_gpu_num)
-    fallback = None if args.config else INCLUDED
+    fallback = included_weights(args.config, config.train.ckpt_dir)
     with runtime.process_group(device):
         with runtime.main_process_first():
             folder, name = config.train.ckpt_dir, run_name(config.model)
@@ -42,7 +42,7 @@ def main() -> None:
         data = open_data(config, checkpoint)
         results = Results(Path(config.train.ckpt_dir) / "evaluate_output", data, config.test)
         log = cli.open_log(quiet=runtime.rank() > 0)
-        if path == INCLUDED:
+        if path is fallback:
             log.info(f"{folder} has no trained network, using the included weights")
         log.info(f"checkpoint: {describe(checkpoint, segmenter, config.test)}")
         log.info(f"data: {len(data)} images of the split {config.test.split!r}; device: {runtime.describe(device)}")

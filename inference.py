@@ -18,7 +18,7 @@ from utils.io.outputs import Outputs
 from utils.io.sources import find_sources
 from utils.io.video import Span
 from utils.io.window import open_window
-from utils.weights.run_folder import INCLUDED, find_checkpoint, run_name
+from utils.weights.run_folder import find_checkpoint, included_weights, run_name
 
 
 def main() -> int:
@@ -28,7 +28,7 @@ def main() -> int:
     span = Span(start=args.start, end=args.end, every=args.every)
     Smoother(args.smooth)  # rejects a wrong weight before the network is loaded
     sources = find_sources(args.input, recursive=args.recursive)
-    test, train, fallback = config.test, config.train, None if args.config else INCLUDED
+    test, train, fallback = config.test, config.train, included_weights(args.config, config.train.ckpt_dir)
     path = find_checkpoint(test.ckpt_path, train.ckpt_dir, name=run_name(config.model), fallback=fallback)
     device = runtime.select_device(train.specific_gpu_num)
     predictor = Predictor(path, device, test=test)
@@ -46,7 +46,7 @@ def main() -> int:
         open_window()
 
     log = cli.open_log(quiet=args.quiet)
-    if path == INCLUDED:
+    if path is fallback:
         log.info(f"{train.ckpt_dir} has no trained network, using the included weights")
     log.info(f"checkpoint: {predictor.description}")
     log.info(f"device: {runtime.describe(device)}")

@@ -1,6 +1,5 @@
 """evaluate.py end to end, on tiny data."""
 
-import importlib
 import json
 import os
 import socket
@@ -19,6 +18,7 @@ from models import ICNet
 from utils.config import load_config
 from utils.evaluation.measure import WARM_UP, Timer
 from utils.inference.predictor import Predictor
+from utils.weights import run_folder
 from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
 
@@ -123,14 +123,14 @@ def test_defaults_come_from_the_checkpoints_own_configuration(own, evaluated, ru
 def test_without_a_trained_network_the_included_weights_are_used(
     own, run_script, folder_data, tmp_path, monkeypatch, name
 ):
-    script = importlib.import_module(name)
-    monkeypatch.setattr(script, "INCLUDED", tmp_path / "own.pth")
+    monkeypatch.setattr(run_folder, "INCLUDED", tmp_path / "own.pth")
+    monkeypatch.chdir(tmp_path)
     given = [] if name == "evaluate" else ["--input", folder_data.root / "val" / "0.png"]
-    folder = f"train.ckpt_dir={tmp_path / 'empty'}"
-    result = run_script(name, *given, folder)
-    assert result.code == 0 and "empty has no trained network, using the included weights" in result.out, result.err
-    result = run_script(name, *given, folder, "--config", folder_data.config)
-    assert result.code == 2 and "no *_best_model.pth in" in result.err
+    result = run_script(name, *given)
+    assert result.code == 0 and "ckpt has no trained network, using the included weights" in result.out, result.err
+    for other in (["train.ckpt_dir=misspelt"], ["--config", folder_data.config, "train.ckpt_dir=ckpt"]):
+        result = run_script(name, *given, *other)
+        assert result.code == 2 and "no *_best_model.pth in" in result.err
 
 
 def test_inference_uses_the_input_size_of_the_checkpoint(own, run_script, folder_data, tmp_path):

@@ -32,8 +32,9 @@ from utils import cli, runtime
 from utils.config import Config, load_config
 from utils.inference.segmenter import build_segmenter
 from utils.io.files import check_folder
-from utils.weights.checkpoint import Checkpoint, load_state, read_checkpoint, save_checkpoint
+from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from utils.weights.run_folder import LAST, find_checkpoint, run_name
+from utils.weights.tensors import load_state
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from dataset.images import to_rgb
-from utils.config import TestConfig
+from utils.config import TestConfig, TrainConfig
 from utils.inference.label_map import label_map
 from utils.inference.opening import describe, open_network
 from utils.io.drawing import class_shares, colorize, overlay
@@ -49,7 +49,7 @@ class Predictor:
     ) -> None:
         test = test or TestConfig()
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        path = path or find_checkpoint(None, "ckpt", fallback=INCLUDED)
+        path = path or find_checkpoint(None, TrainConfig().ckpt_dir, fallback=INCLUDED)
         checkpoint, self.segment = open_network(path, self.device, test)
         self.classes = checkpoint.classes
         self.description = describe(checkpoint, self.segment, test)

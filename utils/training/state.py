@@ -13,8 +13,9 @@ from utils import runtime
 from utils.config import Config, load_config
 from utils.optim import WeightEMA
 from utils.settings import flatten
-from utils.weights.checkpoint import Checkpoint, load_state, save_checkpoint
+from utils.weights.checkpoint import Checkpoint, save_checkpoint
 from utils.weights.run_folder import LAST, best_name
+from utils.weights.tensors import load_state
 
 _CHANGEABLE = {"dataset.root", "dataset.cache", "model.weights", "model.backbone_weights"} | {
     f"train.{key}"

@@ -1,13 +1,12 @@
 """Checkpoint files: reading, writing, and building the network they hold."""
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dataset.labels import ClassTable, cityscapes_classes, class_table
 from dataset.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalization
@@ -15,6 +14,7 @@ from models import BACKBONES, TIMM, ICNet
 from utils.io.files import replacing
 from utils.weights import caffe
 from utils.weights.layouts import MMSEG, PAPER, PUBLISHED, Layout
+from utils.weights.tensors import load_state, read_tensors, state_dict_of
 
 FORMAT = "icnet-checkpoint-1"
 STRUCTURE = {"variant": str, "ppm": str, "sub4_input": str, "width": float | int, "dropout": float | int}
@@ -192,6 +192,8 @@ def _from_caffe(layers: Mapping[str, list[Tensor]], path: Path) -> Checkpoint:
             raise ValueError(f"it holds {', '.join(unused[:3]) or 'no weights'}, none of them the paper's layers")
         known = {name: blobs for name, blobs in layers.items() if name not in unused}
         checkpoint = _from_layout(PAPER, caffe.as_state(known))
+        if (stem := "backbone.conv1.0.weight") not in checkpoint.state_dict:
+            raise ValueError(f"missing: {PAPER.original_name(stem)}")
     except ValueError as error:
         raise ValueError(f"{path} does not hold the paper's ICNet: {error}") from None
     state, classes = checkpoint.state_dict, len(checkpoint.classes)
@@ -199,7 +201,7 @@ def _from_caffe(layers: Mapping[str, list[Tensor]], path: Path) -> Checkpoint:
         channels = state["classifier.weight"].numel() // classes
         zeros = {"weight": torch.zeros(classes, channels, 1, 1), "bias": torch.zeros(classes)}
         state |= {f"{cff}.aux_classifier.{kind}": tensor for kind, tensor in zeros.items()}
-    width = len(state.get("backbone.conv1.0.weight", ())) / 64
+    width = len(state[stem]) / 64
     return replace(
         checkpoint,
         structure={**PAPER.structure, "width": width},
@@ -207,62 +209,3 @@ def _from_caffe(layers: Mapping[str, list[Tensor]], path: Path) -> Checkpoint:
         config={"test": PAPER_TEST},
         unused=tuple(unused),
     )
-
-
-def read_tensors(path: Path) -> Any:
-    """Load a file of tensors and plain values without running any code from it.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a damaged file, or one that holds other objects.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no checkpoint {path}; correct the path (test.ckpt_path, train.resume, model.weights, loss.distill), "
-            "or train first"
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the error says enough
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files raise many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        if "Weights only load failed" in reason:
-            reason = "it holds more than tensors and plain values; nothing in it was run"
-        raise ValueError(f"{path} cannot be read as a checkpoint: {reason}") from None
-
-
-def state_dict_of(content: Any) -> dict[str, Tensor]:
-    """Return a bare state dict, or that under `state_dict`, without DataParallel's `module.`; {} if there is none."""
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        return {}
-    prefix = "module." if all(str(name).startswith("module.") for name in state) else ""
-    return {str(name).removeprefix(prefix): tensor for name, tensor in state.items()}
-
-
-def load_state(module: nn.Module, state: Mapping[str, Tensor], *, name_of: Callable[[str], str] = str) -> None:
-    """Load a complete state dict; `name_of` maps names to those in the file, for error messages.
-
-    Raises:
-        ValueError: missing, unknown or misshapen tensors, by name.
-    """
-    own = module.state_dict()
-    optional = ".num_batches_tracked"  # the batch norms' counters, which torchvision's oldest files lack
-    faults = {
-        "missing": [name_of(name) for name in own if name not in state and not name.endswith(optional)],
-        "unknown": [name_of(name) for name in state if name not in own],
-        "of another shape": [
-            f"{name_of(name)} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
-            for name in own
-            if name in state and state[name].shape != own[name].shape
-        ],
-    }
-    words = [f"{len(names)} {kind}: {_brief(names)}" for kind, names in faults.items() if names]
-    if words:
-        raise ValueError(f"the weights do not fit the network; of {len(own)} tensors " + "; ".join(words))
-    module.load_state_dict(dict(state))
-
-
-def _brief(names: list[str], most: int = 20) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

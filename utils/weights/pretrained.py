@@ -5,8 +5,9 @@ from pathlib import Path
 
 from torch import nn
 
-from utils.weights.checkpoint import Checkpoint, load_state, read_tensors, state_dict_of
+from utils.weights.checkpoint import Checkpoint
 from utils.weights.layouts import MMSEG_STEM, rename
+from utils.weights.tensors import load_state, read_tensors, state_dict_of
 
 
 def load_pretrained(network: nn.Module, checkpoint: Checkpoint) -> list[str]:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from utils.config import ModelConfig
+from utils.config import ModelConfig, TrainConfig
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
 from utils.weights.zoo import find_weights
 
@@ -48,6 +48,11 @@ def find_checkpoint(
             f"no *_best_model.pth in {ckpt_dir}; train first, or set test.ckpt_path to a checkpoint"
         )
     return max(found)[2]
+
+
+def included_weights(config_file: str | None, ckpt_dir: str) -> Path | None:
+    """Return the included weights for someone who names neither a configuration nor a folder of runs, else None."""
+    return INCLUDED if config_file is None and ckpt_dir == TrainConfig().ckpt_dir else None
 
 
 def find_last(resume: str | None, ckpt_dir: str) -> Checkpoint | None:

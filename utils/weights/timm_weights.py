@@ -8,7 +8,7 @@ from torch import Tensor
 from dataset.transforms import Normalization
 from models import TimmBackbone
 from models.timm_backbone import timm
-from utils.weights.checkpoint import load_state, read_tensors, state_dict_of
+from utils.weights.tensors import load_state, read_tensors, state_dict_of
 
 DEFAULT = "timm"  # timm's default weights of the network
 
