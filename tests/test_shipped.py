@@ -2,21 +2,44 @@
 
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
+from PIL import Image
 
 from utils.config import load_config
+from utils.inference.predictor import Predictor
 from utils.weights.checkpoint import read_checkpoint
+from utils.weights.run_folder import INCLUDED
 
 ROOT = Path(__file__).parent.parent
+CAMVID = ROOT / load_config(ROOT / "configs" / "camvid.yaml").test.ckpt_path
 
 
-def test_weights_that_ship_are_those_of_the_configuration():
-    config = load_config(ROOT / "configs" / "camvid.yaml")
-    path = ROOT / config.test.ckpt_path
+@pytest.mark.parametrize(
+    ("path", "config", "side"), [(CAMVID, "camvid", 720), (INCLUDED, "cityscapes_small", 512)], ids=lambda x: str(x)[-18:]
+)
+def test_weights_that_ship_are_those_of_the_configuration(path, config, side):
+    config = load_config(ROOT / "configs" / f"{config}.yaml")
     assert path.stat().st_size < 25e6
     checkpoint = read_checkpoint(path)
-    assert checkpoint.classes.names == config.dataset.classes and checkpoint.backbone == config.model.backbone
+    assert len(checkpoint.classes) == (len(config.dataset.classes) or 19)
+    assert not config.dataset.classes or checkpoint.classes.names == config.dataset.classes
+    assert checkpoint.backbone == config.model.backbone
     assert checkpoint.training is None and checkpoint.config["dataset"]["root"] is None
-    assert config.test.short_side is None and checkpoint.config["test"]["short_side"] == 720  # its own is heeded
+    assert checkpoint.config["train"]["cityscapes_root"] == "data/cityscapes"
+    assert checkpoint.config["test"]["short_side"] == side  # its own is heeded
     network = checkpoint.build()
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in network.parameters())
+
+
+def test_the_first_picture_is_right(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # without a trained network
+    predictor = Predictor(device="cpu")
+    labels = predictor.predict(ROOT / "demo" / "leuven.jpg")
+    name = np.array(predictor.classes.names)
+    assert name[labels[:100, 300:500]].tolist() == [["sky"] * 200] * 100
+    assert (name[labels[500:, 100:400]] == "road").mean() > 0.95
+    assert (name[labels[250:330, 600:740]] == "building").mean() > 0.95
+    with Image.open(ROOT / "demo" / "leuven.jpg") as image:
+        assert labels.shape == image.size[::-1]
