@@ -100,7 +100,13 @@ def build_loaders(config: Config, device: torch.device) -> tuple[TrainLoader, Ev
     val_set = build_dataset(config.dataset, config.test.split, cityscapes_root=root)
     workers, val_workers = (runtime.loader_workers(train.num_workers, device, training=mode) for mode in (True, False))
     return (
-        train_loader(train_set, batch_size=train.train_batch_size, workers=workers, seed=train.seed),
+        train_loader(
+            train_set,
+            batch_size=train.train_batch_size,
+            workers=workers,
+            seed=train.seed,
+            oversample=train.oversample,
+        ),
         eval_loader(val_set, batch_size=train.valid_batch_size, workers=val_workers),
     )
 

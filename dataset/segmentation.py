@@ -1,6 +1,7 @@
 """Semantic segmentation dataset: from image and mask files to the tensors of a sample."""
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -17,7 +18,7 @@ from dataset.pairs import Sample, check_sizes
 class SegmentationDataset(Dataset):
     """Images with label maps, decoded, validated and augmented on access.
 
-    All random choices for a sample are a function of (seed, epoch, index) alone, so results depend neither on the
+    All random choices for a sample are a function of the seed and its key alone, so results depend neither on the
     number of workers nor on interruptions.
 
     Args:
@@ -49,8 +50,8 @@ class SegmentationDataset(Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        """Load sample `index`, or `(epoch, index)`.
+    def __getitem__(self, key: int | tuple[int, int, int]) -> dict[str, Any]:
+        """Load sample `index`, or `(epoch, index, repetition)`, see `EpochSampler`.
 
         Returns:
             `index`, `image` (3, H, W) uint8 RGB and, if labelled, `target` (H, W) uint8 class indices, 255 = ignored.
@@ -58,10 +59,11 @@ class SegmentationDataset(Dataset):
         Raises:
             ValueError: an unreadable file, a mask that differs from its image in size or has undefined values.
         """
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+        key = key if isinstance(key, tuple) else (0, key, 0)
+        index = key[1]
         image, target = self._load(index)
         if self.transform is not None:
-            image, target = self.transform(image, target, np.random.default_rng((self.seed, epoch, index)))
+            image, target = self.transform(image, target, np.random.default_rng((self.seed, *key)))
         sample: dict[str, Any] = {"index": index, "image": torch.from_numpy(np.array(image)).permute(2, 0, 1)}
         if target is not None:
             sample["target"] = torch.from_numpy(np.array(target))
@@ -107,15 +109,31 @@ class SegmentationDataset(Dataset):
                 check_mask_mode(sample.mask, mode)
                 check_sizes(sample, size, mask_size)
 
-    def count_pixels(self) -> np.ndarray:
-        """Count the labelled pixels of each class in the whole dataset, (C,) int64; reads every mask."""
-        targets = (self.load_target(index) for index in range(len(self)))
-        counts = (np.array(target.histogram()) for target in targets if target is not None)
-        return sum(counts, np.zeros(256, np.int64))[: len(self.classes)]
+    @cached_property
+    def pixel_counts(self) -> np.ndarray:
+        """Labelled pixels of each class in each sample, (N, C) int64; reads every mask."""
+        targets = [self.load_target(index) for index in range(len(self))]
+        counts = [np.zeros(256, np.int64) if target is None else np.array(target.histogram()) for target in targets]
+        return np.stack(counts)[:, : len(self.classes)]
+
+
+def repeat_factors(pixel_counts: np.ndarray, threshold: float) -> np.ndarray:
+    """Return how often to draw each image so that rare classes are seen more often, (N,) float, at least 1.
+
+    Repeat factor sampling (LVIS, arXiv 1908.03195, section 4): the factor of a class in a share f of the images is
+    sqrt(threshold / f), and that of an image is the highest of its classes.
+
+    Args:
+        pixel_counts: see `SegmentationDataset.pixel_counts`.
+        threshold: share of the images; classes that more of them show do not count as rare.
+    """
+    shown = pixel_counts > 0
+    by_class = np.sqrt(threshold / shown.mean(0).clip(min=1 / len(shown))).clip(min=1)
+    return np.where(shown, by_class, 1).max(1)
 
 
 class EpochSampler(Sampler):
-    """Yield shuffled `(epoch, index)` keys, in an order that is a function of (seed, epoch) alone.
+    """Yield shuffled `(epoch, index, repetition)` keys, in an order that is a function of (seed, epoch) alone.
 
     The incomplete last batch is dropped. In distributed training each process takes its share of every batch, so the
     number of processes does not change the batches.
@@ -124,14 +142,26 @@ class EpochSampler(Sampler):
         length: number of samples.
         batch_size: total over all processes.
         rank, processes: which share of each batch to yield.
+        factors: relative frequency of each sample, (length,); an epoch keeps its length, and draws some samples
+            repeatedly (`repetition` counts from 0) and leaves out others. None: each sample once.
 
     Attributes:
         epoch: to be set before each pass; part of the keys, so that persistent workers see it too.
         skip: number of batches to skip, for resuming within an epoch.
     """
 
-    def __init__(self, length: int, *, batch_size: int, seed: int, rank: int = 0, processes: int = 1) -> None:
+    def __init__(
+        self,
+        length: int,
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        processes: int = 1,
+        factors: np.ndarray | None = None,
+    ) -> None:
         self.length = length
+        self.shares = None if factors is None else factors / factors.sum()
         self.batch_size = batch_size
         self.seed = seed
         self.rank, self.processes = rank, processes
@@ -141,14 +171,19 @@ class EpochSampler(Sampler):
     def __len__(self) -> int:
         return self.length // self.batch_size * (self.batch_size // self.processes)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        shares = self.batches(self.epoch)[self.skip :].reshape(-1, self.processes, self.batch_size // self.processes)
-        return ((self.epoch, int(index)) for index in shares[:, self.rank].ravel())
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        shares = self.batches(self.epoch)[self.skip :].reshape(-1, self.processes, self.batch_size // self.processes, 3)
+        return (tuple(key) for key in shares[:, self.rank].reshape(-1, 3).tolist())
 
     def batches(self, epoch: int) -> np.ndarray:
-        """Return the sample indices of the batches of an epoch, (batches, batch_size)."""
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
-        return order[: self.length // self.batch_size * self.batch_size].reshape(-1, self.batch_size)
+        """Return the keys of the batches of an epoch, (batches, batch_size, 3)."""
+        rng = np.random.default_rng((self.seed, epoch))
+        drawn = np.arange(self.length)
+        if self.shares is not None:  # evenly spaced along the cumulated shares, so that the numbers vary little
+            drawn = np.searchsorted(self.shares.cumsum()[:-1], (drawn + rng.random()) / self.length, side="right")
+        repetition = np.arange(self.length) - np.searchsorted(drawn, drawn)  # `drawn` is sorted
+        keys = np.stack([np.full(self.length, epoch), drawn, repetition], 1)[rng.permutation(self.length)]
+        return keys[: self.length // self.batch_size * self.batch_size].reshape(-1, self.batch_size, 3)
 
 
 def _ranges(values: np.ndarray) -> str:

@@ -114,30 +114,36 @@ class RandomBlur:
 class PhotometricDistortion:
     """Change brightness, contrast, saturation and hue, each with probability `p` (SSD, arXiv 1512.02325, section 2.2).
 
-    Brightness by up to 32 of 255, contrast and saturation by factors from 0.5 to 1.5, hue by up to 36 degrees; contrast
-    before or after the colours, with equal probability.
+    At strength 1, brightness by up to 32 of 255, contrast and saturation by factors from 0.5 to 1.5, hue by up to 36
+    degrees; contrast before or after the colours, with equal probability.
+
+    Args:
+        strength: multiplies all these ranges, up to 2, where factors go from 0 to 2.
     """
 
-    def __init__(self, p: float) -> None:
+    def __init__(self, p: float, strength: float = 1.0) -> None:
         self.p = p
+        self.brightness = 32 * strength
+        self.factors = 1 - 0.5 * strength, 1 + 0.5 * strength
+        self.hue = 36 * strength
 
     def __call__(self, image: Image.Image, target: Image.Image, rng: np.random.Generator) -> Pair:
         brightness, contrast, saturation, hue = rng.random(4) < self.p
         contrast_first = rng.random() < 0.5
         if brightness:
-            image = image.point(3 * _levels(shift=rng.uniform(-32, 32)))
+            image = image.point(3 * _levels(shift=rng.uniform(-self.brightness, self.brightness)))
         if contrast and contrast_first:
-            image = image.point(3 * _levels(factor=rng.uniform(0.5, 1.5)))
+            image = image.point(3 * _levels(factor=rng.uniform(*self.factors)))
         if saturation or hue:
             h, s, v = image.convert("HSV").split()
             if saturation:
-                s = s.point(_levels(factor=rng.uniform(0.5, 1.5)))
+                s = s.point(_levels(factor=rng.uniform(*self.factors)))
             if hue:
-                turn = round(rng.uniform(-36, 36) / 360 * 256)
+                turn = round(rng.uniform(-self.hue, self.hue) / 360 * 256)
                 h = h.point([(value + turn) % 256 for value in range(256)])
             image = Image.merge("HSV", (h, s, v)).convert("RGB")
         if contrast and not contrast_first:
-            image = image.point(3 * _levels(factor=rng.uniform(0.5, 1.5)))
+            image = image.point(3 * _levels(factor=rng.uniform(*self.factors)))
         return image, target
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from dataset.labels import class_table, lookup_table
 from dataset.pairs import Sample
-from dataset.segmentation import EpochSampler, SegmentationDataset
+from dataset.segmentation import EpochSampler, SegmentationDataset, repeat_factors
 from utils import runtime
 from utils.config import AugmentConfig, ModelConfig, load_config
 from utils.data import build_dataset, build_transform, eval_loader, train_loader
@@ -36,23 +36,23 @@ def same(a: dict, b: dict) -> bool:
 
 def test_sample_is_a_function_of_seed_epoch_and_index(folder_data):
     data = augmented(folder_data)
-    before = data[(3, 1)]
+    before = data[(3, 1, 0)]
     for key in ((0, 0), (3, 0), (2, 1)):  # in any order
         data[key]
     np.random.seed(7)
     torch.manual_seed(7)
-    assert same(data[(3, 1)], before)
-    assert same(augmented(folder_data)[(3, 1)], before)
-    assert not same(data[(4, 1)], before)
-    assert not same(augmented(folder_data, seed=1)[(3, 1)], before)
-    assert same(data[1], data[(0, 1)])
+    assert same(data[(3, 1, 0)], before)
+    assert same(augmented(folder_data)[(3, 1, 0)], before)
+    assert not same(data[(4, 1, 0)], before)
+    assert not same(augmented(folder_data, seed=1)[(3, 1, 0)], before)
+    assert same(data[1], data[(0, 1, 0)])
 
 
 def test_two_samples_of_one_image_get_different_crops(folder_data):
     for folder in ("train", "train_mask"):
         (folder_data.root / folder / "1.png").write_bytes((folder_data.root / folder / "0.png").read_bytes())
     data = augmented(folder_data)
-    assert any(not torch.equal(data[(epoch, 0)]["image"], data[(epoch, 1)]["image"]) for epoch in (1, 2, 3))
+    assert any(not torch.equal(data[(epoch, 0, 0)]["image"], data[(epoch, 1, 0)]["image"]) for epoch in (1, 2, 3))
 
 
 def test_cache_holds_the_decoded_sample_and_not_the_augmented_one(folder_data):
@@ -60,9 +60,9 @@ def test_cache_holds_the_decoded_sample_and_not_the_augmented_one(folder_data):
     folder_data.values["dataset"]["cache"] = True
     cached = augmented(folder_data)
     for epoch in (0, 1, 1):
-        assert same(cached[(epoch, 0)], plain[(epoch, 0)])
+        assert same(cached[(epoch, 0, 0)], plain[(epoch, 0, 0)])
     (folder_data.root / "train" / "0.png").unlink()
-    assert "target" in cached[(2, 0)]
+    assert "target" in cached[(2, 0, 0)]
 
 
 def test_every_augmentation_setting_reaches_its_transform():
@@ -74,16 +74,17 @@ def test_every_augmentation_setting_reaches_its_transform():
         "blur": 0.2,
         "max_class_share": 0.7,
         "photometric": 0.4,
+        "photometric_strength": 2,
     }
     crop, mirror, blur, distortion = build_transform(model, AugmentConfig(**settings)).transforms
     assert (crop.short_sides, crop.crop_size, crop.max_class_share) == ((25, 150), 32, 0.7)
-    assert (mirror.p, blur.p, distortion.p) == (0.1, 0.2, 0.4)
+    assert (mirror.p, blur.p, distortion.p, distortion.hue) == (0.1, 0.2, 0.4, 72)
 
 
 def test_default_augmentation_is_the_published_recipe():
     crop, mirror, blur, distortion = build_transform(ModelConfig(), AugmentConfig()).transforms
     assert (crop.short_sides, crop.crop_size, crop.max_class_share) == ((512, 2048), 960, None)
-    assert (mirror.p, blur.p, distortion.p) == (0.5, 0.5, 0)
+    assert (mirror.p, blur.p, distortion.p, distortion.hue) == (0.5, 0.5, 0, 36)
 
 
 def test_only_the_first_process_generates_streets(tmp_path, monkeypatch):
@@ -97,7 +98,7 @@ def test_only_the_first_process_generates_streets(tmp_path, monkeypatch):
 # --- training loader
 
 
-def keys(sampler: EpochSampler, epoch: int, skip: int = 0) -> list[tuple[int, int]]:
+def keys(sampler: EpochSampler, epoch: int, skip: int = 0) -> list[tuple[int, ...]]:
     sampler.epoch, sampler.skip = epoch, skip
     return list(sampler)
 
@@ -106,9 +107,9 @@ def test_order_is_a_permutation_by_seed_and_epoch():
     sampler = EpochSampler(20, batch_size=4, seed=5)
     first, second = keys(sampler, 1), keys(sampler, 2)
     assert len(sampler) == 20
-    assert sorted(index for _, index in first) == list(range(20))
-    assert {epoch for epoch, _ in first} == {1} and {epoch for epoch, _ in second} == {2}
-    assert [i for _, i in first] != [i for _, i in second]
+    assert sorted(first) == [(1, index, 0) for index in range(20)]
+    assert sorted(second) == [(2, index, 0) for index in range(20)]
+    assert [i for _, i, _ in first] != [i for _, i, _ in second]
     assert keys(sampler, 1) == first
     assert keys(EpochSampler(20, batch_size=4, seed=6), 1) != first
 
@@ -117,7 +118,28 @@ def test_incomplete_batch_is_dropped_and_batches_can_be_skipped():
     sampler = EpochSampler(11, batch_size=3, seed=0)
     assert len(sampler) == len(keys(sampler, 1)) == 9
     assert keys(sampler, 1, skip=2) == keys(sampler, 1)[6:]
-    assert [i for _, i in keys(sampler, 1)] == sampler.batches(1).ravel().tolist()
+    assert keys(sampler, 1) == [tuple(key) for key in sampler.batches(1).reshape(-1, 3).tolist()]
+
+
+def test_repeat_factors_by_hand():
+    counts = np.array([[5, 0, 1], [9, 0, 0], [2, 0, 0], [1, 7, 0]])  # classes 1 and 2: 1 image of 4
+    assert repeat_factors(counts, 1.0).tolist() == [2, 1, 1, 2]
+    assert repeat_factors(counts, 0.5).tolist() == pytest.approx([2**0.5, 1, 1, 2**0.5])
+    assert repeat_factors(counts, 0.25).tolist() == 4 * [1]
+    assert repeat_factors(np.zeros((2, 3)), 1.0).tolist() == [1, 1]  # no labels at all
+
+
+def test_samples_are_drawn_in_proportion_to_their_factors():
+    factors = np.array([3.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    sampler = EpochSampler(6, batch_size=2, seed=0, factors=factors)
+    epochs = [keys(sampler, epoch) for epoch in range(400)]
+    assert all(len(epoch) == len(set(epoch)) == 6 for epoch in epochs)  # a repeated sample is augmented differently
+    assert all({r for _, i, r in epoch if i == 0} in ({0, 1}, {0, 1, 2}) for epoch in epochs)  # 6 · 3/8 = 2.25 times
+    drawn = np.bincount([index for epoch in epochs for _, index, _ in epoch], minlength=6) / 400
+    assert drawn.tolist() == pytest.approx([2.25] + 5 * [0.75], abs=0.07)
+    assert keys(sampler, 3) == epochs[3]
+    even = EpochSampler(6, batch_size=2, seed=0, factors=np.ones(6))
+    assert sorted(keys(even, 1)) == [(1, index, 0) for index in range(6)]
 
 
 def test_processes_share_every_batch():

@@ -10,7 +10,7 @@ from utils import runtime
 from utils.config import LossConfig
 from utils.loss import CascadeLoss, balanced_weights, build_loss, interpolate_labels
 
-DATASET = SimpleNamespace(classes=("road", "car"), count_pixels=lambda: np.array([90, 10]))
+DATASET = SimpleNamespace(classes=("road", "car"), pixel_counts=np.array([[60, 0], [30, 10]]))
 
 
 def logits(*rows):
@@ -57,6 +57,8 @@ def test_balanced_weights_by_hand():
     rare, common = 1 / math.log(1.05 + 0.1), 1 / math.log(1.05 + 0.9)
     weights = balanced_weights(torch.tensor([10, 90]))
     assert weights.tolist() == pytest.approx([2 * rare / (rare + common), 2 * common / (rare + common)])
+    weights = balanced_weights(torch.tensor([0, 90]), offset=1.2)
+    assert (weights[0] / weights[1]).item() == pytest.approx(math.log(2.2) / math.log(1.2))  # the largest ratio
 
 
 def test_losses_of_the_outputs_are_returned_beside_the_sum():
@@ -211,6 +213,8 @@ def test_balanced_class_weights_count_the_pixels_of_the_training_set():
     weights = build_loss(LossConfig(balance="log"), DATASET).class_weights
     assert weights.dtype == torch.float32
     assert (weights[1] / weights[0]).item() == pytest.approx(math.log(1.05 + 0.9) / math.log(1.05 + 0.1))
+    weights = build_loss(LossConfig(balance="log", balance_offset=2.0), DATASET).class_weights
+    assert (weights[1] / weights[0]).item() == pytest.approx(math.log(2.9) / math.log(2.1))
 
 
 @pytest.mark.parametrize(

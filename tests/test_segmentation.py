@@ -145,7 +145,8 @@ def test_unicode_file_names(image_path, tmp_path):
     assert dataset_of(path)[0]["image"].shape == (3, 48, 64)
 
 
-def test_labelled_pixels_of_all_masks_are_counted(image_path, tmp_path):
+def test_labelled_pixels_of_each_mask_are_counted(image_path, tmp_path):
     Image.fromarray(MASK).save(tmp_path / "mask.png")
-    counts = SegmentationDataset(2 * [Sample(image_path, tmp_path / "mask.png")], CLASSES, TRAIN_IDS).count_pixels()
-    assert counts.tolist() == [2 * (label == MASK).sum() for label in range(3)]
+    samples = [Sample(image_path, tmp_path / "mask.png"), Sample(image_path, None)]
+    counts = SegmentationDataset(samples, CLASSES, TRAIN_IDS).pixel_counts
+    assert counts.tolist() == [[(label == MASK).sum() for label in range(3)], [0, 0, 0]]

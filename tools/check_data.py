@@ -138,14 +138,14 @@ def print_classes(checks: Mapping[str, SplitCheck], train: SplitCheck) -> None:
 def draw_samples(check: SplitCheck) -> np.ndarray:
     """Draw the first valid samples of epoch 1, augmented, each beside its label map."""
     dataset, valid = check.dataset, set(check.valid)
-    order = EpochSampler(len(dataset), batch_size=1, seed=dataset.seed).batches(1).ravel().tolist()
+    order = EpochSampler(len(dataset), batch_size=1, seed=dataset.seed).batches(1)[:, 0].tolist()
     images, captions = [], []
-    for index in [index for index in order if index in valid][:SHEET_SAMPLES]:
-        sample = dataset[1, index]
+    for key in [key for key in order if key[1] in valid][:SHEET_SAMPLES]:
+        sample = dataset[tuple(key)]
         label = sample["target"].numpy()
         images += [sample["image"].permute(1, 2, 0).numpy(), colorize(label, dataset.classes)]
         largest = islice(class_shares(label, dataset.classes).items(), 3)
-        captions += [dataset.samples[index].image.name, ", ".join(f"{name} {share:.0%}" for name, share in largest)]
+        captions += [dataset.samples[key[1]].image.name, ", ".join(f"{name} {share:.0%}" for name, share in largest)]
     return grid(images, columns=4, captions=captions, width=360)
 
 

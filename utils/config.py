@@ -76,7 +76,8 @@ class LossConfig(Section):
     """Cross-entropy over the three cascade outputs, and knowledge distillation."""
 
     class_weights: tuple[Float, ...] = ()  # one per class; empty: see balance
-    balance: Literal["none", "log"] = "none"  # log: 1 / ln(1.05 + class frequency in the training set)
+    balance: Literal["none", "log"] = "none"  # log: 1 / ln(balance_offset + class frequency in the training set)
+    balance_offset: Annotated[Float, Field(gt=1)] = 1.05  # the higher, the less the weights differ
     aux_weight: NonNegativeFloat = 0.4  # of the outputs at 1/8 and 1/16; the one at 1/4 has weight 1
     resolution: Literal["branch", "full"] = "branch"  # branch: downsample labels; full: upsample logits
     label_resize: Literal["nearest", "bilinear"] = "nearest"  # bilinear: as published, interpolates class ids
@@ -97,6 +98,7 @@ class AugmentConfig(Section):
     blur: Probability = 0.5
     max_class_share: Fraction | None = None  # re-crop, up to ten times, above this share of one class (try 0.75)
     photometric: Probability = 0.0  # of each: brightness, contrast, saturation, hue (try 0.5)
+    photometric_strength: Annotated[Float, Field(gt=0, le=2)] = 1.0  # of these changes; 2: grey, or twice as colourful
 
     @model_validator(mode="after")
     def _check_order(self) -> "AugmentConfig":
@@ -149,6 +151,7 @@ class TrainConfig(Section):
     val_epoch: PositiveInt = 1  # epochs between validations
     ckpt_dir: str = "ckpt"
     split: str = "train"
+    oversample: Fraction | None = None  # draw images with classes that fewer than this share of them show more often
     resume: str | None = None  # path of a last.pth; auto: the one in ckpt_dir, if it exists
     save_iter: PositiveInt | None = None  # iterations between saves of last.pth; null: only after each epoch
     num_workers: NonNegativeInt | None = None  # loader workers; null: chosen for the machine

@@ -13,7 +13,7 @@ from dataset.cityscapes import find_cityscapes
 from dataset.folder import find_folder, folder_classes
 from dataset.labels import ClassTable, cityscapes_classes, cityscapes_train_ids
 from dataset.pairs import Pairs
-from dataset.segmentation import EpochSampler, SegmentationDataset
+from dataset.segmentation import EpochSampler, SegmentationDataset, repeat_factors
 from dataset.transforms import Compose, PhotometricDistortion, RandomBlur, RandomMirror, RandomScaleCrop
 from demo.streets import generate
 from utils import runtime
@@ -83,7 +83,7 @@ def build_transform(model: ModelConfig, augment: AugmentConfig) -> Compose:
         crop_size=model.crop_size,
         max_class_share=augment.max_class_share,
     )
-    distortion = PhotometricDistortion(augment.photometric)
+    distortion = PhotometricDistortion(augment.photometric, augment.photometric_strength)
     return Compose([crop, RandomMirror(augment.mirror), RandomBlur(augment.blur), distortion])
 
 
@@ -101,11 +101,14 @@ class EvalLoader(DataLoader):
     batch_sampler: list[list[int]]
 
 
-def train_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int, seed: int) -> TrainLoader:
+def train_loader(
+    dataset: SegmentationDataset, *, batch_size: int, workers: int, seed: int, oversample: float | None = None
+) -> TrainLoader:
     """Build the training loader; set `loader.sampler.epoch` before each pass.
 
     Args:
         batch_size: total over all processes, of which the loader yields this one's share.
+        oversample: threshold of `repeat_factors`; None: each image once per epoch.
 
     Raises:
         ValueError: less than one batch of images, or a batch size that the processes cannot share evenly.
@@ -120,7 +123,14 @@ def train_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int,
     return TrainLoader(
         dataset,
         batch_size=batch_size // processes,
-        sampler=EpochSampler(len(dataset), batch_size=batch_size, seed=seed, rank=rank, processes=processes),
+        sampler=EpochSampler(
+            len(dataset),
+            batch_size=batch_size,
+            seed=seed,
+            rank=rank,
+            processes=processes,
+            factors=None if oversample is None else repeat_factors(dataset.pixel_counts, oversample),
+        ),
         **_worker_options(workers),
     )
 

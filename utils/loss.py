@@ -131,15 +131,15 @@ def interpolate_labels(target: Tensor, size: Sequence[int], *, align_corners: bo
     return ids.where(ids >= 0, IGNORE_INDEX).to(torch.uint8)
 
 
-def balanced_weights(counts: Tensor) -> Tensor:
-    """Weigh rare classes higher: 1 / ln(1.05 + share of the pixels), mean 1 (ENet, arXiv 1606.02147, section 5.1).
-
-    differs from ENet: 1.05 instead of 1.02, so that no class weighs more than 15 times as much as another.
+def balanced_weights(counts: Tensor, offset: float = 1.05) -> Tensor:
+    """Weigh rare classes higher: 1 / ln(offset + share of the pixels), mean 1 (ENet, arXiv 1606.02147, section 5.1).
 
     Args:
         counts: pixels of each class (C,).
+        offset: above 1. With 1.02, as in ENet, no class weighs more than 36 times as much as another; with 1.05, 15
+            times; with 1.2, 4 times.
     """
-    weights = 1 / torch.log(1.05 + counts / counts.sum())
+    weights = 1 / torch.log(offset + counts / counts.sum())
     return weights / weights.mean()
 
 
@@ -159,7 +159,7 @@ def build_loss(config: LossConfig, dataset: SegmentationDataset, *, align_corner
             raise ValueError("loss.class_weights must be at least 0, and cannot be combined with loss.balance")
         weights = torch.tensor(config.class_weights)
     elif config.balance == "log":
-        weights = balanced_weights(torch.from_numpy(dataset.count_pixels())).float()
+        weights = balanced_weights(torch.from_numpy(dataset.pixel_counts.sum(0)), config.balance_offset).float()
     return CascadeLoss(
         aux_weight=config.aux_weight,
         class_weights=weights,

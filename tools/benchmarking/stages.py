@@ -48,7 +48,7 @@ def prediction_stages(workload: Workload) -> dict[str, Job]:
     labels = label_map(scores, workload.size)[0].cpu().numpy()
     return {
         "decode image and labels": lambda: (read_image(image_file), Image.open(mask_file).load()),
-        "training sample: decode, scale, crop, mirror, blur": lambda: data[next(epochs), 0],
+        "training sample: decode, scale, crop, mirror, blur": lambda: data[next(epochs), 0, 0],
         "network": lambda: segmenter.scores(image),
         "label map": lambda: label_map(scores, workload.size),
         "overlay": lambda: overlay(street, labels, classes),

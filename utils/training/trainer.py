@@ -128,11 +128,11 @@ class Trainer:
         dataset, path = self.train_loader.dataset, self.records.folder / "diverged.pth"
         iteration = self.state.iteration - (back or 1)  # counted from 0; None: it was in another process
         epoch, step = divmod(iteration, self.state.epoch_length)
-        indices = self.train_loader.sampler.batches(epoch + 1)[step].tolist()
-        images = [str(dataset.samples[index].image) for index in indices]
+        keys = [tuple(key) for key in self.train_loader.sampler.batches(epoch + 1)[step].tolist()]
+        images = [str(dataset.samples[index].image) for _, index, _ in keys]
         rates = {group["name"]: group["lr"] for group in self.state.optimizer.param_groups}
         if runtime.rank() == 0:
-            batch = [dataset[epoch + 1, index] for index in indices]  # with the same augmentation as in training
+            batch = [dataset[key] for key in keys]  # with the same augmentation as in training
             content = {"iteration": iteration + 1, "learning_rates": rates, "images": images, "batch": batch}
             with replacing(path) as temporary:
                 torch.save(content | {"state_dict": self.network.state_dict()}, temporary)
