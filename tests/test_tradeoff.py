@@ -1,0 +1,71 @@
+"""tools/tradeoff.py, with evaluate.py and tools/export.py replaced by their results."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools import tradeoff
+from utils import runtime
+
+MILLISECONDS = {"pytorch-fp32": 200.0, "pytorch-bf16": 100.0, "onnx-fp32": 160.0, "openvino-fp32": 125.0}
+MILLISECONDS |= {"openvino-bf16": 50.0, "openvino-int8": 40.0}
+
+
+@pytest.fixture
+def run_tool(tmp_path, monkeypatch):
+    """Run the tool in tmp_path on a machine with bf16 and all packages; return the commands that it ran."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(runtime, "installed", lambda *packages: True)
+    commands = []
+
+    def evaluate(path: Path, folder: Path, settings: list[str]) -> float:
+        commands.append([str(path), *settings])
+        (folder / "evaluate_output").mkdir(parents=True, exist_ok=True)
+        speed = {"latency_median_ms": MILLISECONDS["-".join(folder.name.split("-")[-2:])]}
+        (folder / "evaluate_output" / "metrics.json").write_text(json.dumps({"speed": speed}))
+        return 0.5
+
+    def run_script(folder: Path, *command: str) -> bool:
+        commands.append(list(command))
+        return True
+
+    monkeypatch.setattr(tradeoff, "evaluate", evaluate)
+    monkeypatch.setattr(tradeoff, "run_script", run_script)
+
+    def run(*arguments: object) -> list[list[str]]:
+        monkeypatch.setattr(sys, "argv", ["tradeoff.py", *map(str, arguments)])
+        tradeoff.main()
+        return commands
+
+    return run
+
+
+def test_every_network_is_measured_in_every_runtime(run_tool, capsys):
+    commands = run_tool("--ckpt", "a.pth", "b.pth", "--config", "c.yaml", "--out", "out", "dataset.root=data")
+    assert [command[0] for command in commands] == 5 * ["a.pth"] + 5 * ["b.pth"]
+    assert commands[1] == [
+        *("a.pth", "--config", "c.yaml", "dataset.root=data", "test.runtime=pytorch", "test.precision=bf16")
+    ]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    assert rows[2] == ["a", "pytorch fp32", "200.0", "5.0", "50.00"]
+    assert rows[-1] == ["b", "openvino bf16", "50.0", "20.0", "50.00"]
+    assert Path("out/tradeoff.svg").read_text().startswith("<?xml")
+
+
+def test_int8_is_exported_first_and_leaves_the_rest_in_bf16(run_tool):
+    *_, export, evaluation = run_tool("--ckpt", "a.pth", "--config", "c.yaml", "--calibrate", "images", "--out", "out")
+    target = "out/a-openvino-int8/a.xml"
+    assert export[:5] == ["tools/export.py", "--ckpt", "a.pth", "--target", target]
+    assert export[-2:] == ["--calibrate", "images"]
+    assert evaluation == [target, "--config", "c.yaml", "test.precision=bf16"]
+
+
+def test_only_what_the_machine_has_is_measured(monkeypatch):
+    monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: False)
+    monkeypatch.setattr(runtime, "installed", lambda *packages: "openvino" not in packages)
+    assert tradeoff.executions(int8=True) == ["pytorch fp32", "onnx fp32"]
+    monkeypatch.setattr(runtime, "installed", lambda *packages: "nncf" not in packages)
+    assert tradeoff.executions(int8=True) == ["pytorch fp32", "onnx fp32", "openvino fp32"]

@@ -1,0 +1,110 @@
+"""Plot accuracy over speed of several networks, in each runtime and precision that this machine has:
+
+    python tools/tradeoff.py --ckpt FILE FILE --config FILE section.key=value … --calibrate IMAGES --out FOLDER
+
+Each is a run of evaluate.py, which measures the mIoU and the time per image on the same frames. Complete runs are
+skipped, so the same command continues after a stop.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from tabulate import tabulate
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
+
+from tools.prune import evaluate
+from tools.runs import run_script
+from utils import cli, runtime
+from utils.io.files import check_folder
+
+
+class Point(NamedTuple):
+    """One network in one runtime and precision."""
+
+    network: str
+    execution: str  # runtime and precision
+    milliseconds: float  # from image to label map, median
+    miou: float  # 0 to 1
+
+
+def main() -> None:
+    """Run the missing evaluations, print the table and draw the plot."""
+    args = parse_arguments()
+    check_folder(args.out, "--out")
+    points = []
+    for ckpt in args.ckpt:
+        points += [measure(ckpt, name, args) for name in executions(int8=args.calibrate is not None)]
+    rows = [(p.network, p.execution, p.milliseconds, 1000 / p.milliseconds, 100 * p.miou) for p in points]
+    headings = ("network", "runtime and precision", "ms per image", "images/s", "mIoU %")
+    print(tabulate(rows, headings, tablefmt="github", floatfmt=("", "", ".1f", ".1f", ".2f")))
+    plot(points, args.plot or args.out / "tradeoff.svg")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ckpt", required=True, nargs="+", type=Path, metavar="FILE", help="checkpoints to compare")
+    parser.add_argument("--config", required=True, metavar="FILE", help="configuration with the data")
+    parser.add_argument("--calibrate", metavar="IMAGES", help="training images for int8 (default: no int8)")
+    parser.add_argument("--out", type=Path, default=Path("ckpt/tradeoff"), help="folder (default: ckpt/tradeoff)")
+    parser.add_argument("--plot", type=Path, help="PNG or SVG file (default: tradeoff.svg in --out)")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="for evaluate.py")
+    return parser.parse_intermixed_args()
+
+
+def executions(*, int8: bool) -> list[str]:
+    """Return the runtimes and precisions that this machine and the installed packages have."""
+    precisions = ["fp32", "bf16"] if runtime.cpu_has_bf16() else ["fp32"]
+    found = [f"pytorch {precision}" for precision in precisions]
+    if runtime.installed("onnx", "onnxscript", "onnxruntime"):
+        found.append("onnx fp32")
+    if runtime.installed("onnx", "onnxscript", "openvino"):
+        found += [f"openvino {precision}" for precision in precisions]
+        found += ["openvino int8"] if int8 and runtime.installed("nncf") else []
+    return found
+
+
+def measure(ckpt: Path, execution: str, args: argparse.Namespace) -> Point:
+    """Evaluate a checkpoint in one runtime and precision, unless that has been done."""
+    engine, precision = execution.split()
+    folder, path = args.out / f"{ckpt.stem}-{engine}-{precision}", ckpt
+    options = [f"test.runtime={engine}", f"test.precision={precision}"]
+    if precision == "int8":
+        path = folder / f"{ckpt.stem}.xml"
+        options = [f"test.precision={runtime.choose_precision('auto', torch.device('cpu'))}"]  # of the other layers
+        if not path.exists():
+            export = ["--format", "openvino", "--precision", "int8", "--normalize", "--calibrate", args.calibrate]
+            run_script(folder, "tools/export.py", "--ckpt", str(ckpt), "--target", str(path), *export)
+    miou = evaluate(path, folder, ["--config", args.config, *args.overrides, *options])
+    metrics = json.loads((folder / "evaluate_output" / "metrics.json").read_text())
+    return Point(ckpt.stem, execution, metrics["speed"]["latency_median_ms"], miou)
+
+
+def plot(points: list[Point], path: Path) -> None:
+    """Draw a line for each network, from its slowest to its fastest execution; the time axis is logarithmic."""
+    from matplotlib.figure import Figure  # takes a second to import
+
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    for network in dict.fromkeys(point.network for point in points):
+        own = sorted((p for p in points if p.network == network), key=lambda point: -point.milliseconds)
+        axes.plot([1000 / p.milliseconds for p in own], [100 * p.miou for p in own], "o-", label=network)
+        for point in own:
+            at = 1000 / point.milliseconds, 100 * point.miou
+            axes.annotate(point.execution, at, xytext=(0, 8), textcoords="offset points", rotation=60, fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlabel("images per second")
+    axes.set_ylabel("mIoU %")
+    axes.margins(0.12, 0.3)
+    axes.grid(which="both", alpha=0.3)
+    axes.legend(loc="lower left")
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    cli.run(main)
