@@ -174,16 +174,22 @@ def is_complete(run: Path, epochs: int) -> bool:
 
 
 def evaluate(path: Path, folder: Path, settings: Sequence[str]) -> float:
-    """Return the mIoU (0 to 1) of a checkpoint, from an earlier evaluation in this folder if there is one."""
+    """Return the mIoU (0 to 1) of a checkpoint, from this folder's evaluation if that is of this file as it is now."""
     metrics = folder / "evaluate_output" / "metrics.json"
     found = json.loads(metrics.read_text()) if metrics.exists() else {}
-    if found.get("checkpoint") != str(path):
+    if found.get("checkpoint") != str(path) or changed_since(metrics, path):
         own = [f"test.ckpt_path={path}", f"train.ckpt_dir={folder}", "test.save=none"]
         _run(folder, "evaluate.py", *settings, *own)
         found = json.loads(metrics.read_text())
     if "miou" not in found:
         raise ValueError(f"the split that {metrics} is about has no labels; choose another test.split")
     return found["miou"]
+
+
+def changed_since(reference: Path, path: Path) -> bool:
+    """Return whether a file has been written, or another one moved to its place, since `reference` was written."""
+    status = path.stat()
+    return max(status.st_mtime, status.st_ctime) > reference.stat().st_mtime
 
 
 def _run(folder: Path, script: str, *arguments: str) -> None:
