@@ -15,6 +15,7 @@ from torch import Tensor
 from dataset.segmentation import SegmentationDataset
 from dataset.transforms import Normalization
 from models import ICNet, TimmBackbone
+from models.layers import resize
 from utils import cli, runtime
 from utils.config import Config, load_config
 from utils.data import EvalLoader, TrainLoader, build_dataset, build_transform, check_classes, eval_loader, train_loader
@@ -88,7 +89,7 @@ def build_trainer(config: Config, device: torch.device, records: Records, *, las
         description=description,
         records=records,
         name=run_name(model),
-        teacher=build_teacher(config, train_set, device, log),
+        teacher=build_teacher(config, train_set, device, log, align_corners=network.align_corners),
     )
 
 
@@ -168,17 +169,23 @@ def load_weights(
 
 
 def build_teacher(
-    config: Config, dataset: SegmentationDataset, device: torch.device, log: Logger
+    config: Config, dataset: SegmentationDataset, device: torch.device, log: Logger, *, align_corners: bool
 ) -> Callable[[Tensor], Tensor] | None:
-    """Build the network that `loss.distill` names; it maps images (B, 3, H, W) uint8 to logits, without gradients."""
+    """Build the network that `loss.distill` names; it maps images (B, 3, H, W) uint8 to logits, without gradients.
+
+    They are to be resized with `align_corners`: those of a teacher that aligns otherwise have the images' full size,
+    where both alignments agree.
+    """
     if config.loss.distill is None:
         return None
     with runtime.main_process_first():
         checkpoint = read_checkpoint(find_weights(config.loss.distill, config.train.ckpt_dir))
     check_classes(dataset, checkpoint, "loss.distill")
     log.info(f"teacher: {checkpoint.describe()}")
-    precision = runtime.choose_precision(config.train.amp, device)
-    return build_segmenter(checkpoint, device, precision=precision).scores
+    teacher = build_segmenter(checkpoint, device, precision=runtime.choose_precision(config.train.amp, device))
+    if teacher.align_corners == align_corners:
+        return teacher.scores
+    return lambda images: resize(teacher.scores(images), images.shape[-2:], align_corners=teacher.align_corners)
 
 
 if __name__ == "__main__":
