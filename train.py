@@ -179,7 +179,10 @@ def build_teacher(
     if config.loss.distill is None:
         return None
     with runtime.main_process_first():
-        checkpoint = read_checkpoint(find_weights(config.loss.distill, config.train.ckpt_dir))
+        path = find_weights(config.loss.distill, config.train.ckpt_dir)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}, the teacher; set loss.distill to where it is, also when resuming")
+    checkpoint = read_checkpoint(path)
     check_classes(dataset, checkpoint, "loss.distill")
     log.info(f"teacher: {checkpoint.describe()}")
     teacher = build_segmenter(checkpoint, device, precision=runtime.choose_precision(config.train.amp, device))

@@ -30,7 +30,9 @@ def check_resumable(config: Config, checkpoint: Checkpoint) -> None:
     """Raise ValueError if a setting that affects the result differs from the checkpoint's configuration."""
     saved = load_config(checkpoint.config, name=str(checkpoint.source))
     now, then = flatten(config.as_dict()), flatten(saved.as_dict())
-    keys = [key for key in now if now[key] != then[key] and key not in _CHANGEABLE and not key.startswith("test.")]
+    moved = {"loss.distill"} if now["loss.distill"] and then["loss.distill"] else set()  # the file of the teacher
+    changeable = _CHANGEABLE | moved | {key for key in now if key.startswith("test.")}
+    keys = [key for key in now if now[key] != then[key] and key not in changeable]
     changed = [f"{key} (was {then[key]}, is {now[key]})" for key in keys]
     if changed:
         raise ValueError(f"cannot resume with changed settings: {', '.join(changed)}; restore them or start a new run")
