@@ -16,7 +16,7 @@ from dataset.segmentation import SegmentationDataset
 from dataset.transforms import Normalization
 from models import ICNet, TimmBackbone
 from models.layers import resize
-from utils import cli, runtime
+from utils import cli, distributed, runtime
 from utils.config import Config, load_config
 from utils.data import EvalLoader, TrainLoader, build_dataset, build_transform, check_classes, eval_loader, train_loader
 from utils.inference.segmenter import build_segmenter
@@ -41,9 +41,9 @@ def main() -> None:
     last = find_last(config.train.resume, config.train.ckpt_dir)
     if last is not None:
         check_resumable(config, last)
-    runtime.start_process_per_gpu(config.train.specific_gpu_num)
+    distributed.start_process_per_gpu(config.train.specific_gpu_num)
     device = runtime.select_device(config.train.specific_gpu_num, one_size=True)
-    with runtime.process_group(device):
+    with distributed.process_group(device):
         runtime.seed_everything(config.train.seed)
         records = Records(Path(config.train.ckpt_dir))
         log = records.log
@@ -123,7 +123,7 @@ def build_network(
     model, freezing = config.model, config.train.freeze
     initial = last
     if last is None and model.weights is not None:
-        with runtime.main_process_first():  # the others find what it has downloaded
+        with distributed.main_process_first():  # the others find what it has downloaded
             initial = read_checkpoint(find_weights(model.weights, config.train.ckpt_dir))
     network = ICNet(
         num_classes=num_classes,
@@ -158,7 +158,7 @@ def load_weights(
     if model.backbone_weights is None:
         log.info(f"network: {model.backbone}, random weights")
         return Normalization()
-    with runtime.main_process_first():
+    with distributed.main_process_first():
         if isinstance(network.backbone, TimmBackbone):
             normalization = load_timm_weights(network.backbone, model.backbone_weights)
         else:
@@ -178,7 +178,7 @@ def build_teacher(
     """
     if config.loss.distill is None:
         return None
-    with runtime.main_process_first():
+    with distributed.main_process_first():
         path = find_weights(config.loss.distill, config.train.ckpt_dir)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}, the teacher; set loss.distill to where it is, also when resuming")
