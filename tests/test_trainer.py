@@ -42,8 +42,8 @@ def test_validation_resizes_images_as_evaluation_does(build, tmp_path, monkeypat
         return segment
 
     monkeypatch.setattr(trainer_module, "PyTorchSegmenter", segmenter)
-    build(tmp_path, setting, "train.epochs=1").fit()
-    assert set(sizes) == {size}  # of 48x64
+    build(tmp_path, setting, "test.tta.flip=true", "test.window=32", "train.epochs=1").fit()
+    assert sizes == [size] * 2  # two images of 48x64, each in a single view
 
 
 # Label 0 eight times, 1 and 2 once: mIoU 0.27, 0.57, 0.5 and pixel accuracy 0.8, 0.6, 0.9 in the three epochs

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from dataset.transforms import Normalize
 from utils import distributed, runtime
 from utils.cli import Interruption, catching_signals, progress
-from utils.config import OptimizerConfig, TestConfig, TrainConfig
+from utils.config import OptimizerConfig, TestConfig, TrainConfig, TtaConfig
 from utils.data import EvalLoader, TrainLoader, read_batches
 from utils.engine import evaluate, train_one_epoch
 from utils.inference.segmenter import PyTorchSegmenter
@@ -164,13 +164,8 @@ class Trainer:
         )  # without synchronised batch norm each process has its own statistics
         mean, std = self.description.mean, self.description.std
         segmenter = PyTorchSegmenter(state.trained.eval(), device=self.device, mean=mean, std=std)
-        segment = with_options(
-            segmenter,
-            short_side=self.test_config.short_side,
-            input_size=self.test_config.input_size,
-            resize_probabilities=bool(self.test_config.resize_probabilities),
-            device=self.device,
-        )
+        single_view = self.test_config.model_copy(update={"tta": TtaConfig(), "window": None, "stride": None})
+        segment = with_options(segmenter, single_view, self.device)
         show = partial(self.records.prediction, dataset, state.iteration)
         confusion = ConfusionMatrix(len(names), self.device)
         with progress(read_batches(self.val_loader, self.device), "validation", total=len(self.val_loader)) as bar:
