@@ -14,7 +14,7 @@ import torch
 import torchvision
 
 from dataset.segmentation import SegmentationDataset
-from utils import cli, runtime
+from utils import cli, distributed, runtime
 from utils.config import Config, load_config
 from utils.data import build_dataset, check_classes
 from utils.evaluation.measure import measure
@@ -29,11 +29,11 @@ def main() -> None:
     """Run the network on every image of the split; write metrics, tables and images."""
     args = parse_arguments(__doc__)
     config = load_config(args.config or DEFAULT_CONFIG, args.overrides)
-    runtime.start_process_per_gpu(config.train.specific_gpu_num)
+    distributed.start_process_per_gpu(config.train.specific_gpu_num)
     device = runtime.select_device(config.train.specific_gpu_num)
     fallback = included_weights(args.config, config.train.ckpt_dir)
-    with runtime.process_group(device):
-        with runtime.main_process_first():
+    with distributed.process_group(device):
+        with distributed.main_process_first():
             folder, name = config.train.ckpt_dir, run_name(config.model)
             path = find_checkpoint(config.test.ckpt_path, folder, name=name, fallback=fallback)
         checkpoint, segmenter = open_network(path, device, config.test)
@@ -41,7 +41,7 @@ def main() -> None:
             config = with_own_data(checkpoint, DEFAULT_CONFIG, args.overrides)
         data = open_data(config, checkpoint)
         results = Results(Path(config.train.ckpt_dir) / "evaluate_output", data, config.test)
-        log = cli.open_log(quiet=runtime.rank() > 0)
+        log = cli.open_log(quiet=distributed.rank() > 0)
         if path is fallback:
             log.info(f"{folder} has no trained network, using the included weights")
         log.info(f"checkpoint: {describe(checkpoint, segmenter, config.test)}")
@@ -84,7 +84,7 @@ def run_details(checkpoint: Checkpoint, segmenter: Segmenter, config: Config, de
         "resize_probabilities": bool(own.resize_probabilities),
         "split": config.test.split,
         "device": runtime.describe(device),
-        "processes": runtime.processes(),
+        "processes": distributed.processes(),
         "runtime": segmenter.runtime,
         "precision": segmenter.precision,
         "versions": {

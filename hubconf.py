@@ -7,6 +7,7 @@ import torch
 from models import ICNet
 from utils.inference.predictor import Predictor
 from utils.weights.checkpoint import read_checkpoint
+from utils.weights.zoo import find_weights
 
 dependencies = ["torch", "torchvision", "yaml", "pydantic", "numpy", "PIL", "cv2", "tqdm"]
 
@@ -16,7 +17,7 @@ def icnet(weights: str | None = "cityscapes", *, num_classes: int = 19, backbone
 
     Args:
         weights: "cityscapes" or "camvid" for the included weights (ResNet18, 19 and 11 classes), the path of a
-            checkpoint, or None for random ones.
+            checkpoint, a name from docs/weights.md, or None for random ones.
         num_classes: number of classes of a network with random weights.
         backbone: its backbone, one of `models.BACKBONES`.
     """
@@ -34,5 +35,6 @@ def predictor(weights: str = "cityscapes", device: torch.device | str | None = N
 
 
 def _path(weights: str) -> Path:
-    included = Path(__file__).parent / "ckpt" / f"icnet_resnet18_{weights}.pth"
-    return included if included.is_file() else Path(weights)
+    folder = Path(__file__).parent / "ckpt"
+    included = folder / f"icnet_resnet18_{weights}.pth"
+    return included if included.is_file() else find_weights(weights, folder)

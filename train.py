@@ -15,7 +15,8 @@ from torch import Tensor
 from dataset.segmentation import SegmentationDataset
 from dataset.transforms import Normalization
 from models import ICNet, TimmBackbone
-from utils import cli, runtime
+from models.layers import resize
+from utils import cli, distributed, runtime
 from utils.config import Config, load_config
 from utils.data import EvalLoader, TrainLoader, build_dataset, build_transform, check_classes, eval_loader, train_loader
 from utils.inference.segmenter import build_segmenter
@@ -40,9 +41,9 @@ def main() -> None:
     last = find_last(config.train.resume, config.train.ckpt_dir)
     if last is not None:
         check_resumable(config, last)
-    runtime.start_process_per_gpu(config.train.specific_gpu_num)
+    distributed.start_process_per_gpu(config.train.specific_gpu_num)
     device = runtime.select_device(config.train.specific_gpu_num, one_size=True)
-    with runtime.process_group(device):
+    with distributed.process_group(device):
         runtime.seed_everything(config.train.seed)
         records = Records(Path(config.train.ckpt_dir))
         log = records.log
@@ -88,7 +89,7 @@ def build_trainer(config: Config, device: torch.device, records: Records, *, las
         description=description,
         records=records,
         name=run_name(model),
-        teacher=build_teacher(config, train_set, device, log),
+        teacher=build_teacher(config, train_set, device, log, align_corners=network.align_corners),
     )
 
 
@@ -122,7 +123,7 @@ def build_network(
     model, freezing = config.model, config.train.freeze
     initial = last
     if last is None and model.weights is not None:
-        with runtime.main_process_first():  # the others find what it has downloaded
+        with distributed.main_process_first():  # the others find what it has downloaded
             initial = read_checkpoint(find_weights(model.weights, config.train.ckpt_dir))
     network = ICNet(
         num_classes=num_classes,
@@ -157,7 +158,7 @@ def load_weights(
     if model.backbone_weights is None:
         log.info(f"network: {model.backbone}, random weights")
         return Normalization()
-    with runtime.main_process_first():
+    with distributed.main_process_first():
         if isinstance(network.backbone, TimmBackbone):
             normalization = load_timm_weights(network.backbone, model.backbone_weights)
         else:
@@ -168,17 +169,26 @@ def load_weights(
 
 
 def build_teacher(
-    config: Config, dataset: SegmentationDataset, device: torch.device, log: Logger
+    config: Config, dataset: SegmentationDataset, device: torch.device, log: Logger, *, align_corners: bool
 ) -> Callable[[Tensor], Tensor] | None:
-    """Build the network that `loss.distill` names; it maps images (B, 3, H, W) uint8 to logits, without gradients."""
+    """Build the network that `loss.distill` names; it maps images (B, 3, H, W) uint8 to logits, without gradients.
+
+    They are to be resized with `align_corners`: those of a teacher that aligns otherwise have the images' full size,
+    where both alignments agree.
+    """
     if config.loss.distill is None:
         return None
-    with runtime.main_process_first():
-        checkpoint = read_checkpoint(find_weights(config.loss.distill, config.train.ckpt_dir))
+    with distributed.main_process_first():
+        path = find_weights(config.loss.distill, config.train.ckpt_dir)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}, the teacher; set loss.distill to where it is, also when resuming")
+    checkpoint = read_checkpoint(path)
     check_classes(dataset, checkpoint, "loss.distill")
     log.info(f"teacher: {checkpoint.describe()}")
-    precision = runtime.choose_precision(config.train.amp, device)
-    return build_segmenter(checkpoint, device, precision=precision).scores
+    teacher = build_segmenter(checkpoint, device, precision=runtime.choose_precision(config.train.amp, device))
+    if teacher.align_corners == align_corners:
+        return teacher.scores
+    return lambda images: resize(teacher.scores(images), images.shape[-2:], align_corners=teacher.align_corners)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,7 @@ image ──────────► sub1: three convs of stride 2 ───�
 That is the published structure; others are in `models.variants`.
 """
 
-from collections.abc import Collection
 from functools import partial
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,7 +17,7 @@ from models.layers import ConvBNReLU, resize, scaled
 from models.pyramid import LearnedPyramidPooling, PyramidPooling
 from models.resnet import DilatedResNet
 from models.timm_backbone import TIMM, TimmBackbone
-from models.variants import POOLINGS, SUB4_INPUTS, VARIANTS
+from models.variants import VARIANTS, complete_structure
 
 MIN_SIZE = 32  # shortest side of an image, which leaves sub4 one pixel
 
@@ -71,25 +69,12 @@ class ICNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        _check("variant", variant, VARIANTS)
+        self.structure = complete_structure(variant, ppm=ppm, sub4_input=sub4_input, width=width, dropout=dropout)
         self.variant = own = VARIANTS[variant]
-        ppm, sub4_input = ppm or own.ppm, sub4_input or own.sub4_input
-        width = own.width if width is None else width
-        if not 0 < width <= 1:
-            raise ValueError(f"width must be above 0 and at most 1, got {width}")
-        _check("ppm", ppm, POOLINGS)
-        _check("sub4_input", sub4_input, SUB4_INPUTS)
-        self.structure: dict[str, Any] = {
-            "variant": variant,
-            "ppm": ppm,
-            "sub4_input": sub4_input,
-            "dropout": dropout,
-            "width": width,
-        }
+        self.align_corners, width = own.align_corners, self.structure["width"]
         scale = width / own.width  # of the channels outside the backbone
         self.backbone = _backbone(backbone or own.backbone, width=width, paper=variant == "paper")
-        self.align_corners = own.align_corners
-        self.pyramid_pooling, deep = self._pyramid_pooling(ppm)
+        self.pyramid_pooling, deep = self._pyramid_pooling(self.structure["ppm"])
         self.sub1 = Sub1(width=scale)
         layer2, fused = self.backbone.shallow_channels, scaled(128, scale)
         self.conv_sub2, shallow = _narrow(layer2, layer2, own.narrow[0])
@@ -209,8 +194,3 @@ def _backbone(name: str, *, width: float, paper: bool) -> DilatedResNet | TimmBa
             f"backbone {name} has a fixed width and structure: choose another variant than paper, and width 1"
         )
     return TimmBackbone(name)
-
-
-def _check(name: str, value: object, known: Collection) -> None:
-    if value not in known:
-        raise ValueError(f"unknown {name} {value!r}; available: {', '.join(map(str, known))}")

@@ -5,9 +5,10 @@ pyramid pooling, sub4 continues from sub2, narrower branches, heads of two convo
 is the paper's own, of half the width: sub4 continues from sub2, which ends after the first block of layer2.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -70,3 +71,22 @@ VARIANTS = {
         quarter="training",  # twice and then four times is eight times, if sides are one above a multiple of 32
     ),
 }
+
+
+def complete_structure(
+    variant: str, *, ppm: str | None, sub4_input: str | None, width: float | None, dropout: float
+) -> dict[str, Any]:
+    """Return these arguments of `ICNet`, where None as the variant has them; raise ValueError for impossible ones."""
+    _check("variant", variant, VARIANTS)
+    own = VARIANTS[variant]
+    ppm, sub4_input, width = ppm or own.ppm, sub4_input or own.sub4_input, own.width if width is None else width
+    _check("ppm", ppm, POOLINGS)
+    _check("sub4_input", sub4_input, SUB4_INPUTS)
+    if not 0 < width <= 1:
+        raise ValueError(f"width must be above 0 and at most 1, got {width}")
+    return {"variant": variant, "ppm": ppm, "sub4_input": sub4_input, "dropout": dropout, "width": width}
+
+
+def _check(name: str, value: object, known: Collection) -> None:
+    if value not in known:
+        raise ValueError(f"unknown {name} {value!r}; available: {', '.join(map(str, known))}")

@@ -1,7 +1,7 @@
 import json
-import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,16 +23,16 @@ def run_tool(monkeypatch):
     """Run the tool without training; return the commands it would have run."""
     commands: list[list[str]] = []
 
-    def record(command: list[str]) -> subprocess.CompletedProcess:
+    def record(command: list[str], **options: object) -> SimpleNamespace:
         commands.append(command[1:])
-        return subprocess.CompletedProcess(command, 0)
+        return SimpleNamespace(wait=lambda: 0, send_signal=None)
 
     def run(*arguments: object) -> list[list[str]]:
         monkeypatch.setattr(sys, "argv", ["ablations.py", "camvid", *map(str, arguments)])
         ablations.main()
         return commands
 
-    monkeypatch.setattr(runs.subprocess, "run", record)
+    monkeypatch.setattr(runs.subprocess, "Popen", record)
     return run
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -177,6 +178,7 @@ def test_the_steps_continue_where_they_were_interrupted(streets, run_prune, monk
     changed.state_dict["classifier.weight"] += 1
     save_checkpoint("wide.pth", changed)
     code, _, err = run_prune(*command("steps"))
+    assert streets == ["evaluate.py original"]  # the earlier evaluation was of another network
     assert code == 2 and "steps/pruned-0.75/pruned.pth was not made from wide.pth" in err
 
 
@@ -187,6 +189,8 @@ def test_the_steps_continue_where_they_were_interrupted(streets, run_prune, monk
         (["--keep", "1.5"], "'1.5' is not a share"),
         (["--keep", "half"], "'half' is not a share"),
         (["--keep", "1"], "has a width of 1 already; prune it to less than that"),
+        (["--keep", "0.5", "--target", "half.onnx"], "--target half.onnx must end in .pth"),
+        (["--keep", "0.5", "--target", "half"], "--target half must end in .pth"),
         (["--keep", "0.5", "--config", "x.yaml"], "go with --steps, not with --keep"),
         (["--keep", "0.5", "--steps", "0.5"], "not allowed with argument"),
         (["--steps", "0.5,0.75"], "'0.5,0.75' does not fall from step to step"),
@@ -224,10 +228,22 @@ def test_a_backbone_from_timm_cannot_be_pruned():
 
 
 def test_steps_need_a_labelled_split(tmp_path):
-    (tmp_path / "evaluate_output").mkdir()
-    (tmp_path / "evaluate_output" / "metrics.json").write_text('{"checkpoint": "x.pth"}')
+    path, metrics = tmp_path / "x.pth", tmp_path / "evaluate_output" / "metrics.json"
+    path.touch()
+    metrics.parent.mkdir()
+    metrics.write_text(json.dumps({"checkpoint": str(path)}))
     with pytest.raises(ValueError, match=r"no labels; choose another test\.split"):
-        prune.evaluate(Path("x.pth"), tmp_path, [])
+        prune.evaluate(path, tmp_path, [])
+
+
+def test_a_file_moved_over_an_evaluated_one_is_evaluated_anew(tmp_path):
+    old, evaluated, metrics = (tmp_path / name for name in ("old.pth", "evaluated.pth", "metrics.json"))
+    for path in (old, evaluated, metrics):
+        path.touch()
+        time.sleep(0.02)  # longer than a tick of the file system's clock
+    assert not prune.changed_since(metrics, evaluated)
+    old.replace(evaluated)
+    assert prune.changed_since(metrics, evaluated)
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,11 @@ def test_converted_weights_give_the_same_network_and_are_not_overwritten(tmp_pat
     before, after = read_checkpoint(source).build().state_dict(), read_checkpoint(target).build().state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
-    with pytest.raises(SystemExit) as stopped:
-        cli.run(convert.main)
-    assert stopped.value.code == 2 and "exists already" in capsys.readouterr().err
+    for name, words in ((target, "exists already"), ("ours.onnx", "target ours.onnx must end in .pth")):
+        monkeypatch.setattr(sys, "argv", ["convert.py", str(source), str(name)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.run(convert.main)
+        assert stopped.value.code == 2 and words in capsys.readouterr().err
 
 
 def test_a_checkpoint_to_pass_on_is_half_as_large_and_names_no_folder_of_its_run(tmp_path, monkeypatch):

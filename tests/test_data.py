@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from dataset.labels import class_table, lookup_table
 from dataset.pairs import Sample
 from dataset.segmentation import EpochSampler, SegmentationDataset, repeat_factors
-from utils import runtime
+from utils import distributed
 from utils.config import AugmentConfig, ModelConfig, load_config
 from utils.data import build_dataset, build_transform, eval_loader, train_loader
 
@@ -89,7 +89,7 @@ def test_default_augmentation_is_the_published_recipe():
 
 def test_only_the_first_process_generates_streets(tmp_path, monkeypatch):
     config = load_config({"dataset": {"name": "streets", "root": str(tmp_path / "streets")}}).dataset
-    monkeypatch.setattr(runtime, "rank", lambda: 1)
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
     with pytest.raises((FileNotFoundError, ValueError)):
         build_dataset(config, "train", cityscapes_root="")
     assert not (tmp_path / "streets").exists()
@@ -208,10 +208,10 @@ def test_remaining_workers_are_killed_at_exit(folder_data, monkeypatch):
 
 @pytest.mark.parametrize(("length", "batch_size", "processes"), [(7, 2, 2), (5, 1, 2), (5, 2, 4), (1, 1, 3), (6, 3, 2)])
 def test_processes_evaluate_every_image_once(monkeypatch, length, batch_size, processes):
-    monkeypatch.setattr(runtime, "processes", lambda: processes)
+    monkeypatch.setattr(distributed, "processes", lambda: processes)
     seen = []
     for rank in range(processes):
-        monkeypatch.setattr(runtime, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         batches = list(eval_loader(list(range(length)), batch_size=batch_size, workers=0))
         assert all(len(batch) == batch_size for batch in batches[:-1])
         seen += [index for batch in batches for index in batch]

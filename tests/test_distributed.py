@@ -1,4 +1,4 @@
-"""Training in several processes, connected by Gloo, equals training in one."""
+"""Training in several processes, connected by Gloo, equals training in one; what processes do together."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from train import main
-from utils import runtime
+from utils import distributed
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -69,7 +69,32 @@ def test_the_death_of_one_process_ends_all(folder_data, tmp_path):
 
 
 def test_a_batch_size_that_the_processes_cannot_share_is_refused(folder_data, run_script, monkeypatch):
-    monkeypatch.setattr(runtime, "processes", lambda: 2)
+    monkeypatch.setattr(distributed, "processes", lambda: 2)
     result = run_script("train", "--config", folder_data.config, "train.train_batch_size=3")
     assert result.code == 2
     assert "train.train_batch_size (3) must be a multiple of the 2 processes" in result.err
+
+
+def share(rank, folder):
+    """One of two processes: meet at a file, download in order, and share buffers."""
+    os.environ |= {"LOCAL_RANK": str(rank)}
+    store = torch.distributed.FileStore(str(folder / "store"), 2)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    with distributed.main_process_first(), (folder / "order").open("a") as file:
+        file.write(f"{rank} ")
+    norm = torch.nn.BatchNorm2d(2)
+    norm.running_mean.fill_(rank + 1)
+    distributed.broadcast_buffers(norm)
+    assert norm.running_mean.tolist() == [1, 1]
+    torch.distributed.destroy_process_group()
+
+
+def test_the_main_process_comes_first_and_its_buffers_are_copied(tmp_path):
+    torch.multiprocessing.start_processes(share, (tmp_path,), nprocs=2, start_method="fork")
+    assert (tmp_path / "order").read_text() == "0 1 "
+
+
+def test_a_single_process_neither_waits_nor_copies():
+    with distributed.main_process_first():
+        pass
+    distributed.broadcast_buffers(torch.nn.BatchNorm2d(2))

@@ -9,7 +9,7 @@ from torch import nn
 from dataset.labels import IGNORE_INDEX
 from dataset.transforms import Normalize
 from models import ICNet
-from utils import runtime
+from utils import distributed, runtime
 from utils.config import OptimizerConfig
 from utils.engine import micro_batch_weights, train_one_epoch
 from utils.loss import CascadeLoss
@@ -92,7 +92,7 @@ def test_micro_batches_are_weighted_by_their_labelled_pixels(labelled):
 
 
 def test_the_weights_of_micro_batches_count_the_pixels_of_all_processes(monkeypatch):
-    monkeypatch.setattr(runtime, "sum_over_processes", lambda labelled: labelled.add_(torch.tensor([10, 2])))
+    monkeypatch.setattr(distributed, "sum_over_processes", lambda labelled: labelled.add_(torch.tensor([10, 2])))
     targets = [torch.tensor([0, 1, 255]), torch.tensor([255, 255, 0])]
     assert micro_batch_weights(targets).tolist() == pytest.approx([12 / 15, 3 / 15])
     assert micro_batch_weights(targets[:1]).tolist() == [1]

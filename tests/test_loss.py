@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.layers import resize_target
-from utils import runtime
+from utils import distributed
 from utils.config import LossConfig
 from utils.loss import CascadeLoss, balanced_weights, build_loss, interpolate_labels
 
@@ -102,7 +102,7 @@ def test_processes_are_weighted_by_their_labelled_pixels(monkeypatch):
     target[1, :3] = 255
     whole = CascadeLoss()({"out": out}, target)["loss"]
 
-    monkeypatch.setattr(runtime, "mean_over_processes", lambda labelled: torch.tensor((16 + 4) / 2))
+    monkeypatch.setattr(distributed, "mean_over_processes", lambda labelled: torch.tensor((16 + 4) / 2))
     shares = [CascadeLoss()({"out": out[i : i + 1]}, target[i : i + 1])["loss"] for i in (0, 1)]
     assert torch.allclose(sum(shares) / 2, whole)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from utils import runtime
+from utils import distributed
 from utils.metrics import ConfusionMatrix, category_summary, format_table, iou, marginals
 
 NAMES = ("road", "car", "sky")
@@ -125,8 +125,8 @@ def test_processes_merge_their_counts(monkeypatch):
         whole.update(pred, target)
         (other if index == 1 else one).update(pred, target, index=index)
     given = []
-    monkeypatch.setattr(runtime, "sum_over_processes", lambda counts: counts.add_(other.counts))
-    monkeypatch.setattr(runtime, "gather", lambda value: given.append(value) or given)
+    monkeypatch.setattr(distributed, "sum_over_processes", lambda counts: counts.add_(other.counts))
+    monkeypatch.setattr(distributed, "gather", lambda value: given.append(value) or given)
     idle.merge()  # without any images
     assert given[0][1].shape == (0, 3, 2) and given[0][1].dtype == torch.int64
     given.append(([1], torch.stack([other.images[1]])))

@@ -67,9 +67,13 @@ def test_batch_with_several_sizes_equals_single_images(predictor):
 
 
 def test_array_that_is_not_an_rgb_image_is_an_error(predictor):
-    for wrong in (FRAMES[0][..., 0], FRAMES[0].astype(float), np.zeros((4, 4, 4), np.uint8)):
-        with pytest.raises(ValueError, match=r"expected an RGB image \(H, W, 3\) uint8, got"):
+    empty = Image.new("RGB", (0, 5))
+    for wrong in (FRAMES[0][..., 0], FRAMES[0].astype(float), np.zeros((4, 4, 4), np.uint8), FRAMES[0][:0], empty):
+        message = r"expected an RGB image \(H, W, 3\) uint8, H and W at least 1, got \(.*\d\) \w+$"
+        with pytest.raises(ValueError, match=message):
             predictor.predict(wrong)
+        with pytest.raises(ValueError, match=message):
+            next(predictor.stream([wrong]))
 
 
 def test_stream_yields_frames_with_their_labels(predictor, video):

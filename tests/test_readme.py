@@ -94,6 +94,15 @@ def test_links_within_the_project_lead_somewhere(document: Path):
         assert not heading or heading in _anchors(path), target
 
 
+def test_the_table_of_variants_counts_the_parameters_of_the_networks_with_published_weights():
+    (row,) = re.findall(r"^\| parameters \| (.+) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    backbones = {"published": "resnet50_v1s", "psp": "resnet50_v1c", "paper": "resnet50_v1s"}
+    with torch.device("meta"):
+        networks = [ICNet(19, backbone, variant=variant) for variant, backbone in backbones.items()]
+    counts = [sum(parameter.numel() for parameter in network.parameters()) / 1e6 for network in networks]
+    assert row.split(" | ") == [f"{count:.1f} M" for count in counts]
+
+
 def _text(tensor: torch.Tensor) -> str:
     return "\N{MULTIPLICATION SIGN}".join(map(str, tensor.shape[1:]))
 

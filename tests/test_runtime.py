@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils import runtime
+from utils import distributed, runtime
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_under_torchrun_each_process_selects_the_gpu_of_its_local_rank(gpus, mon
         runtime.select_device("0")
 
 
-@pytest.mark.parametrize("function", [runtime.select_device, runtime.start_process_per_gpu])
+@pytest.mark.parametrize("function", [runtime.select_device, distributed.start_process_per_gpu])
 @pytest.mark.parametrize("number", ["2", "0, 2"])
 def test_nonexistent_gpu_is_an_error(gpus, function, number):
     current = gpus(2)
@@ -74,7 +74,7 @@ def test_one_process_is_started_per_gpu_among_the_visible_ones(gpus, monkeypatch
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     commands = []
     monkeypatch.setattr(os, "execv", lambda program, command: commands.append(command))
-    runtime.start_process_per_gpu("0, 2")
+    distributed.start_process_per_gpu("0, 2")
     assert os.environ["CUDA_VISIBLE_DEVICES"] == started
     assert "--nproc_per_node=2" in commands[0]
 
@@ -82,12 +82,12 @@ def test_one_process_is_started_per_gpu_among_the_visible_ones(gpus, monkeypatch
 def test_no_processes_are_started_for_one_gpu_or_under_torchrun(gpus, monkeypatch):
     gpus(2)
     monkeypatch.setattr(os, "execv", None)
-    runtime.start_process_per_gpu("1")
+    distributed.start_process_per_gpu("1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "0")
-    runtime.start_process_per_gpu("0, 1")
+    distributed.start_process_per_gpu("0, 1")
     gpus(0)
-    runtime.start_process_per_gpu("0, 1")
+    distributed.start_process_per_gpu("0, 1")
 
 
 def test_several_gpus_are_an_error_for_a_single_process(gpus):
@@ -144,7 +144,7 @@ def test_only_the_first_process_continues_with_the_restored_state(monkeypatch):
     runtime.seed_everything(0)
     state, drawn = runtime.random_state(), []
     for number in (0, 1, 2, 1):
-        monkeypatch.setattr(runtime, "rank", lambda number=number: number)
+        monkeypatch.setattr(distributed, "rank", lambda number=number: number)
         runtime.set_random_state(state)
         drawn.append(torch.rand(()).item())
     assert len(set(drawn)) == 3 and drawn[1] == drawn[3]
@@ -157,31 +157,6 @@ def test_only_the_first_process_continues_with_the_restored_state(monkeypatch):
 def test_configured_number_of_loader_workers(training):
     assert runtime.loader_workers(0, torch.device("cuda"), training=training) == 0
     assert runtime.loader_workers(5, torch.device("cpu"), training=training) == 5
-
-
-def share(rank, folder):
-    """One of two processes: meet at a file, download in order, and share buffers."""
-    os.environ |= {"LOCAL_RANK": str(rank)}
-    store = torch.distributed.FileStore(str(folder / "store"), 2)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    with runtime.main_process_first(), (folder / "order").open("a") as file:
-        file.write(f"{rank} ")
-    norm = torch.nn.BatchNorm2d(2)
-    norm.running_mean.fill_(rank + 1)
-    runtime.broadcast_buffers(norm)
-    assert norm.running_mean.tolist() == [1, 1]
-    torch.distributed.destroy_process_group()
-
-
-def test_the_main_process_comes_first_and_its_buffers_are_copied(tmp_path):
-    torch.multiprocessing.start_processes(share, (tmp_path,), nprocs=2, start_method="fork")
-    assert (tmp_path / "order").read_text() == "0 1 "
-
-
-def test_a_single_process_neither_waits_nor_copies():
-    with runtime.main_process_first():
-        pass
-    runtime.broadcast_buffers(torch.nn.BatchNorm2d(2))
 
 
 @pytest.mark.parametrize(("bf16", "amx"), [(False, False), (True, False), (True, True), (False, True)])

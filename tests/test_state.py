@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import signal
 from contextlib import contextmanager
 from dataclasses import replace
@@ -148,6 +149,21 @@ def test_only_settings_that_do_not_affect_the_result_may_change(folder_data):
         check_resumable(load_config(folder_data.config, ["train.epochs=9", "model.crop_size=32"]), last)
     with pytest.raises(ValueError, match=r"^last\.pth: unknown key train\.epoks; did you mean train\.epochs\?$"):
         check_resumable(load_config(folder_data.config), replace(last, config={"train": {"epoks": 1}}))
+
+
+def test_a_moved_teacher_is_asked_for_and_its_new_place_accepted(folder_data, run_script, checkpoint_path, tmp_path):
+    teacher, moved = tmp_path / "teacher.pth", tmp_path / "moved.pth"
+    shutil.copy(checkpoint_path, teacher)
+    command = ["train", "--config", folder_data.config, "train.resume=auto"]
+    assert run_script(*command, f"loss.distill={teacher}").code == 0
+    teacher.rename(moved)
+    gone = run_script(*command, f"loss.distill={teacher}")
+    assert (gone.code, gone.err.count("\n")) == (2, 1)
+    assert f"no file {teacher}, the teacher; set loss.distill to where it is, also when resuming" in gone.err
+    resumed = run_script(*command, f"loss.distill={moved}")
+    assert resumed.code == 0 and "resumed from" in resumed.out, resumed.err
+    without = run_script(*command)
+    assert without.code == 2 and f"loss.distill (was {teacher}, is None)" in without.err
 
 
 def test_sigterm_finishes_the_iteration_and_the_run_resumes(folder_data, run_script, monkeypatch):

@@ -10,10 +10,10 @@ from models.fold import fold_batch_norms
 from tests.conftest import CLASSES
 from tests.test_fold import with_statistics
 from utils.config import ModelConfig, OptimizerConfig
+from utils.distributed import synchronize_batch_norms
 from utils.inference.export import export_onnx
 from utils.loss import CascadeLoss
 from utils.optim import build_optimizer
-from utils.runtime import synchronize_batch_norms
 from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from utils.weights.pretrained import freeze
 from utils.weights.run_folder import run_name

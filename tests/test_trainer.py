@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from models.layers import resize
 from tests.conftest import records
-from utils.inference.segmenter import PyTorchSegmenter
+from tests.test_export import trained_checkpoint
+from utils.inference.segmenter import PyTorchSegmenter, build_segmenter
 from utils.training import trainer as trainer_module
-from utils.weights.checkpoint import read_checkpoint
+from utils.weights.checkpoint import read_checkpoint, save_checkpoint
 
 
 def test_the_ema_is_what_is_validated_and_saved(build, tmp_path, monkeypatch):
@@ -40,8 +42,8 @@ def test_validation_resizes_images_as_evaluation_does(build, tmp_path, monkeypat
         return segment
 
     monkeypatch.setattr(trainer_module, "PyTorchSegmenter", segmenter)
-    build(tmp_path, setting, "train.epochs=1").fit()
-    assert set(sizes) == {size}  # of 48x64
+    build(tmp_path, setting, "test.tta.flip=true", "test.window=32", "train.epochs=1").fit()
+    assert sizes == [size] * 2  # two images of 48x64, each in a single view
 
 
 # Label 0 eight times, 1 and 2 once: mIoU 0.27, 0.57, 0.5 and pixel accuracy 0.8, 0.6, 0.9 in the three epochs
@@ -117,6 +119,17 @@ def test_the_teacher_is_neither_trained_nor_saved(build, tmp_path, checkpoint_pa
     optimized = [p for group in trainer.state.optimizer.param_groups for p in group["params"]]
     assert len(optimized) == len(own) and set(last.state_dict) == set(before)
     assert records(tmp_path)[0]["loss_distill"] > 0
+
+
+@pytest.mark.parametrize(("student", "teacher"), [("published", "psp"), ("psp", "published"), ("psp", "psp")])
+def test_resized_as_the_students_the_teachers_logits_are_its_own(build, tmp_path, student, teacher):
+    checkpoint, image = trained_checkpoint(variant=teacher), torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
+    save_checkpoint(tmp_path / "teacher.pth", checkpoint)
+    trainer = build(tmp_path / "run", f"loss.distill={tmp_path / 'teacher.pth'}", f"model.variant={student}")
+    segmenter = build_segmenter(checkpoint, "cpu")
+    expected = resize(segmenter.scores(image), (64, 96), align_corners=segmenter.align_corners)
+    given = resize(trainer.teacher(image), (64, 96), align_corners=trainer.criterion.align_corners)
+    torch.testing.assert_close(given, expected)
 
 
 def test_the_published_network_is_trained_with_aligned_corners(build, tmp_path):

@@ -6,10 +6,16 @@ from torch.nn import functional as F
 
 from models import ICNet
 from models.layers import resize
+from utils import config
 from utils.inference.segmenter import PyTorchSegmenter
 from utils.inference.views import MultiView, SlidingWindow, with_options
 
 H, W = 64, 96
+
+
+def wrap(segmenter, *, scales=(1.0,), flip=False, **options):
+    """Wrap a segmenter with these keys of `test`."""
+    return with_options(segmenter, config.TestConfig(tta=config.TtaConfig(scales=scales, flip=flip), **options))
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +46,11 @@ class PerPixel:
 
 
 def test_without_options_nothing_is_wrapped(network):
-    assert with_options(network) is network
+    assert wrap(network) is network
 
 
 def test_wrapped_segmenters_report_their_runtime(network):
-    wrapped = with_options(network, flip=True, window=32)
+    wrapped = wrap(network, flip=True, window=32)
     assert (wrapped.runtime, wrapped.precision) == ("PyTorch", "fp32")
 
 
@@ -97,7 +103,7 @@ def test_images_are_shrunk_with_antialiasing():
     stripes = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
     stripes[..., ::4] = 255  # finer than the pixels of the small image
     segment = LabelsOnly()
-    with_options(segment, short_side=16)(stripes)
+    wrap(segment, short_side=16)(stripes)
     inner = segment.image[..., 2:-2].float()
     assert segment.image.shape[-2:] == (16, 16) and inner.std() < 1 and abs(inner.mean() - 255 / 4) < 2
 
@@ -145,7 +151,7 @@ def test_a_window_of_the_whole_image_is_the_network(network, image):
 
 
 def test_windows_and_views_together(network, image):
-    segment = with_options(network, scales=(1.0, 0.75), flip=True, window=48)
+    segment = wrap(network, scales=(1.0, 0.75), flip=True, window=48)
     assert segment(image).shape == (2, H, W) and segment(image).dtype == torch.uint8
     assert segment.stride == 32
 
@@ -161,14 +167,14 @@ def test_windows_and_views_together(network, image):
 )
 def test_options_that_do_not_go_together(options, words):
     with pytest.raises(ValueError, match=words):
-        with_options(PerPixel(), **options)
+        wrap(PerPixel(), **options)
 
 
 @pytest.mark.parametrize("size", [(20, 30), (40, 60), (60, 40)])
 def test_the_short_side_is_what_the_network_sees(size):
     segment = PerPixel()
     image = torch.zeros(1, 3, *size, dtype=torch.uint8)
-    labels = with_options(segment, short_side=40, scales=(0.5, 1.0))(image)
+    labels = wrap(segment, short_side=40, scales=(0.5, 1.0))(image)
     upright = size[0] > size[1]
     assert segment.seen == ([(60, 40), (30, 20)] if upright else [(40, 60), (20, 30)])
     assert labels.shape == (1, *size)
@@ -191,7 +197,7 @@ def test_label_maps_alone_are_brought_back_by_the_nearest():
     segment = LabelsOnly()
     image = torch.zeros(1, 3, 40, 60, dtype=torch.uint8)
     image[..., :30] = 5
-    resized = with_options(segment, short_side=80)
+    resized = wrap(segment, short_side=80)
     labels = resized(image)
     assert segment.size == (80, 120) and not resized.gives_scores
     assert labels.shape == (1, 40, 60) and labels.dtype == torch.uint8
@@ -201,16 +207,16 @@ def test_label_maps_alone_are_brought_back_by_the_nearest():
 @pytest.mark.parametrize("options", [{"flip": True}, {"scales": (1.0, 2.0)}, {"window": 32}])
 def test_label_maps_alone_cannot_be_averaged(options):
     with pytest.raises(ValueError, match="--output logits"):
-        with_options(LabelsOnly(), **options)
+        wrap(LabelsOnly(), **options)
 
 
 def test_images_of_that_short_side_stay_as_they_are(network, image):
-    assert torch.equal(with_options(network, short_side=H)(image), network(image))
+    assert torch.equal(wrap(network, short_side=H)(image), network(image))
 
 
 def test_windows_refuse_resized_images(network):
     with pytest.raises(ValueError, match=r"test\.window is for images at their own size"):
-        with_options(network, window=32, short_side=40)
+        wrap(network, window=32, short_side=40)
 
 
 # --- as the paper's release evaluates
@@ -218,10 +224,10 @@ def test_windows_refuse_resized_images(network):
 
 def test_input_size_is_exact_and_not_aligned(image):
     network = PerPixel()
-    labels = with_options(network, input_size=(65, 101))(image)
+    labels = wrap(network, input_size=(65, 101))(image)
     assert network.seen == [(65, 101)] and labels.shape == (2, H, W)
     network.seen.clear()
-    with_options(network, input_size=(65, 101), scales=(1.0, 0.5), flip=True)(image)
+    wrap(network, input_size=(65, 101), scales=(1.0, 0.5), flip=True)(image)
     assert network.seen == [(65, 101)] * 2 + [(32, 50)] * 2
     column = torch.tensor([0, 100], dtype=torch.uint8).view(1, 1, 2, 1).expand(1, 3, 2, 32)
     scores = MultiView(network, scales=(1.0,), flip=False, input_size=(4, 32)).scores(column)
@@ -231,7 +237,7 @@ def test_input_size_is_exact_and_not_aligned(image):
 
 
 def test_probabilities_resized_are_not_logits_resized(network, image):
-    wrapped = with_options(network, input_size=(65, 97), resize_probabilities=True)
+    wrapped = wrap(network, input_size=(65, 97), resize_probabilities=True)
     view = F.interpolate(image.float(), (65, 97), mode="bilinear").round().to(torch.uint8)
     probabilities = resize(network.scores(view), (65, 97)).softmax(1)
     expected = F.interpolate(probabilities, (H, W), mode="bilinear", antialias=True)
@@ -241,4 +247,4 @@ def test_probabilities_resized_are_not_logits_resized(network, image):
 
 def test_an_input_size_and_windows_exclude_each_other(network):
     with pytest.raises(ValueError, match=r"test\.input_size \(\[65, 97\], possibly .*; set test\.short_side=0"):
-        with_options(network, input_size=(65, 97), window=32)
+        wrap(network, input_size=(65, 97), window=32)

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 
 from utils import cli
 from utils.config import Config, load_config
+from utils.io.files import check_new_file
 from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
 LOCAL = (  # keys of files and folders on the machine that trained it
@@ -31,8 +32,7 @@ def main() -> None:
     parser.add_argument("target", help="the checkpoint to write, *.pth")
     parser.add_argument("--half", action="store_true", help="half precision, without the folders of the run")
     args = parser.parse_args()
-    if Path(args.target).exists():
-        raise ValueError(f"{args.target} exists already; name another file, or delete it")
+    check_new_file(Path(args.target), ".pth", "target")
     checkpoint = read_checkpoint(args.source)
     checkpoint.build()  # raises for missing, unknown or misshapen tensors
     if args.half:

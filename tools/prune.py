@@ -31,7 +31,7 @@ from tools.runs import run_script
 from utils import cli, runtime
 from utils.config import Config, load_config
 from utils.inference.segmenter import build_segmenter
-from utils.io.files import check_folder
+from utils.io.files import check_folder, check_new_file
 from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from utils.weights.run_folder import LAST, find_checkpoint, run_name
 from utils.weights.tensors import load_state
@@ -52,9 +52,7 @@ def main() -> None:
     source = Path(args.ckpt)
     if args.keep is not None:
         target = Path(args.target or source.with_name(f"{source.stem}_width{args.keep:g}.pth"))
-        if target.exists():
-            raise ValueError(f"{target} exists already; set --target to another file, or delete it")
-        check_folder(target.parent, "--target")
+        check_new_file(target, ".pth", "--target")
         checkpoint = read_checkpoint(source)
         pruned = prune_checkpoint(checkpoint, args.keep)
         save_checkpoint(target, pruned)
@@ -74,7 +72,7 @@ def parse_arguments() -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--keep", type=_share, help="share of the original network's channels that remain in each layer")
     what.add_argument("--steps", type=_steps, help="several of them, in falling order, with training after each")
-    parser.add_argument("--target", metavar="FILE", help="with --keep (default: beside --ckpt)")
+    parser.add_argument("--target", metavar="FILE", help="with --keep: *.pth (default: beside --ckpt)")
     parser.add_argument("--config", metavar="FILE", help="with --steps: configuration of the training")
     parser.add_argument("--output", metavar="FOLDER", help="with --steps: folder of the runs, of this --ckpt only")
     parser.add_argument("--size", type=image_size, default=(1024, 2048), metavar="WxH", help="for GFLOP and ms")
@@ -174,16 +172,22 @@ def is_complete(run: Path, epochs: int) -> bool:
 
 
 def evaluate(path: Path, folder: Path, settings: Sequence[str]) -> float:
-    """Return the mIoU (0 to 1) of a checkpoint, from an earlier evaluation in this folder if there is one."""
+    """Return the mIoU (0 to 1) of a checkpoint, from this folder's evaluation if that is of this file as it is now."""
     metrics = folder / "evaluate_output" / "metrics.json"
     found = json.loads(metrics.read_text()) if metrics.exists() else {}
-    if found.get("checkpoint") != str(path):
+    if found.get("checkpoint") != str(path) or changed_since(metrics, path):
         own = [f"test.ckpt_path={path}", f"train.ckpt_dir={folder}", "test.save=none"]
         _run(folder, "evaluate.py", *settings, *own)
         found = json.loads(metrics.read_text())
     if "miou" not in found:
         raise ValueError(f"the split that {metrics} is about has no labels; choose another test.split")
     return found["miou"]
+
+
+def changed_since(reference: Path, path: Path) -> bool:
+    """Return whether a file has been written, or another one moved to its place, since `reference` was written."""
+    status = path.stat()
+    return max(status.st_mtime, status.st_ctime) > reference.stat().st_mtime
 
 
 def _run(folder: Path, script: str, *arguments: str) -> None:

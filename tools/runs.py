@@ -25,8 +25,10 @@ def run_script(folder: Path, script: str, *arguments: str) -> bool:
         return False
     print(f"{folder.name}: python {' '.join([script, *arguments])}", flush=True)
     try:
-        with catching_signals() as stopping:  # Ctrl-C reaches the script too, which needs time to save its state
-            code = subprocess.run([sys.executable, str(REPOSITORY / script), *arguments]).returncode
+        command = [sys.executable, str(REPOSITORY / script), *arguments]
+        process = subprocess.Popen(command, start_new_session=True)  # Ctrl-C, too, reaches the script once, from here
+        with catching_signals(process.send_signal) as stopping:
+            code = process.wait()  # it needs time to save its state
     finally:
         lock.unlink()
     if stopping():

@@ -45,11 +45,16 @@ class Interruption(Exception):
 
 
 @contextmanager
-def catching_signals() -> Iterator[Callable[[], bool]]:
-    """Defer SIGINT and SIGTERM; yield a function that returns whether one arrived. A second one stops at once."""
+def catching_signals(forward: Callable[[int], None] = lambda number: None) -> Iterator[Callable[[], bool]]:
+    """Defer SIGINT and SIGTERM; yield a function that returns whether one arrived. A second one stops at once.
+
+    Args:
+        forward: called with the number of each signal that arrives, to pass it on.
+    """
     received: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
+        forward(number)
         if received:
             raise KeyboardInterrupt
         received.append(number)

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from dataset.labels import IGNORE_INDEX
-from utils import runtime
+from utils import distributed, runtime
 from utils.metrics import ConfusionMatrix
 
 
@@ -34,7 +34,7 @@ def train_one_epoch(
     """Train for one epoch.
 
     Args:
-        network: possibly wrapped by `runtime.parallel`.
+        network: possibly wrapped by `distributed.parallel`.
         batches: of `image` (B, 3, H, W) uint8 and `target` (B, H, W) uint8.
         criterion: returns losses by name; "loss" is minimised, see `utils.loss.CascadeLoss`.
         scheduler: stepped at every iteration, including those whose optimiser step the scaler skips: the poly schedule
@@ -56,7 +56,7 @@ def train_one_epoch(
         total: dict[str, Tensor] = {}
         parts = zip(images, targets, micro_batch_weights(targets), strict=True)
         for number, (image, target, weight) in enumerate(parts, start=1):
-            with runtime.sharing_gradients(network, now=number == len(images)):
+            with distributed.sharing_gradients(network, now=number == len(images)):
                 x = normalize(image)
                 with runtime.autocast(device, precision):
                     outputs = network(x)
@@ -81,7 +81,7 @@ def micro_batch_weights(targets: Sequence[Tensor]) -> Tensor:
     """
     labelled = torch.stack([(target != IGNORE_INDEX).sum() for target in targets])
     if len(targets) > 1:
-        runtime.sum_over_processes(labelled)
+        distributed.sum_over_processes(labelled)
     return labelled / labelled.sum().clamp(min=1)
 
 

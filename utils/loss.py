@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from dataset.labels import IGNORE_INDEX
 from dataset.segmentation import SegmentationDataset
 from models.layers import resize, resize_target
-from utils import runtime
+from utils import distributed
 from utils.config import LossConfig
 
 
@@ -86,7 +86,7 @@ class CascadeLoss(nn.Module):
         soft = F.softmax(resize(teacher, size, align_corners=self.align_corners) / t, 1)
         divergence = F.kl_div(F.log_softmax(logits / t, 1), soft, reduction="none").sum(1)
         counted = self.resize_labels(target, size, align_corners=self.align_corners) != IGNORE_INDEX
-        total = runtime.mean_over_processes(counted.sum().float())
+        total = distributed.mean_over_processes(counted.sum().float())
         return t**2 * (divergence * counted).sum() / total.clamp(min=1)
 
     def _at_one_size(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ class CascadeLoss(nn.Module):
         target = target.where(valid, 0)
         counted = valid if self.ohem is None else valid & self._hard(logits, target, valid, below=self.ohem)
         weight = counted if self.class_weights is None else self.class_weights[target] * counted
-        total = runtime.mean_over_processes(weight.sum().float())  # so that pixels of all processes count equally
+        total = distributed.mean_over_processes(weight.sum().float())  # so that pixels of all processes count equally
         return (pixels * counted).sum() / total.clamp(min=1e-6)  # 0, not NaN, if all are ignored
 
     @torch.no_grad()

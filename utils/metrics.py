@@ -7,7 +7,7 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from utils import runtime
+from utils import distributed
 
 
 class ConfusionMatrix:
@@ -40,8 +40,8 @@ class ConfusionMatrix:
 
     def merge(self) -> None:
         """Combine the counts of all processes, each of which must call this."""
-        runtime.sum_over_processes(self.counts)
-        parts = runtime.gather((sorted(self.images), self._marginals()))
+        distributed.sum_over_processes(self.counts)
+        parts = distributed.gather((sorted(self.images), self._marginals()))
         self.images = {index: image for indices, images in parts for index, image in zip(indices, images, strict=True)}
 
     @property

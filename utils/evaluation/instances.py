@@ -11,7 +11,7 @@ from torch import Tensor
 from dataset.images import open_image, read_header
 from dataset.labels import UNKNOWN
 from dataset.segmentation import SegmentationDataset
-from utils import runtime
+from utils import distributed
 from utils.metrics import by_name, defined_mean, marginals, merge_classes
 
 # Mean instance size in pixels over the training set, from cityscapesscripts' evalPixelLevelSemanticLabeling.
@@ -101,7 +101,7 @@ class InstanceScores:
 
     def merge(self) -> None:
         """Combine the counts of all processes, each of which must call this."""
-        self.images = {index: image for part in runtime.gather(self.images) for index, image in part.items()}
+        self.images = {index: image for part in distributed.gather(self.images) for index, image in part.items()}
 
     def summary(self, counts: Tensor) -> dict[str, Any]:
         """Return the iIoU over all images, given their confusion matrix.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dataset.segmentation import SegmentationDataset
-from utils import runtime
+from utils import distributed, runtime
 from utils.cli import progress
 from utils.config import TrainConfig
 from utils.data import eval_loader, read_batches
@@ -92,7 +92,7 @@ class Timer:
         """
         elapsed = time.perf_counter() - self.start
         skipped = max(0, min(WARM_UP, len(self.seconds) - 1))  # always keep one
-        parts = runtime.gather((elapsed, peak_memory(self.device), self.seconds[skipped:]))
+        parts = distributed.gather((elapsed, peak_memory(self.device), self.seconds[skipped:]))
         seconds, memory = max(part[0] for part in parts), max(part[1] for part in parts)
         calls = [call for part in parts for call in part[2]]
         return {

@@ -8,7 +8,7 @@ import numpy as np
 
 from dataset.images import open_rgb
 from dataset.segmentation import SegmentationDataset
-from utils import runtime
+from utils import distributed
 from utils.config import TestConfig
 from utils.evaluation.instances import InstanceScores, find_instances
 from utils.evaluation.report import branch_table, speed_lines, write_confusion, write_worst
@@ -63,7 +63,7 @@ class Results:
         """
         if self.instances is not None:
             self.instances.merge()
-        if runtime.rank() > 0:
+        if distributed.rank() > 0:
             return
         if "branches" in metrics:
             log.info(branch_table(metrics["branches"]))

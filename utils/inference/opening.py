@@ -47,18 +47,7 @@ def open_network(
     else:
         checkpoint = read_checkpoint(path)
         segmenter = _open_checkpoint(checkpoint, device, test, branches)
-    own = with_own_input(checkpoint, test)
-    return checkpoint, with_options(
-        segmenter,
-        short_side=own.short_side,
-        input_size=own.input_size,
-        resize_probabilities=bool(own.resize_probabilities),
-        scales=test.tta.scales,
-        flip=test.tta.flip,
-        window=test.window,
-        stride=test.stride,
-        device=device,
-    )
+    return checkpoint, with_options(segmenter, with_own_input(checkpoint, test), device)
 
 
 def _open_checkpoint(checkpoint: Checkpoint, device: torch.device, test: TestConfig, branches: int) -> Segmenter:

@@ -75,7 +75,9 @@ class Predictor:
             span: which frames of a file to use.
             smooth: weight of past frames, see `Smoother`.
         """
-        frames: Iterable = VideoReader(video, span=span) if isinstance(video, str | Path | int) else enumerate(video)
+        frames: Iterable = (
+            VideoReader(video, span=span) if isinstance(video, str | Path | int) else enumerate(map(_as_array, video))
+        )
         for _, frame, labels in self.pipeline(frames, smooth=smooth, batch=self.video_batch):
             yield frame, labels
 
@@ -154,9 +156,9 @@ class Smoother:
 
 def _as_array(image: np.ndarray | Image.Image | str | Path) -> np.ndarray:
     if isinstance(image, str | Path):
-        return read_image(image)
-    if isinstance(image, Image.Image):
-        return np.asarray(to_rgb(image))
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"expected an RGB image (H, W, 3) uint8, got {image.shape} {image.dtype}")
+        image = read_image(image)
+    elif isinstance(image, Image.Image):
+        image = np.asarray(to_rgb(image))
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise ValueError(f"expected an RGB image (H, W, 3) uint8, H and W at least 1, got {image.shape} {image.dtype}")
     return image

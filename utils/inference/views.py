@@ -10,61 +10,61 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.layers import resize, resize_target
+from utils.config import TestConfig
 from utils.inference.label_map import label_map
 from utils.inference.segmenter import Segmenter
 
 _LEAST = 1e-30  # probability, so that its logarithm is finite
 
 
-def with_options(
-    segmenter: Segmenter,
-    *,
-    short_side: int | None = None,
-    input_size: Sequence[int] | None = None,
-    resize_probabilities: bool = False,
-    scales: Sequence[float] = (1.0,),
-    flip: bool = False,
-    window: int | None = None,
-    stride: int | None = None,
-    device: torch.device | str = "cpu",
-) -> Segmenter:
-    """Wrap a segmenter as the keys of `test` of these names demand, or return it unchanged.
+def with_options(segmenter: Segmenter, test: TestConfig, device: torch.device | str = "cpu") -> Segmenter:
+    """Wrap a segmenter as the configuration demands: input size, test-time augmentation, and sliding windows.
 
     Args:
-        short_side: input size in pixels; None or 0 leaves images as they are.
-        input_size, resize_probabilities: see `MultiView`.
+        test: with the checkpoint's own input size filled in, see `utils.inference.opening.with_own_input`.
+        device: where images are resized.
 
     Raises:
         ValueError: incompatible options; the message names their keys.
     """
+    _check_options(segmenter, test)
+    scales, flip = test.tta.scales, test.tta.flip
+    resize_probabilities = bool(test.resize_probabilities)
+    resized = test.short_side or test.input_size or (resize_probabilities and segmenter.gives_scores)
+    if scales != (1.0,) or flip or resized:
+        segmenter = MultiView(
+            segmenter,
+            scales=scales,
+            flip=flip,
+            short_side=test.short_side or None,
+            input_size=test.input_size,
+            resize_probabilities=resize_probabilities,
+            device=device,
+        )
+    if test.window is not None:
+        segmenter = SlidingWindow(segmenter, window=test.window, stride=test.stride or max(1, 2 * test.window // 3))
+    return segmenter
+
+
+def _check_options(segmenter: Segmenter, test: TestConfig) -> None:
+    scales, window, stride = test.tta.scales, test.window, test.stride
     if not scales or min(scales) <= 0:
         raise ValueError(f"test.tta.scales must be a list of numbers above 0, got {list(scales)}")
     if stride is not None and (window is None or stride > window):
         against = "is set without test.window" if window is None else f"({stride}) is above test.window ({window})"
         raise ValueError(f"test.stride {against}; it is the step between windows, at most the side of one")
-    if window is not None and (short_side or input_size):
-        name, value = ("short_side", short_side) if short_side else ("input_size", list(input_size or ()))
+    if window is not None and (test.short_side or test.input_size):
+        name, value = (
+            ("short_side", test.short_side) if test.short_side else ("input_size", list(test.input_size or ()))
+        )
         raise ValueError(
             f"test.window is for images at their own size, but test.{name} ({value}, possibly the "
             "checkpoint's own) resizes them; set test.short_side=0 or leave out test.window"
         )
-    if not segmenter.gives_scores and (len(scales) > 1 or flip or window is not None):
+    if not segmenter.gives_scores and (len(scales) > 1 or test.tta.flip or window is not None):
         raise ValueError(
             "test.tta and test.window average scores, but this file gives label maps; export it with --output logits"
         )
-    if tuple(scales) != (1.0,) or flip or short_side or input_size or (resize_probabilities and segmenter.gives_scores):
-        segmenter = MultiView(
-            segmenter,
-            scales=scales,
-            flip=flip,
-            short_side=short_side or None,
-            input_size=input_size,
-            resize_probabilities=resize_probabilities,
-            device=device,
-        )
-    if window is not None:
-        segmenter = SlidingWindow(segmenter, window=window, stride=stride or max(1, 2 * window // 3))
-    return segmenter
 
 
 class _Wrapper:

@@ -22,6 +22,15 @@ def check_folder(path: Path, key: str) -> None:
         raise ValueError(f"cannot write to the folder {path}: {existing} {reason}; set {key} to another folder")
 
 
+def check_new_file(path: Path, suffix: str, key: str) -> None:
+    """Raise a ValueError unless a file of this name can be created; `key` is the argument that sets it."""
+    if path.suffix != suffix:
+        raise ValueError(f"{key} {path} must end in {suffix}")
+    if path.exists():
+        raise ValueError(f"{path} exists already; set {key} to another file, or delete it")
+    check_folder(path.parent, key)
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to, and rename it to `path` on success.

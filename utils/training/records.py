@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from dataset.segmentation import SegmentationDataset
-from utils import runtime
+from utils import distributed
 from utils.cli import open_log
 from utils.io.drawing import colorize, grid
 from utils.io.files import remove_leftovers, replacing
@@ -30,7 +30,7 @@ class Records:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.log = open_log(quiet=runtime.rank() > 0)
+        self.log = open_log(quiet=distributed.rank() > 0)
         self._memory = MemoryHandler(1000, flushLevel=logging.CRITICAL, flushOnClose=False)  # until train.log is open
         self.log.addHandler(self._memory)
         self.started = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -41,7 +41,7 @@ class Records:
 
         TensorBoard hides what an interrupted run wrote after `iteration`, where this one starts.
         """
-        if runtime.rank() > 0:
+        if distributed.rank() > 0:
             return
         remove_leftovers(self.folder)
         self.writer = SummaryWriter(self.folder, purge_step=iteration)
@@ -69,7 +69,7 @@ class Records:
             mark = " (best)" if record["miou"] == best_miou else ""
             line += f"  mIoU {record['miou']:.4f}{mark}  pixel accuracy {record['pixel_accuracy']:.4f}"
         self.log.info(f"{line}  {record['seconds']:.1f} s, {left} left")
-        if runtime.rank() == 0:
+        if distributed.rank() == 0:
             with (self.folder / "train.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"run": self.started, **record}) + "\n")
         if self.writer is not None:

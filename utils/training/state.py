@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from utils import runtime
+from utils import distributed, runtime
 from utils.config import Config, load_config
 from utils.optim import WeightEMA
 from utils.settings import flatten
@@ -30,7 +30,9 @@ def check_resumable(config: Config, checkpoint: Checkpoint) -> None:
     """Raise ValueError if a setting that affects the result differs from the checkpoint's configuration."""
     saved = load_config(checkpoint.config, name=str(checkpoint.source))
     now, then = flatten(config.as_dict()), flatten(saved.as_dict())
-    keys = [key for key in now if now[key] != then[key] and key not in _CHANGEABLE and not key.startswith("test.")]
+    moved = {"loss.distill"} if now["loss.distill"] and then["loss.distill"] else set()  # the file of the teacher
+    changeable = _CHANGEABLE | moved | {key for key in now if key.startswith("test.")}
+    keys = [key for key in now if now[key] != then[key] and key not in changeable]
     changed = [f"{key} (was {then[key]}, is {now[key]})" for key in keys]
     if changed:
         raise ValueError(f"cannot resume with changed settings: {', '.join(changed)}; restore them or start a new run")
@@ -66,7 +68,7 @@ class LossMeter:
 
     def means(self) -> dict[str, float]:
         """Return the means over all iterations and processes: of the total as "loss", of another loss X as "loss_X"."""
-        means = runtime.mean_over_processes(self.totals[0] / self.totals[1]).tolist()
+        means = distributed.mean_over_processes(self.totals[0] / self.totals[1]).tolist()
         names = (name if name == "loss" else f"loss_{name}" for name in self.names)
         return dict(zip(names, means, strict=True))
 
@@ -118,14 +120,14 @@ class RunState:
         """Save the weights as `{name}_{epoch}_{mIoU}_best_model.pth`, replacing the previous best."""
         previous, self.best_miou = self.best_path, self.metrics["miou"]
         self.best_path = self.folder / best_name(name, epoch=self.epoch, miou=self.best_miou)
-        if runtime.rank() == 0:
+        if distributed.rank() == 0:
             save_checkpoint(self.best_path, self._checkpoint())
             if previous is not None and previous != self.best_path:
                 previous.unlink(missing_ok=True)
 
     def save_last(self) -> None:
         """Save everything that `restore` needs, as `last.pth`."""
-        if runtime.rank() > 0:
+        if distributed.rank() > 0:
             return
         training = {
             "network": None if self.ema is None else self.network.state_dict(),

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dataset.transforms import Normalize
-from utils import runtime
+from utils import distributed, runtime
 from utils.cli import Interruption, catching_signals, progress
-from utils.config import OptimizerConfig, TestConfig, TrainConfig
+from utils.config import OptimizerConfig, TestConfig, TrainConfig, TtaConfig
 from utils.data import EvalLoader, TrainLoader, read_batches
 from utils.engine import evaluate, train_one_epoch
 from utils.inference.segmenter import PyTorchSegmenter
@@ -47,7 +47,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.precision = runtime.choose_precision(self.config.amp, self.device)
         optimizer, epoch_length = build_optimizer(self.network, self.optimizer_config), len(self.train_loader)
-        self.parallel = runtime.parallel(self.network, self.device)
+        self.parallel = distributed.parallel(self.network, self.device)
         self.state = RunState(
             network=self.network,
             optimizer=optimizer,
@@ -71,7 +71,7 @@ class Trainer:
                 if state.step > 0 or not state.losses.names:  # else the run was stopped during validation
                     self._train_epoch(stopping)
                 self._finish_epoch(start)
-                if runtime.any_process(stopping(), self.device) and state.epoch < self.config.epochs:
+                if distributed.any_process(stopping(), self.device) and state.epoch < self.config.epochs:
                     self._interrupt()
         self.records.log.info(format_table(state.metrics))
 
@@ -113,7 +113,7 @@ class Trainer:
         if state.step == 0:
             return  # `_finish_epoch` saves
         # Processes must stop at the same iteration, and agreeing on it waits for the device, too.
-        stop = (logging or runtime.processes() == 1) and runtime.any_process(stopping(), self.device)
+        stop = (logging or distributed.processes() == 1) and distributed.any_process(stopping(), self.device)
         if stop or (config.save_iter is not None and state.iteration % config.save_iter == 0):
             self._check_losses()
             state.save_last()
@@ -123,7 +123,7 @@ class Trainer:
     def _check_losses(self) -> None:
         """Save the batch and raise ValueError if the loss was not finite (under fp16, which skips steps: never was)."""
         back = self.state.losses.find_divergence(skipping=self.state.scaler.is_enabled())
-        if not runtime.any_process(back is not None, self.device):
+        if not distributed.any_process(back is not None, self.device):
             return
         dataset, path = self.train_loader.dataset, self.records.folder / "diverged.pth"
         iteration = self.state.iteration - (back or 1)  # counted from 0; None: it was in another process
@@ -131,7 +131,7 @@ class Trainer:
         keys = [tuple(key) for key in self.train_loader.sampler.batches(epoch + 1)[step].tolist()]
         images = [str(dataset.samples[index].image) for _, index, _ in keys]
         rates = {group["name"]: group["lr"] for group in self.state.optimizer.param_groups}
-        if runtime.rank() == 0:
+        if distributed.rank() == 0:
             batch = [dataset[key] for key in keys]  # with the same augmentation as in training
             content = {"iteration": iteration + 1, "learning_rates": rates, "images": images, "batch": batch}
             with replacing(path) as temporary:
@@ -159,16 +159,13 @@ class Trainer:
     def _validate(self) -> None:
         state, dataset = self.state, self.val_loader.dataset
         names = dataset.classes.names
-        runtime.broadcast_buffers(state.trained)  # without synchronised batch norm each process has its own statistics
+        distributed.broadcast_buffers(
+            state.trained
+        )  # without synchronised batch norm each process has its own statistics
         mean, std = self.description.mean, self.description.std
         segmenter = PyTorchSegmenter(state.trained.eval(), device=self.device, mean=mean, std=std)
-        segment = with_options(
-            segmenter,
-            short_side=self.test_config.short_side,
-            input_size=self.test_config.input_size,
-            resize_probabilities=bool(self.test_config.resize_probabilities),
-            device=self.device,
-        )
+        single_view = self.test_config.model_copy(update={"tta": TtaConfig(), "window": None, "stride": None})
+        segment = with_options(segmenter, single_view, self.device)
         show = partial(self.records.prediction, dataset, state.iteration)
         confusion = ConfusionMatrix(len(names), self.device)
         with progress(read_batches(self.val_loader, self.device), "validation", total=len(self.val_loader)) as bar:
