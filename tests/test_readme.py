@@ -1,5 +1,6 @@
 """What the documents say of the network and of the files beside them, held to both."""
 
+import json
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -18,7 +19,7 @@ from utils.config import DatasetConfig
 
 ROOT = Path(__file__).parent.parent
 FIGURES = {"published": "icnet.svg", "paper": "icnet_paper.svg"}
-DOCUMENTS = [path for pattern in ("*.md", "*/*.md") for path in sorted(ROOT.glob(pattern))]
+DOCUMENTS = [path for pattern in ("*.md", "*/*.md", "*/*.ipynb") for path in sorted(ROOT.glob(pattern))]
 
 
 @pytest.fixture(scope="module", params=FIGURES)
@@ -83,6 +84,12 @@ def test_every_box_of_the_figure_is_named_as_in_the_code(network: ICNet, figure:
             assert name in (attributes, type(network.get_submodule(key.split()[0])).__name__)
 
 
+def test_the_changelog_and_the_citation_name_the_same_version():
+    newest = re.search(r"^## (\S+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert newest[1] == cited[1]
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_within_the_project_lead_somewhere(document: Path):
     for target in re.findall(r"\]\(([^)\s]+)\)", _prose(document)):
@@ -109,7 +116,11 @@ def _text(tensor: torch.Tensor) -> str:
 
 def _prose(path: Path) -> str:
     """Return a document without its blocks of code."""
-    return re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def _anchors(path: Path) -> set[str]:
