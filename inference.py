@@ -1,5 +1,6 @@
 """Segment images and videos: python inference.py --input IMAGE_OR_VIDEO"""
 
+from argparse import Namespace
 from pathlib import Path
 
 from utils.cli import DEFAULT_CONFIG, parse_arguments
@@ -8,6 +9,7 @@ from utils.inference.options import add_arguments
 if __name__ == "__main__":  # answer --help and report wrong options before the slow import of torch
     parse_arguments(__doc__, add_arguments)
 
+from dataset.labels import ClassTable
 from utils import cli, runtime
 from utils.config import load_config
 from utils.inference.predictor import Predictor, Smoother
@@ -32,16 +34,7 @@ def main() -> int:
     path = find_checkpoint(test.ckpt_path, train.ckpt_dir, name=run_name(config.model), fallback=fallback)
     device = runtime.select_device(train.specific_gpu_num)
     predictor = Predictor(path, device, test=test)
-    folder = Path(args.output or Path(train.ckpt_dir) / "inference_output")
-    check_folder(folder, "--output" if args.output else "train.ckpt_dir")
-    outputs = Outputs(
-        folder=folder,
-        painter=Painter(classes=predictor.classes, alpha=args.alpha, shown=args.classes, legend=args.legend),
-        kinds=() if args.save == ("none",) else args.save,
-        shares=args.json,
-        frames=args.frames,
-        overwrite=args.overwrite,
-    )
+    outputs = build_outputs(args, train.ckpt_dir, predictor.classes)
     if args.show:
         open_window()
 
@@ -64,6 +57,20 @@ def main() -> int:
         )
         inference.run()
     return 1 if inference.skipped else 0
+
+
+def build_outputs(args: Namespace, ckpt_dir: str, classes: ClassTable) -> Outputs:
+    """Build what writes the files that the options ask for; raise ValueError if it could not write."""
+    folder = Path(args.output or Path(ckpt_dir) / "inference_output")
+    check_folder(folder, "--output" if args.output else "train.ckpt_dir")
+    return Outputs(
+        folder=folder,
+        painter=Painter(classes=classes, alpha=args.alpha, shown=args.classes, legend=args.legend),
+        kinds=() if args.save == ("none",) else args.save,
+        shares=args.json,
+        frames=args.frames,
+        overwrite=args.overwrite,
+    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 DATA = Path(__file__).parent / "data"
-MEANS = np.array([103.939, 116.779, 123.68], np.float32)[:, None, None]  # of blue, green and red
 
 
 def numbers() -> dict[str, np.ndarray]:

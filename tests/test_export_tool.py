@@ -36,7 +36,6 @@ def test_script(checkpoint_path, tmp_path, monkeypatch, run_export):
     [
         (["--precision", "int8"], "--precision int8 and --calibrate IMAGES go together"),
         (["--precision", "int8", "--calibrate", "VIDEO"], "has no images; name a folder of training images"),
-        (["--precision", "int8", "--calibrate", "VIDEO", "--images", "0"], "--images must be at least 1, got 0"),
         (["--format", "openvino", "--precision", "fp16"], "cannot be exported with --precision fp16"),
         (["test.split=train"], "test.split=train overrides a key of --config, which is missing"),
     ],
@@ -58,9 +57,10 @@ def test_a_wrong_argument_is_one_line(checkpoint_path, video, tmp_path, run_expo
         ({"input_size": (33, 65)}, (33, 65)),
     ],
 )
-def test_calibration_images_are_spread_and_have_the_input_size(tmp_path, test, size):
+def test_calibration_images_are_spread_and_have_the_input_size(tmp_path, monkeypatch, test, size):
+    monkeypatch.setattr(export, "CALIBRATION_IMAGES", 4)
     for number in range(7):
         Image.new("RGB", (60, 40), (10 * number, 0, 0)).save(tmp_path / f"{number}.png")
-    images = export.read_images(str(tmp_path), 4, config.TestConfig(**test))
+    images = export.read_calibration(str(tmp_path), config.TestConfig(**test))
     assert [image.shape for image in images] == [(*size, 3)] * 4
     assert [image[0, 0, 0] // 10 for image in images] == [0, 2, 4, 6]

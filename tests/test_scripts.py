@@ -24,9 +24,6 @@ test: {runtime: pytorch}
 """
 
 
-PYTORCH = ("test.runtime=pytorch",)  # no export for these few images
-
-
 def run(script, *arguments, cwd, code=0):
     """Run a script in a process of its own; return what it printed."""
     command = [sys.executable, str(REPOSITORY / script), *map(str, arguments)]

@@ -2,7 +2,7 @@
 
 Each trial is a run of train.py in its own folder. Completed runs are skipped and interrupted ones resumed, so the tool
 can be started at any time, and several times in parallel. At the end it prints the table of docs/camvid.md or
-docs/cityscapes.md and draws its plot.
+docs/cityscapes.md and draws its plot, ablations.svg in the folder of the runs.
 """
 
 import argparse
@@ -86,7 +86,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder (default: ckpt/ablations/STUDY)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="default: 0 1")
     parser.add_argument("--only", nargs="+", metavar="TRIAL", help="default: all")
-    parser.add_argument("--plot", type=Path, help="PNG or SVG file (default: ablations.svg in --out)")
     parser.add_argument("--report", action="store_true", help="train nothing, only report existing results")
     args = parser.parse_intermixed_args()
     study = STUDIES[args.study]
@@ -104,7 +103,7 @@ def main() -> None:
     finished = {trial: [100 * miou for miou in values if miou is not None] for trial, values in mious.items()}
     results = {trial: values for trial, values in finished.items() if values}
     print(format_results(results))
-    plot_results(results, args.plot or args.out / "ablations.svg")
+    plot_results(results, args.out / "ablations.svg")
 
 
 def run_trial(trial: Trial, seed: int, args: argparse.Namespace) -> None:

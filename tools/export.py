@@ -21,6 +21,7 @@ from utils.io.files import check_folder
 from utils.io.sources import find_sources, read_image
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
 
+CALIBRATION_IMAGES = 200  # at most
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
 
 
@@ -36,7 +37,7 @@ def main() -> None:
     config = None if args.config is None else load_config(args.config, args.overrides)
     data = None if config is None else open_split(config, checkpoint)
     own = with_own_input(checkpoint, TestConfig() if config is None else config.test)
-    images = [] if args.calibrate is None else read_images(args.calibrate, args.images, own)
+    images = [] if args.calibrate is None else read_calibration(args.calibrate, own)
     if args.format == "openvino":
         found = export_openvino(
             checkpoint, target, output=args.output, normalized_inside=args.normalize, calibration=images
@@ -66,12 +67,12 @@ def main() -> None:
         print(f"mIoU on the {len(data)} images of {config.test.split}: {here:.2%} (PyTorch in fp32: {there:.2%})")
 
 
-def read_images(text: str, most: int, test: TestConfig) -> list[np.ndarray]:
-    """Read up to `most` images, evenly spread over those that `text` stands for, at the network's input size."""
+def read_calibration(text: str, test: TestConfig) -> list[np.ndarray]:
+    """Read up to 200 images, evenly spread over those that `text` stands for, at the network's input size."""
     sources = [source for source in find_sources(text, recursive=True) if source.kind == "image"]
     if not sources:
         raise ValueError(f"--calibrate {text} has no images; name a folder of training images")
-    chosen = np.linspace(0, len(sources) - 1, min(most, len(sources))).round().astype(int)
+    chosen = np.linspace(0, len(sources) - 1, min(CALIBRATION_IMAGES, len(sources))).round().astype(int)
     return [_at_input_size(Image.fromarray(read_image(str(sources[index].location))), test) for index in chosen]
 
 
@@ -118,17 +119,14 @@ def parse_arguments() -> argparse.Namespace:
     add("--output", default="logits", choices=OUTPUTS, help="logits (default), or label maps")
     add("--precision", default="fp32", choices=PRECISIONS, help="fp16: ONNX only; int8: with --calibrate")
     add("--normalize", action="store_true", help="take uint8 RGB images and normalise them inside the file")
-    add("--calibrate", metavar="IMAGES", help="for int8: training images, as for inference.py --input")
+    add("--calibrate", metavar="IMAGES", help="for int8: training images, as for inference.py --input; 200 are used")
     add("--config", metavar="FILE", help="also measure the mIoU on the validation split of this configuration")
     add("overrides", nargs="*", metavar="section.key=value", help="override keys of --config")
-    add("--images", type=int, default=200, help="number of calibration images (default: 200)")
     args = parser.parse_intermixed_args()
     if (args.precision == "int8") != (args.calibrate is not None):
         parser.error("--precision int8 and --calibrate IMAGES go together")
     if (args.format, args.precision) == ("openvino", "fp16"):
         parser.error("--format openvino cannot be exported with --precision fp16")
-    if args.images < 1:
-        parser.error(f"--images must be at least 1, got {args.images}")
     if args.overrides and args.config is None:
         parser.error(f"{args.overrides[0]} overrides a key of --config, which is missing")
     return args

@@ -51,12 +51,6 @@ WEIGHTS = {
     ),
     "icnet_cityscapes_train_30k": _by_hand("icnet_cityscapes_train_30k", "c7038630c4b6c869afaaadd811bdb539"),
     "icnet_cityscapes_trainval_90k": _by_hand("icnet_cityscapes_trainval_90k", "4f4dd9eecd465dd8de7e4cf88ba5d5d5"),
-    "icnet_cityscapes_train_30k_bnnomerge": _by_hand(
-        "icnet_cityscapes_train_30k_bnnomerge", "6da59a72a254862106420983a7723624"
-    ),
-    "icnet_cityscapes_trainval_90k_bnnomerge": _by_hand(
-        "icnet_cityscapes_trainval_90k_bnnomerge", "ba3cf6e24beb07068dacc901a9c7f28b"
-    ),
     "icnet_resnet50_cityscapes": Weights(
         file="icnet_resnet50_197_0.710_best_model.pth",
         url=None,

@@ -1,0 +1,88 @@
+"""Inputs and outputs of inference."""
+
+import shutil
+
+import pytest
+
+from tests.bad_input.conftest import has
+from utils.io.sources import Source
+
+
+@pytest.fixture
+def infer(refused, folder_data, checkpoint_path, tmp_path):
+    """Give a function that runs inference on something that it must refuse."""
+
+    def run(source: object, *more: object) -> str:
+        given = ["--config", folder_data.config, f"test.ckpt_path={checkpoint_path}", "--output", tmp_path / "out"]
+        return refused("inference", *given, "--input", source, *more)
+
+    return run
+
+
+def test_input_that_is_nothing(infer, tmp_path):
+    for name in ("no.png", "no.mp4", "no", "*.png", "no/*.jpg"):
+        assert has(infer(tmp_path / name), tmp_path / name)
+    (tmp_path / "empty").mkdir()
+    assert has(infer(tmp_path / "empty"), tmp_path / "empty", ".jpg")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.mp4", "a.avi", "a.txt", "a"])
+@pytest.mark.parametrize("content", [b"", b"hello"])
+def test_input_that_is_no_image_or_video(infer, tmp_path, name, content):
+    path = tmp_path / "in" / name
+    path.parent.mkdir()
+    path.write_bytes(content)
+    assert has(infer(path), path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_that_is_a_file(refused, folder_data, checkpoint_path, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    given = ["--config", folder_data.config, f"test.ckpt_path={checkpoint_path}", "--output", tmp_path / "out"]
+    line = refused("inference", *given, "--input", folder_data.root / "val")
+    assert has(line, tmp_path / "out", "--output")
+
+
+def test_broken_inputs_among_good_ones_are_reported_and_skipped(run_script, folder_data, checkpoint_path, tmp_path):
+    source = tmp_path / "in"
+    shutil.copytree(folder_data.root / "val", source)
+    for name in ("broken.png", "empty.jpg", "broken.mp4"):
+        (source / name).write_bytes(b"" if name == "empty.jpg" else b"no picture")
+    (source / "notes.txt").write_text("not meant")
+    result = run_script(
+        "inference",
+        *("--config", folder_data.config, f"test.ckpt_path={checkpoint_path}"),
+        *("--input", source, "--output", tmp_path / "out"),
+    )
+    assert result.code == 1
+    lines = result.err.splitlines()
+    assert len(lines) == 3 and all(line.startswith("skipped: ") for line in lines), result.err
+    for name in ("broken.png", "empty.jpg", "broken.mp4"):
+        assert sum(str(source / name) in line for line in lines) == 1
+    assert "2 of 5" in result.out
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["0_overlay.png", "0_pred.png", "1_overlay.png", "1_pred.png"]
+
+
+def test_good_inputs_end_with_zero(run_script, folder_data, checkpoint_path, tmp_path):
+    result = run_script(
+        "inference",
+        *("--config", folder_data.config, f"test.ckpt_path={checkpoint_path}"),
+        *("--input", folder_data.root / "val", "--output", tmp_path / "out"),
+    )
+    assert (result.code, result.err) == (0, "")
+    assert len(list((tmp_path / "out").iterdir())) == 4
+
+
+def test_input_that_is_removed_on_the_way_is_skipped(run_script, folder_data, checkpoint_path, tmp_path, monkeypatch):
+    def find(text: str, *, recursive: bool) -> list[Source]:
+        return [Source(folder_data.root / "val" / f"{name}.png", "image", name) for name in ("gone", "0")]
+
+    monkeypatch.setattr("inference.find_sources", find)
+    result = run_script(
+        "inference",
+        *("--config", folder_data.config, f"test.ckpt_path={checkpoint_path}"),
+        *("--input", "x", "--output", tmp_path / "out"),
+    )
+    assert result.code == 1 and "gone.png" in result.err
+    assert (tmp_path / "out" / "0_pred.png").is_file()
