@@ -42,7 +42,7 @@ def main() -> None:
     rows = [(p.network, p.execution, p.milliseconds, 1000 / p.milliseconds, 100 * p.miou) for p in points]
     headings = ("network", "runtime and precision", "ms per image", "images/s", "mIoU %")
     print(tabulate(rows, headings, tablefmt="github", floatfmt=("", "", ".1f", ".1f", ".2f")))
-    plot(points, args.plot or args.out / "tradeoff.svg")
+    plot(points, args.out / "tradeoff.svg")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -51,8 +51,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--ckpt", required=True, nargs="+", type=Path, metavar="FILE", help="checkpoints to compare")
     parser.add_argument("--config", required=True, metavar="FILE", help="configuration with the data")
     parser.add_argument("--calibrate", metavar="IMAGES", help="training images for int8 (default: no int8)")
-    parser.add_argument("--out", type=Path, default=Path("ckpt/tradeoff"), help="folder (default: ckpt/tradeoff)")
-    parser.add_argument("--plot", type=Path, help="PNG or SVG file (default: tradeoff.svg in --out)")
+    parser.add_argument("--out", type=Path, default=Path("ckpt/tradeoff"), help="folder of the runs and of tradeoff.svg")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="for evaluate.py")
     return parser.parse_intermixed_args()
 
