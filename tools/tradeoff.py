@@ -51,7 +51,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--ckpt", required=True, nargs="+", type=Path, metavar="FILE", help="checkpoints to compare")
     parser.add_argument("--config", required=True, metavar="FILE", help="configuration with the data")
     parser.add_argument("--calibrate", metavar="IMAGES", help="training images for int8 (default: no int8)")
-    parser.add_argument("--out", type=Path, default=Path("ckpt/tradeoff"), help="folder of the runs and of tradeoff.svg")
+    parser.add_argument("--out", type=Path, default=Path("ckpt/tradeoff"), help="folder of the runs and the plot")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="for evaluate.py")
     return parser.parse_intermixed_args()
 
