@@ -90,13 +90,6 @@ def test_checkpoint_rebuilds_its_structure(tmp_path):
             read_checkpoint(tmp_path / "odd.pth")
 
 
-def test_checkpoint_without_structure_is_of_the_published_variant(checkpoint_path, tmp_path):
-    content = torch.load(checkpoint_path, weights_only=True)
-    del content["structure"]
-    torch.save(content, tmp_path / "old.pth")
-    assert read_checkpoint(tmp_path / "old.pth").build().structure["variant"] == "published"
-
-
 def test_training_and_evaluation(folder_data, run_script):
     folder_data.values["model"] |= {"variant": "psp", "dropout": 0.1}
     folder_data.values.update(loss={"resolution": "full"}, optimizer={"min_lr": 1e-4})

@@ -40,11 +40,11 @@ class ExportedSegmenter(ABC):
             facts = json.loads(metadata)
             self.gives_scores = facts["output"] == "logits"
             self.align_corners = facts["align_corners"]
+            self.precision = facts["precision"]
             inside = facts["normalized_inside"]
             self.checkpoint = Checkpoint.from_metadata(facts, state_dict={}, source=path)
         except (json.JSONDecodeError, KeyError, TypeError):
             raise ValueError(f"{path}: its metadata is damaged; export it again with tools/export.py") from None
-        self.precision = facts.get("precision", "fp32")  # files exported before it was recorded
         self.normalize = None if inside else Normalize(self.checkpoint.mean, self.checkpoint.std)
         self.dtype = np.uint8 if inside else dtype
 

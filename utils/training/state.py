@@ -156,8 +156,6 @@ class RunState:
             load_state(self.network, state["network"])
             self.ema.updates = checkpoint.iteration
         self.optimizer.load_state_dict(state["optimizer"])
-        for group in self.optimizer.param_groups:
-            group["fused"] = self.optimizer.defaults["fused"]  # True in older files, see build_optimizer
         self.scheduler.load_state_dict(state["scheduler"])
         if state["scaler"]:  # empty if train.amp was not fp16
             self.scaler.load_state_dict(state["scaler"])

@@ -64,7 +64,7 @@ class Checkpoint:
         Raises:
             ValueError, KeyError, TypeError: damaged metadata.
         """
-        structure = metadata.get("structure", {})  # missing in checkpoints older than the variants
+        structure = metadata["structure"]
         known = metadata["backbone"] in BACKBONES or str(metadata["backbone"]).startswith(TIMM)
         if not known or not isinstance(metadata["config"], Mapping):
             raise ValueError("its backbone or config is invalid")
