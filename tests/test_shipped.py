@@ -35,6 +35,20 @@ def test_weights_that_ship_are_those_of_the_configuration(path, config, side):
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in network.parameters())
 
 
+def test_the_small_weights_that_ship_are_complete():
+    pytest.importorskip("timm")
+    path = INCLUDED.with_name("icnet_efficientnet_lite0_cityscapes.pth")
+    assert path.stat().st_size < 8e6
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.backbone == "timm/tf_efficientnet_lite0" and len(checkpoint.classes) == 19
+    assert checkpoint.training is None and checkpoint.config["test"]["short_side"] == 512
+    with Image.open(ROOT / "demo" / "photos" / "village_car.jpg") as image:
+        labels = Predictor(path, device="cpu").predict(np.asarray(image.convert("RGB")))
+    name = np.array(checkpoint.classes.names)
+    assert (name[labels[: len(labels) // 10]] == "sky").mean() > 0.5  # a blue sky with white clouds
+    assert (name[labels] == "car").mean() > 0.02  # a blue one
+
+
 def test_the_first_picture_is_right(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # without a trained network
     predictor = Predictor(device="cpu")
