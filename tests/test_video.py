@@ -200,3 +200,15 @@ def test_incomplete_file_is_an_error_though_opencv_reports_none(tmp_path):
         writer._writer.release()
         Path(writer.name).write_bytes(b"")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_video_for_browsers_is_vp8(tmp_path):
+    written = frames(5, 64, 48)
+    with writing_video(tmp_path / "a.webm", 12.5) as writer:
+        for image in written:
+            writer.write(image)
+    assert writer.codec == "VP8"
+    video = VideoReader(tmp_path / "a.webm")
+    assert video.fps == pytest.approx(12.5) and video.frames == 5
+    for before, (_, after) in zip(written, video, strict=True):
+        assert after.shape == (48, 64, 3) and np.abs(after.astype(int) - before).max() < 12

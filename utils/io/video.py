@@ -15,6 +15,7 @@ import numpy as np
 from utils.io.files import growing
 
 CODECS = {"avc1": "H.264", "mp4v": "MPEG-4 part 2, as this OpenCV cannot encode H.264"}  # in order of preference
+WEBM_CODECS = {"VP80": "VP8"}  # for browsers, which do not play MPEG-4 part 2
 RESERVE = 16 << 20  # bytes of disk space kept free to finalize a video, since OpenCV does not report a full disk
 
 
@@ -96,7 +97,7 @@ def source_name(source: str | Path | int) -> str:
 
 @contextmanager
 def writing_video(path: Path, fps: float) -> Iterator["VideoWriter"]:
-    """Write a video to `{stem}.part.mp4` and rename it once complete; after an error, the part is still playable."""
+    """Write a video to `{stem}.part{suffix}` and rename it once complete; a part left by an error is playable."""
     with growing(path) as part:
         writer = VideoWriter(path, part, fps)
         try:
@@ -106,7 +107,7 @@ def writing_video(path: Path, fps: float) -> Iterator["VideoWriter"]:
 
 
 class VideoWriter:
-    """An MP4 file; its first frame sets the size of all.
+    """An MP4 or, by its suffix, a WebM file; its first frame sets the size of all.
 
     Of an odd width or height the last column or row is lost, since the codecs need even sizes.
 
@@ -144,7 +145,8 @@ class VideoWriter:
         _silence_opencv()
         self._shape = shape
         height, width = shape[:2]
-        for code, self.codec in CODECS.items():
+        codecs = WEBM_CODECS if self.path.suffix == ".webm" else CODECS
+        for code, self.codec in codecs.items():
             writer = cv2.VideoWriter(self.name, cv2.VideoWriter.fourcc(*code), self.fps, (width, height))
             if writer.isOpened():
                 return writer

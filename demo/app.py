@@ -1,0 +1,49 @@
+"""Try the networks on a web page of this machine: python demo/app.py"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
+
+from utils import cli
+
+
+def main() -> None:
+    """Serve the page until Ctrl-C."""
+    args = parse_arguments()
+    try:  # imported here, as they are slow: --help and wrong options are answered without them
+        from demo.page.layout import build_page, launch
+        from demo.page.service import Service, find_weights
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise ValueError("Gradio is not installed: pip install -r requirements-demo.txt") from None
+    weights = find_weights(args.ckpt)
+    with tempfile.TemporaryDirectory(prefix="icnet-") as folder, cli.catching_signals() as stopping:
+        # Uploads go to a folder that is deleted at the end; nothing is reported or recorded.
+        os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
+        page = build_page(Service(weights, Path(folder)))
+        launch(page, args.host, args.port)
+        print(f"open http://{args.host}:{args.port} in a browser; Ctrl-C ends it", flush=True)
+        while not stopping():
+            time.sleep(0.2)
+        page.close(verbose=False)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = cli.Parser(description=__doc__)
+    parser.add_argument("--ckpt", metavar="FILE", help="weights to select at first (default: those that ship)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s, for this machine only)"
+    )
+    parser.add_argument("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    cli.run(main)
