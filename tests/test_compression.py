@@ -15,7 +15,7 @@ from models import ICNet
 from tests.conftest import CLASSES
 from tests.test_export import CPU, trained_checkpoint
 from tests.test_scripts import CONFIG
-from tools import prune
+from tools import prune, runs
 from utils import cli, config
 from utils.inference.export import export_onnx
 from utils.inference.opening import open_network
@@ -134,7 +134,7 @@ def streets(tmp_path, monkeypatch, run_script):
         assert result.code == 0, result.err
         return True
 
-    monkeypatch.setattr(prune, "run_script", run)
+    monkeypatch.setattr(runs, "run_script", run)
     return calls
 
 
@@ -233,7 +233,7 @@ def test_steps_need_a_labelled_split(tmp_path):
     metrics.parent.mkdir()
     metrics.write_text(json.dumps({"checkpoint": str(path)}))
     with pytest.raises(ValueError, match=r"no labels; choose another test\.split"):
-        prune.evaluate(path, tmp_path, [])
+        runs.evaluate(path, tmp_path, [])
 
 
 def test_a_file_moved_over_an_evaluated_one_is_evaluated_anew(tmp_path):
@@ -241,9 +241,9 @@ def test_a_file_moved_over_an_evaluated_one_is_evaluated_anew(tmp_path):
     for path in (old, evaluated, metrics):
         path.touch()
         time.sleep(0.02)  # longer than a tick of the file system's clock
-    assert not prune.changed_since(metrics, evaluated)
+    assert not runs.changed_since(metrics, evaluated)
     old.replace(evaluated)
-    assert prune.changed_since(metrics, evaluated)
+    assert runs.changed_since(metrics, evaluated)
 
 
 @pytest.mark.parametrize(

@@ -28,12 +28,8 @@ def run_tool(tmp_path, monkeypatch):
         (folder / "evaluate_output" / "metrics.json").write_text(json.dumps({"speed": speed}))
         return 0.5
 
-    def run_script(folder: Path, *command: str) -> bool:
-        commands.append(list(command))
-        return True
-
     monkeypatch.setattr(tradeoff, "evaluate", evaluate)
-    monkeypatch.setattr(tradeoff, "run_script", run_script)
+    monkeypatch.setattr(tradeoff, "run_alone", lambda folder, *command: commands.append(list(command)))
 
     def run(*arguments: object) -> list[list[str]]:
         monkeypatch.setattr(sys, "argv", ["tradeoff.py", *map(str, arguments)])

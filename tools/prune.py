@@ -7,7 +7,6 @@ All steps, each followed by retraining; what is complete is skipped, so the same
 """
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,7 +26,7 @@ from models import ICNet, TimmBackbone
 from models.prune import prune
 from tools.benchmark import image_size
 from tools.benchmarking.timing import count_flops, time_in_turns
-from tools.runs import run_script
+from tools.runs import evaluate, run_alone
 from utils import cli, runtime
 from utils.config import Config, load_config
 from utils.inference.segmenter import build_segmenter
@@ -148,7 +147,7 @@ def compress(args: argparse.Namespace, config: Config) -> Iterator[Stage]:
             structure = {"backbone": checkpoint.backbone, **checkpoint.structure}
             model = [f"model.{key}={value}" for key, value in structure.items() if key != "dropout"]
             own = [f"model.weights={pruned}", f"train.ckpt_dir={run}", "train.resume=auto"]
-            _run(run, "train.py", *settings, *model, *own)
+            run_alone(run, "train.py", *settings, *model, *own)
         source = find_checkpoint(None, str(run), name=run_name(config.model))
         yield Stage(source, before, evaluate(source, run, settings))
 
@@ -169,30 +168,6 @@ def is_complete(run: Path, epochs: int) -> bool:
         return False
     last = read_checkpoint(run / LAST)
     return last.epoch >= epochs and last.training is not None and not last.training["losses"]
-
-
-def evaluate(path: Path, folder: Path, settings: Sequence[str]) -> float:
-    """Return the mIoU (0 to 1) of a checkpoint, from this folder's evaluation if that is of this file as it is now."""
-    metrics = folder / "evaluate_output" / "metrics.json"
-    found = json.loads(metrics.read_text()) if metrics.exists() else {}
-    if found.get("checkpoint") != str(path) or changed_since(metrics, path):
-        own = [f"test.ckpt_path={path}", f"train.ckpt_dir={folder}", "test.save=none"]
-        _run(folder, "evaluate.py", *settings, *own)
-        found = json.loads(metrics.read_text())
-    if "miou" not in found:
-        raise ValueError(f"the split that {metrics} is about has no labels; choose another test.split")
-    return found["miou"]
-
-
-def changed_since(reference: Path, path: Path) -> bool:
-    """Return whether a file has been written, or another one moved to its place, since `reference` was written."""
-    status = path.stat()
-    return max(status.st_mtime, status.st_ctime) > reference.stat().st_mtime
-
-
-def _run(folder: Path, script: str, *arguments: str) -> None:
-    if not run_script(folder, script, *arguments):
-        raise ValueError(f"{folder} is in use; wait for the other process, or set --output to another folder")
 
 
 def format_table(stages: Sequence[Stage], size: tuple[int, int], device: torch.device) -> str:

@@ -1,7 +1,9 @@
-"""Running the scripts in processes of their own, for tools that need several runs."""
+"""Running the scripts in processes of their own, for tools that need several runs; what is complete is not repeated."""
 
+import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from utils.cli import Interruption, catching_signals
@@ -36,3 +38,28 @@ def run_script(folder: Path, script: str, *arguments: str) -> bool:
     if code != 0:
         raise ValueError(f"{folder.name} failed with exit code {code}; see its message above")
     return True
+
+
+def run_alone(folder: Path, script: str, *arguments: str) -> None:
+    """Run a script as `run_script` does; raise a ValueError, too, if another process is at work in `folder`."""
+    if not run_script(folder, script, *arguments):
+        raise ValueError(f"{folder} is in use; wait for the other process, or set another folder")
+
+
+def evaluate(path: Path, folder: Path, settings: Sequence[str]) -> float:
+    """Return the mIoU (0 to 1) of a checkpoint, from this folder's evaluation if that is of this file as it is now."""
+    metrics = folder / "evaluate_output" / "metrics.json"
+    found = json.loads(metrics.read_text()) if metrics.exists() else {}
+    if found.get("checkpoint") != str(path) or changed_since(metrics, path):
+        own = [f"test.ckpt_path={path}", f"train.ckpt_dir={folder}", "test.save=none"]
+        run_alone(folder, "evaluate.py", *settings, *own)
+        found = json.loads(metrics.read_text())
+    if "miou" not in found:
+        raise ValueError(f"the split that {metrics} is about has no labels; choose another test.split")
+    return found["miou"]
+
+
+def changed_since(reference: Path, path: Path) -> bool:
+    """Return whether a file has been written, or another one moved to its place, since `reference` was written."""
+    status = path.stat()
+    return max(status.st_mtime, status.st_ctime) > reference.stat().st_mtime

@@ -17,8 +17,7 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 
-from tools.prune import evaluate
-from tools.runs import run_script
+from tools.runs import evaluate, run_alone
 from utils import cli, runtime
 from utils.io.files import check_folder
 
@@ -78,7 +77,7 @@ def measure(ckpt: Path, execution: str, args: argparse.Namespace) -> Point:
         options = [f"test.precision={runtime.choose_precision('auto', torch.device('cpu'))}"]  # of the other layers
         if not path.exists():
             export = ["--format", "openvino", "--precision", "int8", "--normalize", "--calibrate", args.calibrate]
-            run_script(folder, "tools/export.py", "--ckpt", str(ckpt), "--target", str(path), *export)
+            run_alone(folder, "tools/export.py", "--ckpt", str(ckpt), "--target", str(path), *export)
     miou = evaluate(path, folder, ["--config", args.config, *args.overrides, *options])
     metrics = json.loads((folder / "evaluate_output" / "metrics.json").read_text())
     return Point(ckpt.stem, execution, metrics["speed"]["latency_median_ms"], miou)
