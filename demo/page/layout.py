@@ -77,8 +77,8 @@ def build_picture_tab(service: Service, weights: gr.Dropdown, engine: gr.Dropdow
             alpha = strength()
             shown = gr.CheckboxGroup(label="Classes drawn, with their shares of the picture", elem_classes="legend")
             with gr.Row():
-                save_overlay = gr.DownloadButton("Download overlay", size="md", min_width=120)
-                save_labels = gr.DownloadButton("Download label map", size="md", min_width=120)
+                save_overlay = gr.DownloadButton("Save overlay", size="md", min_width=120)
+                save_labels = gr.DownloadButton("Save label map", size="md", min_width=120)
     state = gr.State()
     drawings = [overlay, sides, save_overlay]
     segment: dict[str, Any] = {
