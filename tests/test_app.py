@@ -339,6 +339,8 @@ def test_video_is_shown_when_it_is_complete(layout, service, video):
     assert [shown for shown, _ in steps] == [None] * 10
     assert "<progress value=3 max=10>" in steps[2][1] and "progress" not in facts and facts.startswith("10 frames")
     assert Path(path).name == "v_overlay.webm" and len(list(VideoReader(path))) == 10
+    assert layout.without_bar(steps[2][1]).startswith("3 frames; network: ")
+    assert "progress" not in layout.without_bar(steps[2][1]) and layout.without_bar(None) == ""
 
 
 def test_page_names_no_other_host_and_nothing_connects_to_one(layout, service, tmp_path, monkeypatch, request):

@@ -18,10 +18,16 @@ DEMO = Path(__file__).parents[1]
 EXAMPLES = [DEMO / "leuven.jpg", *sorted((DEMO / "photos").glob("*.jpg"))]
 MAX_FILE_SIZE = "200mb"  # of an upload
 CONCURRENT = 4  # requests of a kind served at a time
+LAST: dict[str, Any] = {  # of several requests while one is served, the last one counts
+    "trigger_mode": "always_last",
+    "concurrency_limit": CONCURRENT,
+    "api_visibility": "private",
+}
 HEIGHT = "min(360px, 70vw)"  # of pictures; the latter on a phone
 HOUR = 3600  # seconds
+BAR = "<progress"  # how a progress bar starts
 STYLE = """
-.facts progress { appearance: auto; width: 100%; accent-color: var(--slider-color); }
+.facts progress { all: revert; width: 100%; accent-color: var(--slider-color); }
 .legend .wrap { display: grid; grid-template-columns: repeat(auto-fill, minmax(15em, 1fr)); }
 .legend label { gap: 0.5em; white-space: nowrap; }
 .legend label::before { content: ""; flex: 0 0 1em; height: 1em; border-radius: 3px; background: var(--class-color); }
@@ -74,38 +80,32 @@ def build_picture_tab(service: Service, weights: gr.Dropdown, engine: gr.Dropdow
             sides = gr.ImageSlider(interactive=False, buttons=[], show_label=False)
         facts = gr.HTML(elem_classes="facts")
         with gr.Column(visible=False) as details:
-            alpha = strength()
-            shown = gr.CheckboxGroup(label="Classes drawn, with their shares of the picture", elem_classes="legend")
-            with gr.Row():
-                save_overlay = gr.DownloadButton("Save overlay", size="md", min_width=120)
-                save_labels = gr.DownloadButton("Save label map", size="md", min_width=120)
+            alpha, shown, save_overlay, save_labels = build_details()
     state = gr.State()
     drawings = [overlay, sides, save_overlay]
+    results = [state, details, facts, shown, save_labels, *drawings]
     segment: dict[str, Any] = {
         "fn": partial(show_picture, service),
         "inputs": [picture, weights, engine, alpha],
-        "outputs": [state, details, facts, shown, save_labels, *drawings],
+        "outputs": results,
         "show_progress_on": [overlay, sides],
         "preprocess": False,  # which would reject a broken picture without saying why
-        "trigger_mode": "always_last",
-        "concurrency_limit": CONCURRENT,
-        "api_visibility": "private",
     }
-    for event in (
-        gr.on([picture.input, weights.input, engine.input], **segment),
-        examples.load_input_event.then(**segment),
-    ):
-        event.failure(show_nothing, None, segment["outputs"], api_visibility="private")
-    gr.on(
-        [alpha.input, shown.input],
-        partial(redraw, service),
-        [state, alpha, shown],
-        drawings,
-        trigger_mode="always_last",
-        concurrency_limit=CONCURRENT,
-        show_progress="hidden",
-        api_visibility="private",
-    )
+    events = [picture.input, weights.input, engine.input]
+    for event in (gr.on(events, **segment, **LAST), examples.load_input_event.then(**segment, **LAST)):
+        event.failure(show_nothing, None, results, api_visibility="private")
+    redrawing = [partial(redraw, service), [state, alpha, shown], drawings]
+    gr.on([alpha.input, shown.input], *redrawing, show_progress="hidden", **LAST)
+
+
+def build_details() -> tuple[gr.Slider, gr.CheckboxGroup, gr.DownloadButton, gr.DownloadButton]:
+    """Lay out what is there only with a result."""
+    alpha = strength()
+    shown = gr.CheckboxGroup(label="Classes drawn, with their shares of the picture", elem_classes="legend")
+    with gr.Row():
+        save_overlay = gr.DownloadButton("Save overlay", size="md", min_width=120)
+        save_labels = gr.DownloadButton("Save label map", size="md", min_width=120)
+    return alpha, shown, save_overlay, save_labels
 
 
 def build_video_tab(service: Service, weights: gr.Dropdown, engine: gr.Dropdown) -> None:
@@ -128,7 +128,7 @@ def build_video_tab(service: Service, weights: gr.Dropdown, engine: gr.Dropdown)
         concurrency_limit=CONCURRENT,
         api_visibility="private",
     )
-    stop.click(lambda: "Stopped.", None, facts, cancels=running, api_visibility="private")
+    stop.click(without_bar, facts, facts, cancels=running, api_visibility="private")
     weights.input(partial(list_classes, service), [weights, engine], shown, api_visibility="private")
 
 
@@ -206,8 +206,13 @@ def show_video(
         steps = service.segment_video(video, target, weights, engine, alpha=alpha, shown=shown)
         for done, total, milliseconds in steps:
             facts = f"{done} frames; network: {milliseconds:.0f} ms per frame"
-            yield None, f"{facts}<progress {f'value={done} max={total}' if total else ''}></progress>"
+            yield None, f"{facts}{BAR} {f'value={done} max={total}' if total else ''}></progress>"
         yield str(target), facts
+
+
+def without_bar(facts: str | None) -> str:
+    """Remove the progress bar of a video that was stopped."""
+    return (facts or "").partition(BAR)[0]
 
 
 @contextmanager
