@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -15,6 +16,7 @@ from utils import cli
 def main() -> None:
     """Serve the page until Ctrl-C."""
     args = parse_arguments()
+    check_address(args.host, args.port)
     try:  # imported here, as they are slow: --help and wrong options are answered without them
         from demo.page.layout import build_page, launch
         from demo.page.service import Service, find_weights
@@ -32,6 +34,15 @@ def main() -> None:
         while not stopping():
             time.sleep(0.2)
         page.close(verbose=False)
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise an OSError unless a server can listen there; Gradio would not say what to do."""
+    try:
+        socket.create_server((host, port)).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(f"cannot listen on {host}, port {port}: {reason}; choose another --host or --port") from None
 
 
 def parse_arguments() -> argparse.Namespace:

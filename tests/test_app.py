@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from demo import app
 from demo.page import service as module
 from demo.page.service import Result, Service, engines, find_weights
 from models import ICNet
@@ -265,6 +266,33 @@ def test_wrong_option_is_one_line():
     assert done.returncode == 2 and done.stderr == "error: unrecognized arguments: --prot 1; see app.py --help\n"
 
 
+@pytest.mark.parametrize(
+    ("host", "port", "reason"),
+    [("127.0.0.1", None, "in use"), ("192.0.2.1", 7860, "assign"), ("127.0.0.1", 70000, "0-65535")],
+)
+def test_address_where_nothing_can_listen_is_one_line(monkeypatch, capsys, host, port, reason):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = port or taken.getsockname()[1]
+        code, printed = run_app(monkeypatch, capsys, "--host", host, "--port", port)
+    assert code == 2 and printed.startswith(f"error: cannot listen on {host}, port {port}: ") and reason in printed
+    assert printed.endswith("; choose another --host or --port")
+
+
+def run_app(monkeypatch, capsys, *options: object) -> tuple[int, str]:
+    """Run the script; return its exit code and the last line of errors."""
+    monkeypatch.setattr(sys, "argv", ["app.py", *map(str, options)])
+    for name in ("TEMP_DIR", "ANALYTICS_ENABLED", "RUN_HISTORY"):
+        monkeypatch.setenv(f"GRADIO_{name}", "")  # so that what the script sets is undone
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(app.main)
+    return stopped.value.code, capsys.readouterr().err.splitlines()[-1]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
 @pytest.fixture
 def layout():
     pytest.importorskip("gradio")
@@ -275,11 +303,8 @@ def layout():
 def page(layout, service, monkeypatch, tmp_path):
     """The page, served on a free port."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "results"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     page = layout.build_page(service)
-    layout.launch(page, "127.0.0.1", port)
+    layout.launch(page, "127.0.0.1", free_port())
     yield page
     page.close(verbose=False)
 
@@ -359,17 +384,8 @@ def test_page_names_no_other_host_and_nothing_connects_to_one(layout, service, t
     assert {event["api_visibility"] for event in page.config["dependencies"]} <= {"private", "undocumented"}
 
 
-def test_a_port_in_use_and_broken_weights_are_one_line(layout, page, tmp_path, capsys, monkeypatch):
-    app = importlib.import_module("demo.app")
+@pytest.mark.parametrize("name", ["broken.pth", "none.pth"])
+def test_unusable_weights_are_one_line(layout, tmp_path, capsys, monkeypatch, name):
     (tmp_path / "broken.pth").write_bytes(b"-")
-    port = page.local_url.rstrip("/").rpartition(":")[2]
-    for options, words in (
-        (["--port", port], port),
-        (["--ckpt", str(tmp_path / "broken.pth")], "broken.pth"),
-        (["--ckpt", str(tmp_path / "none.pth")], "none.pth"),
-    ):
-        monkeypatch.setattr(sys, "argv", ["app.py", *options])
-        with pytest.raises(SystemExit) as stopped:
-            cli.run(app.main)
-        printed = capsys.readouterr().err.splitlines()
-        assert stopped.value.code == 2 and printed[-1].startswith("error: ") and words in printed[-1]
+    code, printed = run_app(monkeypatch, capsys, "--port", free_port(), "--ckpt", tmp_path / name)
+    assert code == 2 and printed.startswith("error: ") and name in printed

@@ -49,11 +49,7 @@ def build_page(service: Service) -> gr.Blocks:
 
 
 def launch(page: gr.Blocks, host: str, port: int) -> None:
-    """Serve the page, without links to elsewhere.
-
-    Raises:
-        OSError: the port is taken.
-    """
+    """Serve the page, without links to elsewhere."""
     page.launch(
         server_name=host,
         server_port=port,
