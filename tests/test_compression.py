@@ -227,13 +227,39 @@ def test_a_backbone_from_timm_cannot_be_pruned():
         prune.prune_checkpoint(checkpoint, 0.5)
 
 
-def test_steps_need_a_labelled_split(tmp_path):
-    path, metrics = tmp_path / "x.pth", tmp_path / "evaluate_output" / "metrics.json"
-    path.touch()
+@pytest.fixture
+def evaluation(tmp_path, monkeypatch):
+    """Return a function that evaluates a file and returns whether evaluate.py ran, and then gave `result`."""
+    (tmp_path / "x.pth").touch()
+    (tmp_path / "x.yaml").write_text("train: {epochs: 1}")
+    metrics = tmp_path / "evaluate_output" / "metrics.json"
     metrics.parent.mkdir()
-    metrics.write_text(json.dumps({"checkpoint": str(path)}))
+
+    def evaluate(*overrides: str, result: dict[str, float]) -> bool:
+        ran = []
+
+        def run(folder: Path, script: str, option: str, file: str, *given: str) -> None:
+            ran.append(script)
+            metrics.write_text(json.dumps(result | {"config": config.load_config(file, given).as_dict()}))
+
+        monkeypatch.setattr(runs, "run_alone", run)
+        assert runs.evaluate(tmp_path / "x.pth", tmp_path, str(tmp_path / "x.yaml"), overrides) == result["miou"]
+        return bool(ran)
+
+    return evaluate
+
+
+def test_an_evaluation_counts_only_under_its_own_settings(evaluation):
+    assert evaluation(result={"miou": 0.5})
+    assert not evaluation(result={"miou": 0.5})
+    assert evaluation("test.short_side=640", result={"miou": 0.6})
+    assert evaluation("test.split=train", "test.short_side=640", result={"miou": 0.7})
+    assert not evaluation("test.short_side=640", "test.split=train", result={"miou": 0.7})
+
+
+def test_steps_need_a_labelled_split(evaluation):
     with pytest.raises(ValueError, match=r"no labels; choose another test\.split"):
-        runs.evaluate(path, tmp_path, [])
+        evaluation(result={})
 
 
 def test_a_file_moved_over_an_evaluated_one_is_evaluated_anew(tmp_path):

@@ -21,8 +21,8 @@ def run_tool(tmp_path, monkeypatch):
     monkeypatch.setattr(runtime, "installed", lambda *packages: True)
     commands = []
 
-    def evaluate(path: Path, folder: Path, settings: list[str]) -> float:
-        commands.append([str(path), *settings])
+    def evaluate(path: Path, folder: Path, config: str, overrides: list[str]) -> float:
+        commands.append([str(path), config, *overrides])
         (folder / "evaluate_output").mkdir(parents=True, exist_ok=True)
         speed = {"latency_median_ms": MILLISECONDS["-".join(folder.name.split("-")[-2:])]}
         (folder / "evaluate_output" / "metrics.json").write_text(json.dumps({"speed": speed}))
@@ -42,9 +42,7 @@ def run_tool(tmp_path, monkeypatch):
 def test_every_network_is_measured_in_every_runtime(run_tool, capsys):
     commands = run_tool("--ckpt", "a.pth", "b.pth", "--config", "c.yaml", "--out", "out", "dataset.root=data")
     assert [command[0] for command in commands] == 5 * ["a.pth"] + 5 * ["b.pth"]
-    assert commands[1] == [
-        *("a.pth", "--config", "c.yaml", "dataset.root=data", "test.runtime=pytorch", "test.precision=bf16")
-    ]
+    assert commands[1] == ["a.pth", "c.yaml", "dataset.root=data", "test.runtime=pytorch", "test.precision=bf16"]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
     assert rows[2] == ["a", "pytorch fp32", "200.0", "5.0", "50.00"]
     assert rows[-1] == ["b", "openvino bf16", "50.0", "20.0", "50.00"]
@@ -56,7 +54,7 @@ def test_int8_is_exported_first_and_leaves_the_rest_in_bf16(run_tool):
     target = "out/a-openvino-int8/a.xml"
     assert export[:5] == ["tools/export.py", "--ckpt", "a.pth", "--target", target]
     assert export[-2:] == ["--calibrate", "images"]
-    assert evaluation == [target, "--config", "c.yaml", "test.precision=bf16"]
+    assert evaluation == [target, "c.yaml", "test.precision=bf16"]
 
 
 def test_only_what_the_machine_has_is_measured(monkeypatch):

@@ -136,20 +136,20 @@ def parameters(checkpoint: Checkpoint) -> int:
 def compress(args: argparse.Namespace, config: Config) -> Iterator[Stage]:
     """Prune and retrain step by step; yield the original network and that of each step."""
     folder, source = Path(args.output), Path(args.ckpt)
-    settings = ["--config", args.config, *args.overrides]
-    yield Stage(source, None, evaluate(source, folder / "original", settings))
+    measure = partial(evaluate, config=args.config, overrides=args.overrides)
+    yield Stage(source, None, measure(source, folder / "original"))
     for keep in args.steps:
         pruned, run = folder / f"pruned-{keep:g}" / "pruned.pth", folder / f"retrained-{keep:g}"
         write_pruned(source, keep, pruned)
-        before = evaluate(pruned, pruned.parent, settings)
+        before = measure(pruned, pruned.parent)
         if not is_complete(run, config.train.epochs):
             checkpoint = read_checkpoint(pruned)
             structure = {"backbone": checkpoint.backbone, **checkpoint.structure}
             model = [f"model.{key}={value}" for key, value in structure.items() if key != "dropout"]
             own = [f"model.weights={pruned}", f"train.ckpt_dir={run}", "train.resume=auto"]
-            run_alone(run, "train.py", *settings, *model, *own)
+            run_alone(run, "train.py", "--config", args.config, *args.overrides, *model, *own)
         source = find_checkpoint(None, str(run), name=run_name(config.model))
-        yield Stage(source, before, evaluate(source, run, settings))
+        yield Stage(source, before, measure(source, run))
 
 
 def write_pruned(source: Path, keep: float, target: Path) -> None:

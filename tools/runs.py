@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.cli import Interruption, catching_signals
+from utils.config import load_config
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -46,13 +47,17 @@ def run_alone(folder: Path, script: str, *arguments: str) -> None:
         raise ValueError(f"{folder} is in use; wait for the other process, or set another folder")
 
 
-def evaluate(path: Path, folder: Path, settings: Sequence[str]) -> float:
-    """Return the mIoU (0 to 1) of a checkpoint, from this folder's evaluation if that is of this file as it is now."""
+def evaluate(path: Path, folder: Path, config: str, overrides: Sequence[str]) -> float:
+    """Return the mIoU (0 to 1) of a checkpoint under this configuration.
+
+    An evaluation in this folder is taken if it is of this file as it is now, under the same configuration.
+    """
     metrics = folder / "evaluate_output" / "metrics.json"
     found = json.loads(metrics.read_text()) if metrics.exists() else {}
-    if found.get("checkpoint") != str(path) or changed_since(metrics, path):
-        own = [f"test.ckpt_path={path}", f"train.ckpt_dir={folder}", "test.save=none"]
-        run_alone(folder, "evaluate.py", *settings, *own)
+    overrides = [*overrides, f"test.ckpt_path={path}", f"train.ckpt_dir={folder}", "test.save=none"]
+    asked = json.loads(json.dumps(load_config(config, overrides).as_dict()))
+    if found.get("config") != asked or changed_since(metrics, path):
+        run_alone(folder, "evaluate.py", "--config", config, *overrides)
         found = json.loads(metrics.read_text())
     if "miou" not in found:
         raise ValueError(f"the split that {metrics} is about has no labels; choose another test.split")

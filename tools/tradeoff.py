@@ -78,7 +78,7 @@ def measure(ckpt: Path, execution: str, args: argparse.Namespace) -> Point:
         if not path.exists():
             export = ["--format", "openvino", "--precision", "int8", "--normalize", "--calibrate", args.calibrate]
             run_alone(folder, "tools/export.py", "--ckpt", str(ckpt), "--target", str(path), *export)
-    miou = evaluate(path, folder, ["--config", args.config, *args.overrides, *options])
+    miou = evaluate(path, folder, args.config, [*args.overrides, *options])
     metrics = json.loads((folder / "evaluate_output" / "metrics.json").read_text())
     return Point(ckpt.stem, execution, metrics["speed"]["latency_median_ms"], miou)
 
