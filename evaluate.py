@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint or an ONNX file on a dataset split: python evaluate.py test.ckpt_path=ckpt/last.pth"""
+"""Evaluate a checkpoint or an exported network on a dataset split: python evaluate.py test.ckpt_path=ckpt/last.pth"""
 
 import platform
 from pathlib import Path

@@ -12,16 +12,20 @@ from utils.weights.zoo import find_weights
 dependencies = ["torch", "torchvision", "yaml", "pydantic", "numpy", "PIL", "cv2", "tqdm"]
 
 
-def icnet(weights: str | None = "cityscapes", *, num_classes: int = 19, backbone: str = "resnet50") -> ICNet:
+def icnet(weights: str | None = "cityscapes", *, num_classes: int | None = None, backbone: str | None = None) -> ICNet:
     """Return an ICNet: (B, 3, H, W) images, normalised, to `{"out": logits (B, classes, H, W)}` in evaluation mode.
 
     Args:
         weights: "cityscapes" or "camvid" for the included weights (ResNet18, 19 and 11 classes), the path of a
             checkpoint, a name from docs/weights.md, or None for random ones.
-        num_classes: number of classes of a network with random weights.
-        backbone: its backbone, one of `models.BACKBONES`.
+        num_classes: number of classes of a network with random weights (default: 19).
+        backbone: its backbone, one of `models.BACKBONES` (default: "resnet50").
     """
-    return ICNet(num_classes, backbone).eval() if weights is None else read_checkpoint(_path(weights)).build()
+    if weights is None:
+        return ICNet(num_classes or 19, backbone or "resnet50").eval()
+    if num_classes is not None or backbone is not None:
+        raise ValueError(f"num_classes and backbone go with weights=None; the weights {weights} have their own")
+    return read_checkpoint(_path(weights)).build()
 
 
 def predictor(weights: str = "cityscapes", device: torch.device | str | None = None) -> Predictor:

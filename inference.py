@@ -35,6 +35,7 @@ def main() -> int:
     device = runtime.select_device(train.specific_gpu_num)
     predictor = Predictor(path, device, test=test)
     outputs = build_outputs(args, train.ckpt_dir, predictor.classes)
+    predictor.check_smoothing(args.smooth)
     if args.show:
         open_window()
 

@@ -18,7 +18,8 @@ class CascadeFeatureFusion(nn.Module):
         head: builds the auxiliary classifier from its channels and classes.
         rectified: apply a ReLU to each branch before the sum, besides the one after it.
         align_corners: see `models.layers.resize`.
-        doubling: convolve the low branch before enlarging it, see `models.layers.conv_of_doubled`.
+        doubling: as in the release, convolve the low branch before enlarging it (see `models.layers.conv_of_doubled`),
+            and classify the low branch itself, enlarged, instead of its convolution.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class CascadeFeatureFusion(nn.Module):
             BatchNorm2d(out_channels),
         )
         self.conv_high = nn.Sequential(nn.Conv2d(high_channels, out_channels, 1, bias=False), BatchNorm2d(out_channels))
-        self.aux_classifier = head(out_channels, num_classes)
+        self.aux_classifier = head(low_channels if doubling else out_channels, num_classes)
         self.activation = nn.ReLU() if rectified else nn.Identity()
         self.align_corners = align_corners
         self.doubling = doubling
@@ -48,13 +49,18 @@ class CascadeFeatureFusion(nn.Module):
 
     def forward(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the fused features and, in training, the auxiliary logits, both at the size of `high`."""
-        low = self._project(low, high.shape[-2:])
-        aux = self.aux_classifier(low) if self.training else None
-        return F.relu(low + self.activation(self.conv_high(high))), aux
+        projected = self._project(low, high.shape[-2:])
+        aux = self._guidance(low, projected) if self.training else None
+        return F.relu(projected + self.activation(self.conv_high(high))), aux
 
     def guide(self, low: Tensor, size: Sequence[int]) -> Tensor:
         """Return only the auxiliary logits, at the `size` of the higher branch."""
-        return self.aux_classifier(self._project(low, size))
+        return self._guidance(low, self._project(low, size))
+
+    def _guidance(self, low: Tensor, projected: Tensor) -> Tensor:
+        if self.doubling:  # the 1x1 classifier commutes with resizing
+            return resize(self.aux_classifier(low), projected.shape[-2:], align_corners=self.align_corners)
+        return self.aux_classifier(projected)
 
     def _project(self, low: Tensor, size: Sequence[int]) -> Tensor:
         """Bring the low branch to the size and channels of the fused features."""

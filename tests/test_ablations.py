@@ -11,10 +11,10 @@ from tools.runs import REPOSITORY
 from utils.config import load_config
 
 
-def write_run(folder: Path, *mious: float | None) -> None:
-    """Write the train.jsonl of a run: one line per epoch, with an mIoU where the epoch was validated."""
+def write_run(folder: Path, miou: float, epochs: int = 6) -> None:
+    """Write the train.jsonl of a run that was validated after each of these epochs; the study's runs have 6."""
     folder.mkdir(parents=True)
-    records = [{"epoch": number, **({} if value is None else {"miou": value})} for number, value in enumerate(mious, 1)]
+    records = [{"epoch": number, "miou": miou} for number in range(1, epochs + 1)]
     (folder / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
@@ -54,8 +54,8 @@ def test_a_trial_changes_its_overrides_alone(study, trial):
 
 def test_complete_and_running_trials_are_skipped(tmp_path, run_tool):
     complete, interrupted, running, new = [trial.name for trial in STUDIES["camvid"].trials[:4]]
-    write_run(tmp_path / f"{complete}-0", None, 0.3)
-    write_run(tmp_path / f"{interrupted}-0", None)
+    write_run(tmp_path / f"{complete}-0", 0.3)
+    write_run(tmp_path / f"{interrupted}-0", 0.3, epochs=3)
     (tmp_path / f"{running}-0.running").touch()
     names = [complete, interrupted, running, new]
     commands = run_tool("dataset.root=data", "--out", tmp_path, "--seeds", 0, "--only", *names)
@@ -76,17 +76,23 @@ def test_another_configuration_and_the_trial_wins_over_shared_overrides(tmp_path
 
 
 def test_the_table_lists_seeds_mean_and_difference(tmp_path, capsys, run_tool):
-    write_run(tmp_path / "baseline-0", None, 0.40)
-    write_run(tmp_path / "baseline-1", None, 0.42)
-    write_run(tmp_path / "ppm-none-0", None, 0.30)
-    write_run(tmp_path / "psp-0", None)  # incomplete
+    write_run(tmp_path / "baseline-0", 0.40)
+    write_run(tmp_path / "baseline-1", 0.42)
+    write_run(tmp_path / "ppm-none-0", 0.30)
+    write_run(tmp_path / "psp-0", 0.50, epochs=3)  # incomplete
     assert not run_tool("--report", "--out", tmp_path)
     _, _, baseline, *others = [
         [cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()
     ]
-    assert baseline[2:] == ["40.0, 42.0", "41.0", ""]
-    assert others == [["pyramid pooling", "none", "30.0", "30.0", "-11.0"]]
+    assert baseline[0] == "`baseline`" and baseline[3:] == ["40.0, 42.0", "41.0", ""]
+    assert others == [["`ppm-none`", "pyramid pooling", "none", "30.0", "30.0", "-11.0"]]
     assert (tmp_path / "ablations.svg").read_text().startswith("<?xml")
+
+
+def test_without_a_complete_run_there_is_nothing_to_report(tmp_path, run_tool):
+    write_run(tmp_path / "psp-0", 0.50, epochs=3)
+    with pytest.raises(ValueError, match="no complete run in"):
+        run_tool("--report", "--out", tmp_path)
 
 
 def test_an_unknown_trial_is_named_with_the_known_ones(run_tool):

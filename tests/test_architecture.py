@@ -80,7 +80,7 @@ def test_imports_lead_down_or_stay_in_the_room(imports):
 
 
 def test_walks_are_short_and_lead_through_existing_places():
-    walks = re.split(r"^\*\*", PAGE.partition("## Four walks")[2], flags=re.MULTILINE)[1:]
+    walks = re.split(r"^\*\*", PAGE.partition("## Four code paths")[2], flags=re.MULTILINE)[1:]
     assert len(walks) == 4
     for walk in walks:
         assert len(re.findall(r"^\d\. ", walk, flags=re.MULTILINE)) <= 6

@@ -9,7 +9,7 @@ import torch
 
 from models import ICNet
 from tools import benchmark
-from tools.benchmarking.contenders import CONTENDERS, RUNTIMES, PublishedExecution, Workload, usable
+from tools.benchmarking.contenders import CONTENDERS, RUNTIMES, Contender, PublishedExecution, Workload, usable
 from tools.benchmarking.timing import count_flops, peak_memory, time_in_turns
 from utils import cli
 
@@ -102,8 +102,31 @@ def test_machine_lists_the_vector_extensions_of_the_cpu():
     assert {name for name in benchmark.CPU_FEATURES if name in described} == set(benchmark.CPU_FEATURES) & set(flags)
 
 
-def test_impossible_size_is_refused(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--size", "20x"])
+@pytest.mark.parametrize(
+    ("option", "value", "problem"),
+    [
+        ("--size", "20x", "is not WIDTHxHEIGHT"),
+        ("--device", "gpu", "is not a device of this machine"),
+        ("--device", "cuda:9", "is not a device of this machine"),
+    ],
+)
+def test_impossible_option_is_refused(monkeypatch, capsys, option, value, problem):
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", option, value])
     with pytest.raises(SystemExit) as stopped:
         benchmark.main()
-    assert stopped.value.code == 2 and "'20x' is not WIDTHxHEIGHT" in capsys.readouterr().err
+    assert stopped.value.code == 2 and f"{value!r} {problem}" in capsys.readouterr().err
+
+
+def test_the_share_of_the_peak_is_that_of_the_contenders_own_precision(monkeypatch):
+    peaks = {torch.float32: 1e9, torch.bfloat16: 4e9}
+    monkeypatch.setattr(benchmark, "matmul_peak", lambda device, dtype: peaks[dtype])
+    monkeypatch.setattr(benchmark, "time_in_turns", lambda jobs, **options: {name: [1.0] for name in jobs})
+    monkeypatch.setattr(benchmark, "peak_memory", lambda *args: None)
+    own = {"a": "fp32", "b": "bf16", "c": "int8"}
+    found = {name: Contender(lambda image: image[:, 0], precision=precision) for name, precision in own.items()}
+    contenders = {name: lambda workload, name=name: found[name] for name in own}
+    monkeypatch.setattr(benchmark, "CONTENDERS", contenders)
+    facts = {"folder": Path(), "ckpt": None, "backbone": "resnet18", "device": torch.device("cpu"), "precision": "fp32"}
+    rows = benchmark.compare(Workload(size=(64, 96), batch=1, **facts), list(own), repeats=1)
+    assert rows["a"]["share_of_peak"] == pytest.approx(4 * rows["b"]["share_of_peak"])
+    assert rows["c"]["share_of_peak"] is None

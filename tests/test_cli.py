@@ -1,3 +1,7 @@
+import signal
+import subprocess
+import sys
+
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
@@ -16,6 +20,16 @@ def raising(error: BaseException):
         raise error
 
     return main
+
+
+def test_only_a_further_ctrl_c_stops_at_once():
+    with cli.catching_signals() as stopping:
+        assert not stopping()
+        for _ in range(2):  # the second as if from torchrun
+            signal.raise_signal(signal.SIGTERM)
+        assert stopping()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (1, 1), (3, 3)])
@@ -105,3 +119,9 @@ def test_log_prints_unless_quiet_and_keeps_nothing_in_memory(capsys):
         log.info("hello")
         assert capsys.readouterr().out == printed
         assert not any(hasattr(handler, "buffer") for handler in log.handlers)  # inference logs a line per image
+
+
+def test_names_that_are_not_text_can_be_printed(tmp_path):
+    script = "from utils import cli; cli.run(lambda: print('caf\\udce9.png'))"
+    done = subprocess.run([sys.executable, "-X", "utf8", "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "caf\\udce9.png\n")

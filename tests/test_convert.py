@@ -8,6 +8,7 @@ import torch
 from dataset.labels import cityscapes_classes
 from models import ICNet
 from tests import published
+from tests.conftest import CLASSES
 from tools import convert
 from utils import cli
 from utils.config import Config
@@ -29,6 +30,12 @@ def test_converted_weights_give_the_same_network_and_are_not_overwritten(tmp_pat
         with pytest.raises(SystemExit) as stopped:
             cli.run(convert.main)
         assert stopped.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_weights_beyond_half_precision_are_refused():
+    checkpoint = Checkpoint(state_dict={"a": torch.tensor([65504.0, 70000.0])}, backbone="resnet18", classes=CLASSES)
+    with pytest.raises(ValueError, match=r"a has values beyond half precision"):
+        convert.halved(checkpoint)
 
 
 def test_a_checkpoint_to_pass_on_is_half_as_large_and_names_no_folder_of_its_run(tmp_path, monkeypatch):

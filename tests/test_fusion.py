@@ -3,6 +3,7 @@ import torch
 
 from models.fold import fold_batch_norms
 from models.fusion import CascadeFeatureFusion
+from models.layers import resize
 from tests.test_fold import with_statistics
 
 
@@ -43,3 +44,9 @@ def test_doubling_before_or_after_the_conv_gives_the_same(size):
 def test_doubling_serves_other_sizes_too(size):
     fusion = CascadeFeatureFusion(8, 6, 4, num_classes=3, doubling=True)
     assert fusion(torch.randn(1, 8, 4, 5), torch.randn(1, 6, *size))[0].shape == (1, 4, *size)
+
+
+def test_the_paper_classifies_the_low_branch_itself():
+    fusion = CascadeFeatureFusion(8, 6, 4, num_classes=3, doubling=True)
+    low, size = torch.randn(2, 8, 4, 5), (7, 9)
+    assert torch.allclose(fusion.guide(low, size), fusion.aux_classifier(resize(low, size)), atol=1e-6)

@@ -18,6 +18,10 @@ assert network(torch.zeros(1, 3, 64, 96))["out"].shape == (1, 11, 64, 96) and no
 assert load("icnet", "icnet_resnet50_cityscapes")(torch.zeros(1, 3, 32, 64))["out"].shape == (1, 11, 32, 64)
 network = load("icnet", weights=None, num_classes=4, backbone="resnet18")
 assert network(torch.zeros(1, 3, 32, 64))["out"].shape == (1, 4, 32, 64)
+try:
+    load("icnet", "camvid", num_classes=4)
+except ValueError as error:
+    print(error)
 predictor = load("predictor", "camvid")
 assert predictor.predict(np.zeros((48, 64, 3), np.uint8)).shape == (48, 64)
 try:
@@ -37,4 +41,4 @@ def test_networks_and_predictors_are_loaded_from_another_folder(tmp_path):
     environment = os.environ | {"TORCH_HOME": str(tmp_path)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "no checkpoint city" in done.stdout
+    assert "no checkpoint city" in done.stdout and "num_classes and backbone go with weights=None" in done.stdout

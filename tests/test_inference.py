@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -90,10 +91,11 @@ def test_output_never_overwrites_an_input(infer, pictures, tmp_path):
 def test_image_from_standard_input(infer, pictures, tmp_path, monkeypatch):
     for content, code in (((pictures / "a.png").read_bytes(), 0), (b"", 2), (b"words", 2)):
         monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(content)))
-        result = infer("-", "--overwrite")
+        result = infer("-")
         assert result.code == code
         assert not code or result.err == "error: standard input is not a readable image\n"
-    assert names(tmp_path / "out") == ["stdin_overlay.png", "stdin_pred.png"]
+    assert all(re.fullmatch(r"stdin_\d{8}_\d{6}_(overlay|pred)\.png", name) for name in names(tmp_path / "out"))
+    assert len(names(tmp_path / "out")) == 2
 
 
 def test_missing_file_in_a_list_is_skipped(infer, pictures, tmp_path):

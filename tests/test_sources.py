@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from utils.io.sources import Source, find_sources, output_names, read_image, read_images
+from utils.io.video import source_name
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.uint8)
 GREY = IMAGE[..., 0]
@@ -99,10 +100,29 @@ def test_kind_follows_from_the_input(folder):
     kinds = {source.name: source.kind for source in find_sources(str(folder))}
     assert kinds == {"[1]": "image", "a": "image", "b": "image", "c": "video", "é": "image"}
     (stdin,) = find_sources("-")
-    assert (stdin.kind, stdin.name, str(stdin)) == ("image", "stdin", "standard input")
+    assert (stdin.kind, str(stdin)) == ("image", "standard input") and stdin.name.startswith("stdin_2")
     (camera,) = find_sources("0")
     assert (camera.location, camera.kind, str(camera)) == (0, "live", "camera 0")
     assert camera.name.startswith("camera_0_")
+
+
+def test_a_narrow_image_is_refused_with_its_name(tmp_path):
+    Image.new("L", (510, 10)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a\.png is too narrow to segment \(510x10 pixels\); crop it"):
+        read_image(tmp_path / "a.png")
+    Image.new("L", (500, 10)).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").shape == (10, 500, 3)
+
+
+def test_names_made_of_long_paths_are_shortened_and_stay_unique():
+    folders = [f"{letter}/{'deep/' * 60}" for letter in "ab"]
+    one, other = output_names([Path(folder, "0.png") for folder in folders])
+    assert one != other and len(one) <= 102 and len(other) <= 102
+
+
+@pytest.mark.parametrize("secret", ["me:secret", "me:se@cret"])
+def test_no_part_of_a_password_remains(secret):
+    assert source_name(f"rtsp://{secret}@10.0.0.5/live") == "rtsp://10.0.0.5/live"
 
 
 def test_password_of_a_stream_is_neither_in_its_name_nor_in_messages():

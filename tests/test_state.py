@@ -18,6 +18,7 @@ from utils.training import trainer as trainer_module
 from utils.training.records import Records
 from utils.training.state import LossMeter, check_resumable
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
+from utils.weights.run_folder import find_checkpoint, find_last
 
 CPU = torch.device("cpu")
 
@@ -30,22 +31,16 @@ def meter(*values):
     return filled
 
 
-def test_means_exclude_non_finite_losses():
-    assert meter(1.0, math.nan, 3.0, -math.inf).means() == {"loss": 2, "loss_out": 1}
+def test_means_are_of_all_iterations():
+    assert meter(1.0, 2.0, 6.0).means() == {"loss": 3, "loss_out": 1.5}
 
 
 @pytest.mark.parametrize(
-    ("values", "plain", "skipping"),
-    [
-        ((1.0, 2.0), None, None),
-        ((1.0, math.nan, 2.0), 2, None),
-        ((1.0, math.inf), 1, None),
-        ((math.nan, math.nan), 2, 2),
-    ],
+    ("values", "back"),
+    [((1.0, 2.0), None), ((1.0, math.nan, 2.0), 2), ((1.0, math.inf), 1), ((math.nan, math.nan), 2)],
 )
-def test_divergence_is_found_with_its_iteration(values, plain, skipping):
-    assert meter(*values).find_divergence() == plain
-    assert meter(*values).find_divergence(skipping=True) == skipping
+def test_divergence_is_found_with_its_iteration(values, back):
+    assert meter(*values).find_divergence() == back
 
 
 def test_each_iteration_is_checked_once_and_memory_does_not_grow():
@@ -130,14 +125,30 @@ def test_precision_may_change(build, tmp_path, before, after):
     assert [record["epoch"] for record in records(tmp_path)] == [1, 2]
 
 
-def test_weights_alone_cannot_be_resumed(build, tmp_path, checkpoint_path):
+def test_weights_alone_cannot_be_resumed(folder_data, checkpoint_path):
     with pytest.raises(ValueError, match=r"weights only; train\.resume needs a last\.pth"):
-        build(tmp_path / "run").state.restore(read_checkpoint(checkpoint_path), CPU)
+        check_resumable(load_config(folder_data.config), read_checkpoint(checkpoint_path))
+
+
+def test_a_run_that_continues_in_another_folder_has_a_best_checkpoint_there(build, tmp_path):
+    build(tmp_path / "old", "train.epochs=1").fit()
+    moved = build(tmp_path / "new", "train.epochs=2")
+    moved.state.restore(read_checkpoint(tmp_path / "old" / "last.pth"), CPU)
+    moved.fit()
+    assert moved.state.best_path == find_checkpoint(None, tmp_path / "new")
+    assert len(list((tmp_path / "old").glob("*_best_model.pth"))) == 1
+
+
+def test_a_new_run_does_not_overwrite_the_state_of_another(tmp_path):
+    (tmp_path / "last.pth").write_bytes(b"-")
+    with pytest.raises(FileExistsError, match=r"last\.pth is the state of a run; continue it with train\.resume=auto"):
+        find_last(None, str(tmp_path))
 
 
 def test_only_settings_that_do_not_affect_the_result_may_change(folder_data):
     saved = load_config(folder_data.config).as_dict()
-    last = Checkpoint(state_dict={}, backbone="resnet18", classes=CLASSES, config=saved, source=Path("last.pth"))
+    facts = {"backbone": "resnet18", "classes": CLASSES, "source": Path("last.pth")}
+    last = Checkpoint(state_dict={}, config=saved, training={}, **facts)
     check_resumable(load_config(folder_data.config, ["train.num_workers=1", "train.log_iter=3"]), last)
     message = r"changed settings: model\.crop_size \(was 64, is 32\), train\.epochs \(was 1, is 9\); restore them or"
     with pytest.raises(ValueError, match=message):

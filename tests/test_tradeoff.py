@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,25 @@ def test_int8_is_exported_first_and_leaves_the_rest_in_bf16(run_tool):
     assert export[:5] == ["tools/export.py", "--ckpt", "a.pth", "--target", target]
     assert export[-2:] == ["--calibrate", "images"]
     assert evaluation == [target, "c.yaml", "test.precision=bf16"]
+
+
+def test_int8_is_exported_again_for_another_network(run_tool, tmp_path):
+    target = tmp_path / "out/a-openvino-int8/a.xml"
+    target.parent.mkdir(parents=True)
+    options = ["--config", "c.yaml", "--calibrate", "images", "--out", "out"]
+    for first, exports in (("a.pth", False), ("a.xml", True)):  # what was written first
+        for path in sorted((tmp_path / "a.pth", target), key=lambda path: path.name != first):
+            path.touch()
+            time.sleep(0.02)
+        commands = run_tool("--ckpt", "a.pth", *options)
+        assert any(command[0] == "tools/export.py" for command in commands) == exports
+        commands.clear()
+
+
+def test_networks_of_one_name_are_refused(run_tool, capsys):
+    with pytest.raises(SystemExit):
+        run_tool("--ckpt", "a/last.pth", "b/last.pth", "--config", "c.yaml", "--out", "out")
+    assert "two files of the same name" in capsys.readouterr().err
 
 
 def test_only_what_the_machine_has_is_measured(monkeypatch):

@@ -212,3 +212,27 @@ def test_video_for_browsers_is_vp8(tmp_path):
     assert video.fps == pytest.approx(12.5) and video.frames == 5
     for before, (_, after) in zip(written, video, strict=True):
         assert after.shape == (48, 64, 3) and np.abs(after.astype(int) - before).max() < 12
+
+
+@pytest.mark.parametrize(("times", "fps"), [((0, 50, 90, 150), 20.0), ((0, 0, 0, 0), 25.0)])
+def test_a_rate_that_is_the_clocks_is_measured(tmp_path, monkeypatch, times, fps):
+    """Browsers record without a rate, and OpenCV then reports the clock's 1000 per second."""
+
+    class Recording:
+        def __init__(self, source: str) -> None:
+            self.capture, self.grabbed = capture(source), 0
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.capture, name)
+
+        def grab(self) -> bool:
+            self.grabbed += 1
+            return self.grabbed <= len(times)
+
+        def get(self, key: int) -> float:
+            own = {cv2.CAP_PROP_FPS: 1000.0, cv2.CAP_PROP_POS_MSEC: times[self.grabbed - 1]}
+            return own[key] if key in own else self.capture.get(key)
+
+    path, capture = write(tmp_path / "a.mp4", 5, frames(4, 64, 48)), cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", Recording)
+    assert VideoReader(path).source_fps == pytest.approx(fps)

@@ -1,8 +1,8 @@
 """Train the trials of an ablation study and compare them: python tools/ablations.py camvid dataset.root=FOLDER
 
 Each trial is a run of train.py in its own folder. Completed runs are skipped and interrupted ones resumed, so the tool
-can be started at any time, and several times in parallel. At the end it prints the table of docs/camvid.md or
-docs/cityscapes.md and draws its plot, ablations.svg in the folder of the runs.
+can be started at any time, and several times in parallel. At the end it prints a table, as in docs/camvid.md,
+and draws a plot, ablations.svg in the folder of the runs.
 """
 
 import argparse
@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 
 from tools.runs import REPOSITORY, run_script
 from utils import cli
+from utils.config import load_config
 from utils.training.records import read_json_lines
 
 
@@ -99,27 +100,35 @@ def main() -> None:
         for seed in args.seeds:
             for trial in trials:
                 run_trial(trial, seed, args)
-    mious = {trial: [final_miou(args.out / f"{trial.name}-{seed}") for seed in args.seeds] for trial in trials}
+    mious = {trial: [final_miou(trial, seed, args) for seed in args.seeds] for trial in trials}
     finished = {trial: [100 * miou for miou in values if miou is not None] for trial, values in mious.items()}
     results = {trial: values for trial, values in finished.items() if values}
+    if not results:
+        raise ValueError(f"no complete run in {args.out}; leave out --report to train, or set --out")
     print(format_results(results))
     plot_results(results, args.out / "ablations.svg")
 
 
 def run_trial(trial: Trial, seed: int, args: argparse.Namespace) -> None:
     """Train one trial with one seed, unless it is complete or running in another process."""
-    folder = args.out / f"{trial.name}-{seed}"
-    if final_miou(folder) is None:
+    if final_miou(trial, seed, args) is None:
+        folder = args.out / f"{trial.name}-{seed}"
         own = [f"train.seed={seed}", f"train.ckpt_dir={folder}", "train.resume=auto"]
-        settings = [*STUDIES[args.study].baseline, *args.overrides, *trial.overrides, *own]  # the last of a key counts
-        run_script(folder, "train.py", "--config", str(args.config), *settings)
+        run_script(folder, "train.py", "--config", str(args.config), *settings_of(trial, args), *own)
 
 
-def final_miou(folder: Path) -> float | None:
-    """Return the mIoU (0 to 1) after the last epoch of a run; None if the run is incomplete."""
-    path = folder / "train.jsonl"
-    records = read_json_lines(path) if path.exists() else []
-    return records[-1].get("miou") if records else None
+def settings_of(trial: Trial, args: argparse.Namespace) -> list[str]:
+    """Return the overrides of a trial, of which the last of a key counts."""
+    return [*STUDIES[args.study].baseline, *args.overrides, *trial.overrides]
+
+
+def final_miou(trial: Trial, seed: int, args: argparse.Namespace) -> float | None:
+    """Return the mIoU (0 to 1) after the last of a run's configured epochs; None if the run is incomplete."""
+    path = args.out / f"{trial.name}-{seed}" / "train.jsonl"
+    if not path.exists() or not (records := read_json_lines(path)):
+        return None
+    epochs = load_config(args.config, settings_of(trial, args)).train.epochs
+    return records[-1].get("miou") if records[-1]["epoch"] == epochs else None
 
 
 def format_results(results: dict[Trial, list[float]]) -> str:
@@ -129,8 +138,8 @@ def format_results(results: dict[Trial, list[float]]) -> str:
     for trial, values in results.items():
         difference = "" if baseline is None or trial.name == "baseline" else f"{mean(values) - baseline:+.1f}"
         seeds = ", ".join(f"{value:.1f}" for value in values)
-        rows.append([trial.question, trial.label, seeds, f"{mean(values):.1f}", difference])
-    headers = ["question", "trial", "mIoU % of each seed", "mean", "vs. baseline"]
+        rows.append([f"`{trial.name}`", trial.question, trial.label, seeds, f"{mean(values):.1f}", difference])
+    headers = ["trial", "question", "setting", "mIoU % of each seed", "mean", "vs. baseline"]
     return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 
@@ -146,7 +155,7 @@ def plot_results(results: dict[Trial, list[float]], path: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("mIoU % on val; bar: mean, points: seeds")
     axes.grid(axis="x", alpha=0.3)
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None})  # the same results give the same file
 
 
 if __name__ == "__main__":

@@ -34,8 +34,8 @@ FORMATS = (".1f", ".1f", ".2f", ".2f", ".0f", ".0%", ".0f", ".4%")
 def main() -> None:
     """Run the requested measurements and print them as Markdown tables."""
     args = parse_arguments()
-    device = torch.device(args.device)
-    results: dict[str, Any] = {"machine": describe_machine(device), "arguments": vars(args)}
+    device = args.device
+    results: dict[str, Any] = {"machine": describe_machine(device), "arguments": vars(args) | {"device": str(device)}}
     network, (height, width) = args.ckpt or f"{args.variant}, {args.backbone}, random weights, 19 classes", args.size
     print(results["machine"])
     print(f"{network}; {width}x{height}, batch {args.batch}, {args.precision}, {args.repeats} repeats after warm-up\n")
@@ -71,7 +71,8 @@ def compare(workload: Workload, names: Sequence[str], repeats: int) -> dict[str,
     labels = {name: contender.predict(image).cpu() for name, contender in contenders.items()}
     jobs = {name: partial(contender.predict, image) for name, contender in contenders.items()}
     seconds = time_in_turns(jobs, repeats=repeats, device=device)
-    peak = matmul_peak(device, runtime.DTYPES[workload.precision])
+    precisions = {contender.precision for contender in contenders.values()} & set(runtime.DTYPES)
+    peaks = {precision: matmul_peak(device, runtime.DTYPES[precision]) for precision in sorted(precisions)}
     network = build_segmenter(workload.checkpoint(), device).logits
     rows: dict[str, dict[str, Any]] = {}
     for name, contender in contenders.items():
@@ -85,13 +86,14 @@ def compare(workload: Workload, names: Sequence[str], repeats: int) -> dict[str,
             "images_per_second": workload.batch / median,
             "ratio": statistics.median(a / b for a, b in zip(seconds[first], seconds[name], strict=True)),
             "gflop": flops / 1e9,
-            "share_of_peak": flops / median / peak,
+            "share_of_peak": flops / median / peaks[own] if (own := contender.precision) in peaks else None,
             "memory_mb": None if memory is None else memory / 1e6,
             "same_labels": same if contender.same_network else None,
         }
     print_table("from image tensor to label map", HEADINGS, FORMATS, {name: row.values() for name, row in rows.items()})
     print(f"speedup, same labels: compared with {first}; peak MB: beyond the loaded model")
-    print(f"peak FLOP/s: {peak / 1e9:.0f} G, of a large matrix product in {workload.precision}\n")
+    listed = ", ".join(f"{peak / 1e9:.0f} G in {precision}" for precision, peak in peaks.items())
+    print(f"peak FLOP/s, of a large matrix product in PyTorch: {listed}\n")
     return rows
 
 
@@ -131,11 +133,20 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=image_size, default=(1024, 2048), metavar="WxH", help="default: 2048x1024")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--crop", type=int, default=352, help="image side of the training step (default: 352)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", type=usable_device, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="fp32", choices=runtime.DTYPES)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--json", metavar="FILE", help="also write the results to this file")
     return parser.parse_args()
+
+
+def usable_device(text: str) -> torch.device:
+    """Parse "cpu", "cuda" or "cuda:1"."""
+    kind, _, index = text.partition(":")
+    found = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(kind, 0)
+    if not ((index or "0").isdecimal() and int(index or 0) < found):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a device of this machine; use cpu, cuda or cuda:N")
+    return torch.device(text)
 
 
 def image_size(text: str) -> tuple[int, int]:

@@ -48,6 +48,9 @@ def halved(checkpoint: Checkpoint) -> Checkpoint:
     weights = {
         name: value.half() if value.is_floating_point() else value for name, value in checkpoint.state_dict.items()
     }
+    for name, value in weights.items():
+        if not value.isfinite().all():
+            raise ValueError(f"{checkpoint.source}: {name} has values beyond half precision (65504); leave out --half")
     if not checkpoint.config:
         return replace(checkpoint, state_dict=weights)
     config, default = load_config(checkpoint.config, name=str(checkpoint.source)).as_dict(), Config().as_dict()

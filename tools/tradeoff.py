@@ -17,7 +17,7 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 
-from tools.runs import evaluate, run_alone
+from tools.runs import changed_since, evaluate, run_alone
 from utils import cli, runtime
 from utils.io.files import check_folder
 
@@ -52,7 +52,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--calibrate", metavar="IMAGES", help="training images for int8 (default: no int8)")
     parser.add_argument("--out", type=Path, default=Path("ckpt/tradeoff"), help="folder of the runs and the plot")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="for evaluate.py")
-    return parser.parse_intermixed_args()
+    args = parser.parse_intermixed_args()
+    if len({path.stem for path in args.ckpt}) < len(args.ckpt):
+        parser.error("--ckpt: two files of the same name, which table and plot could not tell apart; rename one")
+    return args
 
 
 def executions(*, int8: bool) -> list[str]:
@@ -75,7 +78,8 @@ def measure(ckpt: Path, execution: str, args: argparse.Namespace) -> Point:
     if precision == "int8":
         path = folder / f"{ckpt.stem}.xml"
         options = [f"test.precision={runtime.choose_precision('auto', torch.device('cpu'))}"]  # of the other layers
-        if not path.exists():
+        if not path.exists() or changed_since(path, ckpt):
+            path.unlink(missing_ok=True)
             export = ["--format", "openvino", "--precision", "int8", "--normalize", "--calibrate", args.calibrate]
             run_alone(folder, "tools/export.py", "--ckpt", str(ckpt), "--target", str(path), *export)
     miou = evaluate(path, folder, args.config, [*args.overrides, *options])
@@ -101,7 +105,7 @@ def plot(points: list[Point], path: Path) -> None:
     axes.margins(0.12, 0.3)
     axes.grid(which="both", alpha=0.3)
     axes.legend(loc="lower left")
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None})  # the same results give the same file
 
 
 if __name__ == "__main__":

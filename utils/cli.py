@@ -4,6 +4,7 @@ Imported before torch, so that --help answers at once; must not import anything 
 """
 
 import argparse
+import io
 import logging
 import os
 import re
@@ -46,7 +47,9 @@ class Interruption(Exception):
 
 @contextmanager
 def catching_signals(forward: Callable[[int], None] = lambda number: None) -> Iterator[Callable[[], bool]]:
-    """Defer SIGINT and SIGTERM; yield a function that returns whether one arrived. A second one stops at once.
+    """Defer SIGINT and SIGTERM; yield a function that returns whether one arrived. A further SIGINT stops at once.
+
+    A further SIGTERM does not: torchrun passes its own on to processes that may have received one already.
 
     Args:
         forward: called with the number of each signal that arrives, to pass it on.
@@ -55,7 +58,7 @@ def catching_signals(forward: Callable[[int], None] = lambda number: None) -> It
 
     def handle(number: int, frame: FrameType | None) -> None:
         forward(number)
-        if received:
+        if received and number == signal.SIGINT:
             raise KeyboardInterrupt
         received.append(number)
 
@@ -72,6 +75,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
     A user error is printed as one line; `python -X dev train.py …` shows its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be valid text
     try:
         sys.exit(main() or 0)
     except (ValueError, OSError) as error:

@@ -48,7 +48,10 @@ def process_group(device: torch.device) -> Iterator[None]:
     if not _under_torchrun():
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda":
+        dist.init_process_group("nccl", device_id=device)
+    else:
+        dist.init_process_group("gloo")
     try:
         yield
     finally:

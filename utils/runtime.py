@@ -98,7 +98,8 @@ def describe(device: torch.device) -> str:
     """Describe the device for logs."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"CPU, {torch.get_num_threads()} threads (no CUDA device found)"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''} (no CUDA device found)"
 
 
 def synchronize(device: torch.device) -> None:

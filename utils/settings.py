@@ -43,7 +43,8 @@ def override(values: dict, setting: str) -> None:
     dotted, equals, text = setting.partition("=")
     *parents, key = dotted.strip().split(".")
     if not equals or not parents or not all([*parents, key]):
-        raise ValueError(f"{setting!r} is not a setting; write section.key=value, as in train.epochs=10")
+        pattern = "; a pattern for --input must be quoted" if Path(setting).exists() else ""
+        raise ValueError(f"{setting!r} is not a setting; write section.key=value, as in train.epochs=10{pattern}")
     for parent in parents:
         if values.get(parent) is None:
             values[parent] = {}

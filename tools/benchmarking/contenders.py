@@ -70,6 +70,7 @@ class Contender:
     predict: Callable[[Tensor], Tensor]  # (B, 3, H, W) uint8 -> (B, H, W)
     network: Callable[[Tensor], object] | None = None  # to count FLOPs of; None: the network as inference.py runs it
     same_network: bool = True  # whether it runs the workload's network, so that its labels can be compared
+    precision: str = "fp32"  # of its arithmetic
 
 
 def published(workload: Workload) -> Contender:
@@ -85,14 +86,17 @@ def published(workload: Workload) -> Contender:
 
 def eager(workload: Workload) -> Contender:
     """Execute the network the way `evaluate.py` and `inference.py` do."""
-    return Contender(build_segmenter(workload.checkpoint(), workload.device, precision=workload.precision))
+    precision = workload.precision
+    segmenter = build_segmenter(workload.checkpoint(), workload.device, precision=precision)
+    return Contender(segmenter, precision=precision)
 
 
 def compiled(workload: Workload) -> Contender:
     """Execute the same through torch.compile, on a GPU with CUDA graphs."""
     mode = "cuda_graphs" if workload.device.type == "cuda" else "default"
     checkpoint, precision = workload.checkpoint(), workload.precision
-    return Contender(build_segmenter(checkpoint, workload.device, precision=precision, compiled=mode))
+    segmenter = build_segmenter(checkpoint, workload.device, precision=precision, compiled=mode)
+    return Contender(segmenter, precision=precision)
 
 
 def onnx(workload: Workload) -> Contender:
@@ -109,7 +113,7 @@ def _onnx(workload: Workload, *, int8: bool = False) -> Contender:
     file = workload.folder / ("int8.onnx" if int8 else "network.onnx")
     if not file.exists():
         export_onnx(workload.checkpoint(), file, normalized_inside=int8, calibration=_calibration(workload, int8))
-    return Contender(OnnxSegmenter(file, workload.device))
+    return Contender(OnnxSegmenter(file, workload.device), precision="int8" if int8 else "fp32")
 
 
 def _calibration(workload: Workload, int8: bool) -> list[np.ndarray]:
@@ -118,7 +122,8 @@ def _calibration(workload: Workload, int8: bool) -> list[np.ndarray]:
 
 def eager_bf16(workload: Workload) -> Contender:
     """Execute the network in PyTorch in bf16."""
-    return Contender(build_segmenter(workload.checkpoint(), workload.device, precision="bf16"))
+    segmenter = build_segmenter(workload.checkpoint(), workload.device, precision="bf16")
+    return Contender(segmenter, precision="bf16")
 
 
 def openvino(workload: Workload) -> Contender:
@@ -140,7 +145,7 @@ def _openvino(workload: Workload, precision: str, *, int8: bool = False) -> Cont
     file = workload.folder / ("int8.xml" if int8 else "network.xml")
     if not file.exists():
         export_openvino(workload.checkpoint(), file, calibration=_calibration(workload, int8))
-    return Contender(OpenVinoSegmenter(file, precision=precision))
+    return Contender(OpenVinoSegmenter(file, precision=precision), precision="int8" if int8 else precision)
 
 
 def deeplabv3(workload: Workload) -> Contender:
@@ -158,7 +163,7 @@ def _plain(network: nn.Module, normalize: Normalize, workload: Workload, *, same
         with runtime.autocast(workload.device, workload.precision):
             return network(normalize(image))["out"].argmax(1)
 
-    return Contender(predict, network, same_network)
+    return Contender(predict, network, same_network, workload.precision)
 
 
 class PublishedExecution(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-STRIP = 16  # rows of the label map that are resized at a time
+STRIP, GPU_STRIP = 16, 256  # rows of the label map that are resized at a time: within the cache; in few kernels
 AT_ONCE = 1 << 17  # pixels of mixed cells that are interpolated at a time
 MANY = 0.5  # share of mixed cells above which strips are faster
 
@@ -85,9 +85,9 @@ def _in_strips(logits: Tensor, height: int, width: int, align_corners: bool) -> 
     """Return the label maps (B, height, width) of logits (B, C, h, w), a few rows at a time."""
     row, down = _position(logits.shape[-2], height, logits, align_corners)
     below = (row + 1).clamp(max=logits.shape[-2] - 1)
-    strips = []
-    for start in range(0, height, STRIP):
-        part = slice(start, start + STRIP)
+    strips, strip = [], STRIP if logits.device.type == "cpu" else GPU_STRIP
+    for start in range(0, height, strip):
+        part = slice(start, start + strip)
         rows = torch.lerp(logits[:, :, row[part]], logits[:, :, below[part]], down[part, None])
         wide = F.interpolate(rows, (rows.shape[-2], width), mode="bilinear", align_corners=align_corners)
         strips.append(wide.argmax(1).to(torch.uint8))

@@ -42,12 +42,27 @@ def open_network(
     if Path(path).suffix.lower() in (".onnx", ".xml"):
         if branches < BRANCHES:
             raise ValueError(f"{path} cannot run single branches; name a checkpoint (*.pth)")
+        _check_exported(Path(path), test)
         segmenter = _open_exported(Path(path), device, runtime.choose_precision(test.precision, device))
         checkpoint = segmenter.checkpoint
     else:
         checkpoint = read_checkpoint(path)
         segmenter = _open_checkpoint(checkpoint, device, test, branches)
     return checkpoint, with_options(segmenter, with_own_input(checkpoint, test), device)
+
+
+def _check_exported(path: Path, test: TestConfig) -> None:
+    """Raise a ValueError for settings that an exported file cannot follow."""
+    name = {".onnx": "onnx", ".xml": "openvino"}[path.suffix.lower()]
+    if test.runtime not in ("auto", name):
+        raise ValueError(f"{path} cannot run in test.runtime={test.runtime}; set auto, or name a checkpoint (*.pth)")
+    if test.compile != "none":
+        raise ValueError(f"{path} cannot be compiled by PyTorch; set test.compile=none, or name a checkpoint (*.pth)")
+    if name == "onnx" and test.precision not in ("auto", "fp32"):
+        raise ValueError(
+            f"{path} has its own precision, and test.precision={test.precision} cannot change it; set fp32, or name a "
+            "checkpoint (*.pth)"
+        )
 
 
 def _open_checkpoint(checkpoint: Checkpoint, device: torch.device, test: TestConfig, branches: int) -> Segmenter:
@@ -70,7 +85,12 @@ def _open_checkpoint(checkpoint: Checkpoint, device: torch.device, test: TestCon
 def _open_exported(path: Path, device: torch.device, precision: str) -> ExportedSegmenter:
     if path.suffix.lower() == ".onnx":
         return OnnxSegmenter(path, device)
-    return OpenVinoSegmenter(path, precision=precision, cache=cache_folder())
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return OpenVinoSegmenter(path, precision=precision)  # compiled anew each time
+    return OpenVinoSegmenter(path, precision=precision, cache=folder if os.access(folder, os.W_OK) else None)
 
 
 def _export_once(checkpoint: Checkpoint, name: str) -> Path:

@@ -90,10 +90,14 @@ class Predictor:
             smooth: as for `stream`.
             batch: maximum number of consecutive images of one size per batch.
         """
+        self.check_smoothing(smooth)
         smoother = Smoother(smooth)
-        if smooth and not self.segment.gives_scores:
-            raise ValueError("smoothing needs class scores, not label maps: drop test.window, or export logits")
         return prefetch(self._predict_in_batches(prefetch(items, 2 * batch), smoother, batch), 2 * batch)
+
+    def check_smoothing(self, weight: float) -> None:
+        """Raise a ValueError if frames are to be smoothed, but the network gives no scores."""
+        if weight and not self.segment.gives_scores:
+            raise ValueError("smoothing needs class scores, not label maps: drop test.window, or export logits")
 
     def colorize(self, labels: np.ndarray) -> np.ndarray:
         """Map class indices (H, W) to class colours, (H, W, 3) uint8 RGB."""

@@ -51,12 +51,12 @@ class Outputs:
         Raises:
             ValueError: an output would overwrite an input, or a video has no output of the chosen kinds.
         """
-        inputs = {source.location.absolute() for source in sources if isinstance(source.location, Path)}
+        inputs = {source.location.resolve() for source in sources if isinstance(source.location, Path)}
         pending = []
         for source in sources:
             files = self.files(source)
             for path in files.values():
-                if path.absolute() in inputs:
+                if path.resolve() in inputs:
                     raise ValueError(f"the output {path} is also an input; choose another --output")
             if not self.complete(files):
                 pending.append(source)

@@ -22,6 +22,8 @@ LIST_SUFFIXES = (".txt", ".lst")
 SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES
 SUPPORTED = f"supported suffixes: {' '.join(SUFFIXES)}"
 STDIN = "-"
+MAX_ELONGATION = 50  # resized to a short side of hundreds of pixels, a narrower image might not fit into memory
+LONGEST = 100  # characters of an output's name made of a path; file systems allow 255 bytes, endings included
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,13 @@ def find_sources(text: str, *, recursive: bool = False) -> list[Source]:
             camera, the URL of a stream, or "-"; existing files and folders take precedence over cameras and patterns.
         recursive: include subfolders of a folder.
     """
+    moment = f"{datetime.now():%Y%m%d_%H%M%S}"  # each image from standard input and each recording is another one
     if text == STDIN:
-        return [Source(STDIN, "image", "stdin")]
+        return [Source(STDIN, "image", f"stdin_{moment}")]
     if not Path(text).exists() and (text.isdecimal() or "://" in text):
         location = int(text) if text.isdecimal() else text
         name = re.sub(r"[^A-Za-z0-9]+", "_", source_name(location)).strip("_")
-        return [Source(location, "live", f"{name}_{datetime.now():%Y%m%d_%H%M%S}")]  # each recording is another video
+        return [Source(location, "live", f"{name}_{moment}")]
     paths = _find_files(text, recursive)
     kinds = ["video" if path.suffix.lower() in VIDEO_SUFFIXES else "image" for path in paths]
     return [Source(*fields) for fields in zip(paths, kinds, output_names(paths), strict=True)]
@@ -107,7 +110,7 @@ def output_names(paths: Sequence[Path]) -> list[str]:
     for path in paths:
         name = path.stem
         if stems[name.casefold()] > 1:
-            long = "_".join(path.parts).strip("/\\_").replace(".", "_")
+            long = "_".join(path.parts).strip("/\\_").replace(".", "_")[-LONGEST:]
             candidates = chain([long], (f"{long}_{number}" for number in count(2)))
             name = next(candidate for candidate in candidates if candidate.casefold() not in taken)
             taken.add(name.casefold())
@@ -132,11 +135,17 @@ def read_image(path: str | Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is not an image, or is corrupt.
+        ValueError: the file is not an image, or is corrupt or too narrow.
     """
     if path != STDIN:
-        return np.asarray(open_rgb(path))
-    try:
-        return np.asarray(open_rgb(io.BytesIO(sys.stdin.buffer.read())))
-    except ValueError:
-        raise ValueError("standard input is not a readable image") from None
+        image = np.asarray(open_rgb(path))
+    else:
+        try:
+            image = np.asarray(open_rgb(io.BytesIO(sys.stdin.buffer.read())))
+        except ValueError:
+            raise ValueError("standard input is not a readable image") from None
+    height, width = image.shape[:2]
+    if max(height, width) > MAX_ELONGATION * min(height, width):
+        name = "the image on standard input" if path == STDIN else path
+        raise ValueError(f"{name} is too narrow to segment ({width}x{height} pixels); crop it")
+    return image

@@ -16,6 +16,7 @@ from utils.io.files import growing
 
 CODECS = {"avc1": "H.264", "mp4v": "MPEG-4 part 2, as this OpenCV cannot encode H.264"}  # in order of preference
 WEBM_CODECS = {"VP80": "VP8"}  # for browsers, which do not play MPEG-4 part 2; OpenCV warns of the tag, harmlessly
+HIGHEST_RATE = 480.0  # frames per second; what is above is the clock's rate, as in browsers' recordings, or nonsense
 RESERVE = 16 << 20  # bytes of disk space kept free to finalize a video, since OpenCV does not report a full disk
 
 
@@ -54,7 +55,7 @@ class VideoReader:
         _silence_opencv()
         self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
         rate = self._capture.get(cv2.CAP_PROP_FPS)
-        self.source_fps = rate if 0 < rate <= 1000 else 25.0  # some streams report nonsense
+        self.source_fps = rate if 0 < rate <= HIGHEST_RATE else _measured_rate(source)
         self.fps = self.source_fps / span.every
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self._stated = int(count) if 0 < count < 1e9 else 0
@@ -90,9 +91,21 @@ class VideoReader:
         return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
 
+def _measured_rate(source: str | Path | int) -> float:
+    """Return the mean frame rate of the first frames of a file by their timestamps, 25 where there are none."""
+    times: list[float] = []
+    if isinstance(source, Path) or Path(str(source)).is_file():
+        capture = cv2.VideoCapture(str(source))
+        while len(times) < 100 and capture.grab():
+            times.append(capture.get(cv2.CAP_PROP_POS_MSEC))
+        capture.release()
+    lasted = times[-1] - times[0] if times else 0.0
+    return 1000 * (len(times) - 1) / lasted if lasted > 0 else 25.0
+
+
 def source_name(source: str | Path | int) -> str:
     """Name a file, camera or stream in messages, without the user and password in an address."""
-    return f"camera {source}" if isinstance(source, int) else re.sub(r"//[^/@]*@", "//", str(source))
+    return f"camera {source}" if isinstance(source, int) else re.sub(r"//[^/]*@", "//", str(source))
 
 
 @contextmanager

@@ -27,7 +27,11 @@ _CHANGEABLE = {"dataset.root", "dataset.cache", "model.weights", "model.backbone
 
 
 def check_resumable(config: Config, checkpoint: Checkpoint) -> None:
-    """Raise ValueError if a setting that affects the result differs from the checkpoint's configuration."""
+    """Raise ValueError for weights only, or if a setting that affects the result differs from the checkpoint's."""
+    if checkpoint.training is None:
+        raise ValueError(
+            f"{checkpoint.source} holds weights only; train.resume needs a last.pth, and model.weights takes this file"
+        )
     saved = load_config(checkpoint.config, name=str(checkpoint.source))
     now, then = flatten(config.as_dict()), flatten(saved.as_dict())
     moved = {"loss.distill"} if now["loss.distill"] and then["loss.distill"] else set()  # the file of the teacher
@@ -39,30 +43,30 @@ def check_resumable(config: Config, checkpoint: Checkpoint) -> None:
 
 
 class LossMeter:
-    """Means of an epoch's losses, accumulated on their device in constant memory; non-finite values are not counted."""
+    """Means of an epoch's losses, accumulated on their device in constant memory."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self.totals = torch.zeros(2, 0)  # (2, losses) float64: sum and number of the finite values
+        self.totals = torch.zeros(2, 0)  # (2, losses) float64: sums and numbers of the values
         self.unchecked: list[Tensor] = []  # whether the total loss was finite, per iteration since `find_divergence`
 
     def update(self, losses: dict[str, Tensor]) -> None:
         """Add the losses of one iteration; the total loss is named "loss"."""
         values = torch.stack(list(losses.values())).double()
-        finite = values.isfinite()
-        totals = torch.stack([values.where(finite, 0), finite.double()])
+        totals = torch.stack([values, torch.ones_like(values)])
         self.totals = self.totals + totals if self.names else totals
         self.names = list(losses)
-        self.unchecked.append(finite[self.names.index("loss")])
+        self.unchecked.append(losses["loss"].isfinite())
 
-    def find_divergence(self, *, skipping: bool = False) -> int | None:
+    def find_divergence(self) -> int | None:
         """Return how many iterations ago the loss was first non-finite (1 = the latest), checking each iteration once.
 
-        With `skipping`, the gradient scaler skips such steps: only an epoch without any finite loss has diverged.
+        Under fp16, too: the gradient scaler skips steps whose gradients overflow, but where the loss itself does, the
+        activations did, and the batch norms' running statistics are lost.
         """
         finite = torch.stack(self.unchecked).tolist() if self.unchecked else []
         self.unchecked = []
-        if all(finite) or (skipping and self.totals[1, self.names.index("loss")] > 0):
+        if all(finite):
             return None
         return len(finite) - finite.index(False)
 
@@ -147,10 +151,9 @@ class RunState:
         return replace(checkpoint, state_dict=self.trained.state_dict())
 
     def restore(self, checkpoint: Checkpoint, device: torch.device) -> None:
-        """Continue where `save_last` was called; raises ValueError for a checkpoint of weights only."""
+        """Continue where `save_last` was called, from a checkpoint that `check_resumable` accepts."""
         state = checkpoint.training
-        if state is None:
-            raise ValueError(f"{checkpoint.source} holds weights only; train.resume needs a last.pth")
+        assert state is not None
         load_state(self.trained, checkpoint.state_dict)
         if self.ema is not None:
             load_state(self.network, state["network"])
@@ -161,6 +164,7 @@ class RunState:
             self.scaler.load_state_dict(state["scaler"])
         self.losses.load_state_dict(state["losses"], device)
         self.iteration, self.metrics, self.rates = checkpoint.iteration, checkpoint.metrics, state["rates"]
-        self.best_miou = state["best_miou"]
-        self.best_path = self.folder / state["best_name"] if state["best_name"] else None
+        best = self.folder / state["best_name"] if state["best_name"] else None
+        if best is not None and best.exists():  # else the run continues in another folder, which gets a best of its own
+            self.best_miou, self.best_path = state["best_miou"], best
         runtime.set_random_state(state["random"])

@@ -121,8 +121,8 @@ class Trainer:
             self._interrupt()
 
     def _check_losses(self) -> None:
-        """Save the batch and raise ValueError if the loss was not finite (under fp16, which skips steps: never was)."""
-        back = self.state.losses.find_divergence(skipping=self.state.scaler.is_enabled())
+        """Save the batch and raise ValueError if the loss was not finite."""
+        back = self.state.losses.find_divergence()
         if not distributed.any_process(back is not None, self.device):
             return
         dataset, path = self.train_loader.dataset, self.records.folder / "diverged.pth"
@@ -159,9 +159,7 @@ class Trainer:
     def _validate(self) -> None:
         state, dataset = self.state, self.val_loader.dataset
         names = dataset.classes.names
-        distributed.broadcast_buffers(
-            state.trained
-        )  # without synchronised batch norm each process has its own statistics
+        distributed.broadcast_buffers(state.trained)  # each process has its own, unless batch norm is synchronised
         mean, std = self.description.mean, self.description.std
         segmenter = PyTorchSegmenter(state.trained.eval(), device=self.device, mean=mean, std=std)
         single_view = self.test_config.model_copy(update={"tta": TtaConfig(), "window": None, "stride": None})

@@ -198,7 +198,7 @@ def _from_caffe(layers: Mapping[str, list[Tensor]], path: Path) -> Checkpoint:
         raise ValueError(f"{path} does not hold the paper's ICNet: {error}") from None
     state, classes = checkpoint.state_dict, len(checkpoint.classes)
     for cff in ("cff_24", "cff_12"):
-        channels = state["classifier.weight"].numel() // classes
+        channels = state[f"{cff}.conv_low.0.weight"].shape[1]
         zeros = {"weight": torch.zeros(classes, channels, 1, 1), "bias": torch.zeros(classes)}
         state |= {f"{cff}.aux_classifier.{kind}": tensor for kind, tensor in zeros.items()}
     width = len(state[stem]) / 64

@@ -43,7 +43,10 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
     try:
         load_state(backbone, {name: tensor for name, tensor in state.items() if not name.startswith("fc.")})
     except ValueError as error:
-        raise ValueError(f"model.backbone_weights {path}: {error}") from None
+        raise ValueError(
+            f"model.backbone_weights {path}: {error}; choose the model.backbone of these weights, or "
+            "model.backbone_weights=null"
+        ) from None
 
 
 def freeze(network: nn.Module, parts: Sequence[str]) -> int:

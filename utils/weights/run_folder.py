@@ -56,8 +56,16 @@ def included_weights(config_file: str | None, ckpt_dir: str) -> Path | None:
 
 
 def find_last(resume: str | None, ckpt_dir: str) -> Checkpoint | None:
-    """Read the checkpoint to resume from: a given file, or for "auto" the folder's `last.pth` if there is one."""
+    """Read the checkpoint to resume from: a given file, or for "auto" the folder's `last.pth` if there is one.
+
+    Raises:
+        FileExistsError: a new run, which would overwrite another one's state.
+    """
     last = Path(ckpt_dir) / LAST
+    if resume is None and last.is_file():
+        raise FileExistsError(
+            f"{last} is the state of a run; continue it with train.resume=auto, or set another train.ckpt_dir"
+        )
     if resume is None or (resume == "auto" and not last.is_file()):
         return None
     return read_checkpoint(last if resume == "auto" else resume)
