@@ -103,7 +103,7 @@ def main() -> None:
     mious = {trial: [final_miou(trial, seed, args) for seed in args.seeds] for trial in trials}
     finished = {trial: [100 * miou for miou in values if miou is not None] for trial, values in mious.items()}
     results = {trial: values for trial, values in finished.items() if values}
-    if not results:
+    if args.report and not results:
         raise ValueError(f"no complete run in {args.out}; leave out --report to train, or set --out")
     print(format_results(results))
     plot_results(results, args.out / "ablations.svg")
