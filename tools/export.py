@@ -92,7 +92,8 @@ def open_split(config: Config, checkpoint: Checkpoint) -> SegmentationDataset:
 
 def miou(path: str | Path, data: SegmentationDataset, config: Config) -> float:
     """Return the mIoU, 0 to 1, of a checkpoint in PyTorch in fp32, or of an exported file."""
-    device, test = torch.device("cpu"), config.test.model_copy(update={"runtime": "pytorch", "precision": "fp32"})
+    name = "pytorch" if Path(path).suffix not in SUFFIXES.values() else "auto"  # an exported file has its own
+    device, test = torch.device("cpu"), config.test.model_copy(update={"runtime": name, "precision": "fp32"})
     _, segmenter = open_network(path, device, test)
     return measure(segmenter, data, config.train, device, title=Path(path).name)[1]["miou"]
 
@@ -100,8 +101,8 @@ def miou(path: str | Path, data: SegmentationDataset, config: Config) -> float:
 def label_agreement(checkpoint: Checkpoint, target: Path, images: list[np.ndarray]) -> float:
     """Return the share of pixels to which an exported network and PyTorch give the same label."""
     device, equal = torch.device("cpu"), []
-    test = TestConfig(runtime="pytorch", short_side=0, resize_probabilities=False)  # the images have the right size
-    _, reference = open_network(checkpoint.source or "", device, test)
+    test = TestConfig(short_side=0, resize_probabilities=False)  # the images have the right size
+    _, reference = open_network(checkpoint.source or "", device, test.model_copy(update={"runtime": "pytorch"}))
     _, exported = open_network(target, device, test)
     for image in images:
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
