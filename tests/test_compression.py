@@ -99,7 +99,8 @@ def test_a_pruned_network_is_fine_tuned_with_other_classes_resumed_and_run(prune
     resumed = run_script(*command, "model.weights=gone.pth")  # complete, but built and restored
     assert resumed.code == 0 and "resumed from" in resumed.out, resumed.err
     assert run_script("evaluate", "--config", folder_data.config, "test.save=none").code == 0
-    other = run_script("train", "--config", folder_data.config, "model.width=0.75")
+    again = f"train.ckpt_dir={folder_data.ckpt_dir}/again"
+    other = run_script("train", "--config", folder_data.config, "model.width=0.75", again)
     assert other.code == 2 and "of another shape" in other.err and "width 0.5" in other.err
 
 

@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import signal
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -229,3 +230,11 @@ def test_evaluation_batches_keep_the_order_and_may_mix_image_sizes(tmp_path):
         batches = list(eval_loader(data, batch_size=2, workers=workers))
         assert [[sample["index"] for sample in batch] for batch in batches] == [[0, 1], [2]]
         assert batches[0][1]["image"].shape == (3, 48, 64)
+
+
+def test_oversampling_draws_images_of_rare_classes_more_often(folder_data):
+    for index in (1, 2, 3):
+        Image.new("L", (64, 48), 0).save(folder_data.root / "train_mask" / f"{index}.png")
+    load = partial(train_loader, augmented(folder_data), batch_size=2, workers=0, seed=0)
+    assert load().sampler.shares is None
+    assert load(oversample=1.0).sampler.shares == pytest.approx([0.4, 0.2, 0.2, 0.2])

@@ -267,3 +267,27 @@ def test_at_least_one_call_is_timed(calls, kept):
     timer = Timer(lambda image: image, torch.device("cpu"))
     timer.seconds = [0.001] * calls
     assert f"; {kept} calls after {calls - kept} to warm up" in timer.summary(images=1, batch_size=1)["latency_of"]
+
+
+def test_nothing_but_the_report_is_saved(evaluated):
+    _, folder = evaluated("test.save=none")
+    assert [path.name for path in folder.glob("*.png")] == ["confusion.png"]
+
+
+def test_batch_size_of_evaluation(evaluated, folder_data):
+    one, _ = evaluated("test.save=none")
+    two, _ = evaluated("test.save=none", "train.valid_batch_size=2")
+    assert "after 1 to warm up" in one["speed"]["latency_of"] and "after 0 to warm up" in two["speed"]["latency_of"]
+
+
+def test_two_processes_give_the_instance_metrics_of_one(run_script, tmp_path):
+    path, state = tmp_path / "x.pth", ICNet(19, "resnet18").state_dict()
+    save_checkpoint(path, Checkpoint(state_dict=state, backbone="resnet18", classes=cityscapes_classes()))
+    given = [f"test.ckpt_path={path}", "test.runtime=pytorch"]
+    given += ["dataset.name=streets", f"dataset.root={tmp_path / 'data'}"]
+    given += [f"dataset.streets.{key}" for key in ("train=1", "val=5", "height=64", "width=128")]
+    given += ["train.valid_batch_size=2", "train.num_workers=0"]
+    assert run_script("evaluate", *given, f"train.ckpt_dir={tmp_path / 'one'}").code == 0
+    run_distributed("evaluate.py", *given, f"train.ckpt_dir={tmp_path / 'two'}")
+    one, two = (json.loads((tmp_path / n / "evaluate_output" / "metrics.json").read_text()) for n in ("one", "two"))
+    assert len(one["class_iiou"]) == 8 and deterministic(one) == deterministic(two)

@@ -64,3 +64,18 @@ def test_calibration_images_are_spread_and_have_the_input_size(tmp_path, monkeyp
     images = export.read_calibration(str(tmp_path), config.TestConfig(**test))
     assert [image.shape for image in images] == [(*size, 3)] * 4
     assert [image[0, 0, 0] // 10 for image in images] == [0, 2, 4, 6]
+
+
+def test_options_reach_the_export(checkpoint_path, tmp_path, monkeypatch):
+    given, target = {}, tmp_path / "net.onnx"
+
+    def export_onnx(_, path, **options):
+        given.update(options)
+        path.touch()
+        return {"different": 0}
+
+    monkeypatch.setattr(export, "export_onnx", export_onnx)
+    options = ["--output", "labels", "--normalize", "--precision", "fp16"]
+    monkeypatch.setattr(sys, "argv", ["export.py", "--ckpt", str(checkpoint_path), "--target", str(target), *options])
+    export.main()
+    assert given == {"output": "labels", "normalized_inside": True, "precision": "fp16", "calibration": []}

@@ -22,6 +22,7 @@ try:
     load("icnet", "camvid", num_classes=4)
 except ValueError as error:
     print(error)
+sys.modules["utils.runtime"].installed = lambda *names: False  # only PyTorch, which exports nothing into the cache
 predictor = load("predictor", "camvid")
 assert predictor.predict(np.zeros((48, 64, 3), np.uint8)).shape == (48, 64)
 try:

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from dataset.labels import cityscapes_classes
+from tests.conftest import CLASSES
 from utils.inference.predictor import Predictor
 from utils.io.drawing import Painter
 from utils.io.outputs import Outputs
@@ -223,3 +224,10 @@ def test_interrupt_between_images_keeps_finished_outputs(infer, pictures, tmp_pa
     assert result.code == 130 and result.err == "stopped after 1 of 2 inputs; run the same command again for the rest\n"
     assert names(tmp_path / "out") == ["a_overlay.png", "a_pred.png"]
     assert "1 of 2 inputs done, 1 already complete" in infer(pictures).out
+
+
+def test_legend_is_drawn(infer, pictures, tmp_path):
+    infer(pictures / "a.png", "--save", "pred,color", "--legend")
+    labels, color = (np.asarray(Image.open(tmp_path / "out" / f"a_{kind}.png")) for kind in ("pred", "color"))
+    expected = Painter(classes=CLASSES, legend=True).paint("color", np.zeros((48, 64, 3), np.uint8), labels)
+    assert np.array_equal(color, expected)

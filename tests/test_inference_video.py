@@ -2,9 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.test_inference import interrupt, names, put
+from utils.inference.predictor import Predictor
 from utils.io.drawing import Painter
 from utils.io.outputs import Outputs
 from utils.io.sources import Source
@@ -99,3 +102,10 @@ def test_interrupted_video_leaves_a_playable_part(infer, video, tmp_path, monkey
     assert infer(video, "--json").code == 0
     assert names(out) == ["v_overlay.mp4", "v_shares.jsonl"]
     assert len(list(VideoReader(out / "v_overlay.mp4"))) == 10
+
+
+def test_smoothed_frames_are_those_of_the_python_api(infer, video, tmp_path, checkpoint_path):
+    assert infer(video, "--frames", "--save", "pred", "--smooth", 0.8).code == 0
+    for number, (_, labels) in enumerate(Predictor(checkpoint_path, "cpu").stream(video, smooth=0.8)):
+        with Image.open(tmp_path / "out" / "v_frames" / f"{number:06}_pred.png") as image:
+            assert np.array_equal(np.asarray(image), labels), number

@@ -100,6 +100,7 @@ def test_training_and_evaluation(folder_data, run_script):
     checkpoint = read_checkpoint(best)
     assert checkpoint.structure == {"variant": "psp", "ppm": "concat", "sub4_input": "sub2", "dropout": 0.1, "width": 1}
     assert run_script("evaluate", f"test.ckpt_path={best}", f"train.ckpt_dir={folder_data.ckpt_dir}").code == 0
-    assert run_script("train", "--config", config, "train.accumulate=2").code == 0  # one image at a time
-    other = run_script("train", "--config", config, "model.variant=published", f"model.weights={best}")
+    command = ["train", "--config", config, f"train.ckpt_dir={folder_data.ckpt_dir}/again"]
+    other = run_script(*command, "model.variant=published", f"model.weights={best}")
     assert other.code == 2 and "psp resnet18" in other.err and "unknown" in other.err
+    assert run_script(*command, "train.accumulate=2").code == 0  # one image at a time

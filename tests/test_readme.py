@@ -9,13 +9,15 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+import yaml
 
 import models.layers
 import models.resnet
 import utils.data
 from dataset.pairs import Sample
 from models import ICNet
-from utils.config import DatasetConfig
+from utils.config import Config, DatasetConfig, load_config
+from utils.settings import flatten
 
 ROOT = Path(__file__).parent.parent
 FIGURES = {"published": "icnet.svg", "paper": "icnet_paper.svg"}
@@ -151,3 +153,15 @@ def test_code_that_adds_a_dataset_and_a_backbone_runs(tmp_path: Path, monkeypatc
 
 def _python_blocks(path: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_settings_in_the_documents_exist(document):
+    known = set(flatten(Config().as_dict())) | {"test.tta", "dataset.train", "dataset.val"}
+    pattern = rf"(?<![\w./])((?:{'|'.join(Config.model_fields)})(?:\.\w+)+)="
+    assert set(re.findall(pattern, document.read_text(encoding="utf-8"))) <= known
+
+
+def test_configurations_in_the_readme_load():
+    for block in re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL):
+        load_config(yaml.safe_load(block))

@@ -9,6 +9,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import CLASSES
+from utils.training import records as records_module
 from utils.training.records import Records, draw_curves, read_json_lines
 
 VALIDATED = {"miou": 0.5, "pixel_accuracy": 0.8, "class_iou": {"road": 0.25, "traffic.light": None}}
@@ -67,3 +68,9 @@ def test_a_truncated_line_is_skipped(tmp_path):
     path = tmp_path / "train.jsonl"
     path.write_text('{"epoch": 1}\n{"epo')
     assert read_json_lines(path) == [{"epoch": 1}]
+
+
+def test_tensorboard_hides_what_an_interrupted_run_wrote_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(records_module, "SummaryWriter", writer := MagicMock())
+    Records(tmp_path).begin(iteration=7, config="")
+    writer.assert_called_once_with(tmp_path, purge_step=7)

@@ -171,3 +171,9 @@ def test_auto_is_bf16_only_where_the_cpu_computes_in_it(monkeypatch, bf16, amx):
         "bf16",
         "fp16",
     ]
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp16")])
+def test_auto_precision_on_gpus(monkeypatch, native, expected):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: native)
+    assert runtime.choose_precision("auto", torch.device("cuda")) == expected

@@ -211,3 +211,28 @@ def test_a_run_killed_during_validation_resumes_with_that_validation(build, tmp_
     assert record["epoch"] == 1 and record["loss"] > 0 and record["miou"] == resumed.state.best_miou
     assert resumed.state.best_path.exists()
     assert read_checkpoint(tmp_path / "last.pth").training["losses"] == {}
+
+
+CHANGES = ["train.amp=bf16", "train.accumulate=2", "train.val_epoch=3", "train.save_iter=1", "train.valid_batch_size=2"]
+CHANGES += ["train.specific_gpu_num=1", "train.cityscapes_root=x"]
+CHANGES += ["dataset.root=x", "dataset.cache=true", "test.short_side=96"]
+FIXED = ["train.seed=1", "train.ema=0.9", "train.freeze_bn=true", "train.freeze=[sub1]", "train.oversample=0.5"]
+FIXED += ["train.train_batch_size=4", "optimizer.init_lr=0.1", "loss.ohem=0.7", "augment.blur=0", "model.dropout=0.1"]
+
+
+@pytest.mark.parametrize("setting", CHANGES + FIXED)
+def test_which_settings_may_change_on_resuming(folder_data, setting):
+    saved = load_config(folder_data.config).as_dict()
+    facts = {"backbone": "resnet18", "classes": CLASSES, "source": Path("last.pth")}
+    last = Checkpoint(state_dict={}, config=saved, training={}, **facts)
+    config = load_config(folder_data.config, [setting])
+    if setting in CHANGES:
+        check_resumable(config, last)
+    else:
+        with pytest.raises(ValueError, match=f"changed settings: {setting.partition('=')[0]} "):
+            check_resumable(config, last)
+
+
+def test_a_run_resumes_from_a_given_file(tmp_path, checkpoint_path):
+    shutil.copy(checkpoint_path, tmp_path / "other.pth")
+    assert find_last(str(tmp_path / "other.pth"), str(tmp_path / "run")).source == tmp_path / "other.pth"

@@ -1,11 +1,17 @@
 """Training, validation, and the checkpoints and logs of a run."""
 
+import logging
+from dataclasses import replace
+
 import pytest
 import torch
 
 from models.layers import resize
 from tests.conftest import records
 from tests.test_export import trained_checkpoint
+from train import build_network
+from utils import distributed
+from utils.config import load_config
 from utils.inference.segmenter import PyTorchSegmenter, build_segmenter
 from utils.training import trainer as trainer_module
 from utils.weights.checkpoint import read_checkpoint, save_checkpoint
@@ -172,3 +178,51 @@ def test_batches_of_one_at_the_smallest_crop_size(folder_data, run_script):
     assert record["loss"] == pytest.approx(total, rel=1e-5)
     assert (folder_data.ckpt_dir / "curves.png").exists()
     assert list(folder_data.ckpt_dir.glob("events.out.tfevents.*"))
+
+
+def test_augmentation_and_schedule_follow_the_configuration(build, tmp_path):
+    overrides = ["train.epochs=3", "augment.mirror=0.1", "augment.scale_max=3"]
+    overrides += ["optimizer.power=2", "optimizer.min_lr=0.005", "optimizer.warmup_iters=1"]
+    trainer = build(tmp_path, *overrides)
+    crop, mirror, *_ = trainer.train_loader.dataset.transform.transforms
+    factor = trainer.state.scheduler.lr_lambdas[0]
+    assert [factor(n) for n in (0, 3, 6)] == [1 / 2, 0.5 + 0.5 * 0.5**2, 0.5]
+    assert (crop.short_sides, mirror.p) == ((24, 144), 0.1)
+
+
+@pytest.fixture
+def plain(checkpoint_path, tmp_path):
+    checkpoint = replace(read_checkpoint(checkpoint_path), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    save_checkpoint(tmp_path / "plain.pth", checkpoint)
+    return read_checkpoint(tmp_path / "plain.pth")
+
+
+def test_images_are_normalised_as_the_weights_were_trained(build, tmp_path, plain):
+    trainer, seen = build(tmp_path / "run", f"model.weights={plain.source}", "train.epochs=1"), []
+    trainer.network.sub1.register_forward_pre_hook(lambda _, x: seen.append((x[0].min().item(), x[0].max().item())))
+    trainer.fit()
+    assert len(seen) == 2 + 2 and all(0 <= low < high <= 1 for low, high in seen)  # two batches, two validation images
+
+
+def test_a_resumed_run_keeps_its_normalisation(folder_data, plain):
+    config, log = load_config(folder_data.config), logging.getLogger("icnet")
+    assert build_network(config, num_classes=3, log=log, last=plain)[1] == plain.normalization
+
+
+def test_losses_are_checked_every_log_iter_iterations(build, tmp_path):
+    trainer = build(tmp_path / "run", "train.log_iter=1")
+    with torch.no_grad():
+        trainer.network.classifier.weight[0] = torch.inf
+    with pytest.raises(ValueError, match="not finite"):
+        trainer.fit()
+    assert trainer.state.iteration == 1
+
+
+def test_validation_follows_the_configuration(build, tmp_path, monkeypatch):
+    given, shared = [], []
+    monkeypatch.setattr(trainer_module, "with_options", lambda segmenter, test, device: given.append(test) or segmenter)
+    monkeypatch.setattr(distributed, "broadcast_buffers", shared.append)
+    trainer = build(tmp_path, "test.resize_probabilities=true", "test.tta.flip=true", "train.epochs=1")
+    trainer.fit()
+    assert [(test.resize_probabilities, test.tta.flip) for test in given] == [(True, False)]
+    assert shared == [trainer.state.trained]

@@ -248,3 +248,7 @@ def test_probabilities_resized_are_not_logits_resized(network, image):
 def test_an_input_size_and_windows_exclude_each_other(network):
     with pytest.raises(ValueError, match=r"test\.input_size \(\[65, 97\], possibly .*; set test\.short_side=0"):
         wrap(network, input_size=(65, 97), window=32)
+
+
+def test_stride_is_the_configured_one(network):
+    assert wrap(network, window=48).stride == 32 and wrap(network, window=48, stride=20).stride == 20

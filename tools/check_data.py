@@ -51,7 +51,7 @@ def main() -> int:
         checks[split] = check_split(dataset, pairs, name=split)
         print_split(split, checks[split])
     train = checks[config.train.split]
-    print_classes(checks, train)
+    print_classes(checks, train, config.loss.balance_offset)
     if train.valid:
         save_image(sheet, draw_samples(train))
         print(f"augmented samples with their labels: {sheet}")
@@ -124,14 +124,14 @@ def print_split(name: str, check: SplitCheck) -> None:
         print(f"  problem: {problem}")
 
 
-def print_classes(checks: Mapping[str, SplitCheck], train: SplitCheck) -> None:
-    """Print each class's share (%) of the labelled pixels of every split, and its weight for training."""
+def print_classes(checks: Mapping[str, SplitCheck], train: SplitCheck, offset: float) -> None:
+    """Print each class's share (%) of the labelled pixels of every split, and its weight in the loss."""
     names = train.dataset.classes.names
     columns: dict[str, Iterable] = {"class": names}
     for split, check in checks.items():
         counts = check.pixels[: len(names)]
         columns[f"{split} %"] = [100 * count / counts.sum() if count else None for count in counts]
-    columns["loss.balance=log"] = balanced_weights(torch.from_numpy(train.pixels[: len(names)])).tolist()
+    columns["loss.balance=log"] = balanced_weights(torch.from_numpy(train.pixels[: len(names)]), offset).tolist()
     print(f"\n{tabulate(columns, headers='keys', tablefmt='github', floatfmt='.3f', missingval='none')}\n")
 
 

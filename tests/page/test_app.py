@@ -1,12 +1,15 @@
 """demo/app.py, and where Gradio is installed the page itself."""
 
 import importlib
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -165,3 +168,22 @@ def test_unusable_weights_are_one_line(layout, tmp_path, capsys, monkeypatch, na
     (tmp_path / "broken.pth").write_bytes(b"-")
     code, printed = run_app(monkeypatch, capsys, "--port", free_port(), "--ckpt", tmp_path / name)
     assert code == 2 and printed.startswith("error: ") and name in printed
+
+
+def test_the_page_is_served_without_telemetry_and_leaves_no_uploads(monkeypatch):
+    seen = {}
+
+    def launch(page, host, port):
+        seen.update({name: value for name, value in os.environ.items() if name.startswith("GRADIO_")})
+        assert Path(seen["GRADIO_TEMP_DIR"]).is_dir()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    page = SimpleNamespace(close=lambda verbose: None)
+    layout = SimpleNamespace(build_page=lambda service: page, launch=launch)
+    monkeypatch.setitem(sys.modules, "demo.page.layout", layout)
+    for name in ("TEMP_DIR", "ANALYTICS_ENABLED", "RUN_HISTORY"):
+        monkeypatch.setenv(f"GRADIO_{name}", "")
+    monkeypatch.setattr(sys, "argv", ["app.py", "--port", "0"])
+    app.main()
+    assert (seen["GRADIO_ANALYTICS_ENABLED"], seen["GRADIO_RUN_HISTORY"]) == ("False", "False")
+    assert not Path(seen["GRADIO_TEMP_DIR"]).exists()

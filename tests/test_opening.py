@@ -1,0 +1,49 @@
+"""Opening a network: compilation, export into the cache, the checkpoint's own data."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from utils import cli, config, runtime
+from utils.config import load_config
+from utils.inference import opening
+from utils.weights.checkpoint import read_checkpoint
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("setting", "mode"), [("default", "default"), ("cuda_graphs", "reduce-overhead")])
+def test_compile_is_pytorchs(checkpoint_path, monkeypatch, setting, mode):
+    modes = []
+    monkeypatch.setattr(torch, "compile", lambda function, *, mode: modes.append(mode) or function)
+    monkeypatch.setattr(runtime, "installed", lambda *names: True)
+    monkeypatch.setattr(opening, "_export_once", lambda *_: pytest.fail("exported"))
+    _, segment = opening.open_network(checkpoint_path, CPU, config.TestConfig(compile=setting))
+    assert modes == [mode] and segment.runtime == "PyTorch"
+
+
+def test_a_checkpoint_in_onnx_runtime_is_exported_once(checkpoint_path, tmp_path, monkeypatch):
+    exports = []
+
+    def export_once(checkpoint, path, **options):
+        exports.append(options)
+        path.parent.mkdir(parents=True)
+        path.touch()
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(opening, "export_onnx", export_once)
+    monkeypatch.setattr(opening, "OnnxSegmenter", lambda path, device: SimpleNamespace(gives_scores=True, source=path))
+    for precision in ("fp32", "auto"):
+        _, segment = opening.open_network(checkpoint_path, CPU, config.TestConfig(runtime="onnx", precision=precision))
+        assert segment.source.parent == tmp_path / "icnet"
+    assert exports == [{"normalized_inside": True}]
+
+
+def test_the_checkpoints_own_data_folder_is_found(checkpoint_path):
+    settings = load_config({}, ["dataset.name=streets", "train.cityscapes_root=/elsewhere"]).as_dict()
+    checkpoint = replace(read_checkpoint(checkpoint_path), config=settings)
+    found = opening.with_own_data(checkpoint, cli.DEFAULT_CONFIG, ["train.epochs=3"])
+    assert (found.train.cityscapes_root, found.dataset.name, found.train.epochs) == ("/elsewhere", "streets", 3)
