@@ -96,13 +96,17 @@ def plot(points: list[Point], path: Path) -> None:
     for network in dict.fromkeys(point.network for point in points):
         own = sorted((p for p in points if p.network == network), key=lambda point: -point.milliseconds)
         axes.plot([1000 / p.milliseconds for p in own], [100 * p.miou for p in own], "o-", label=network)
-        for point in own:
+        for number, point in enumerate(own):
             at = 1000 / point.milliseconds, 100 * point.miou
-            axes.annotate(point.execution, at, xytext=(0, 8), textcoords="offset points", rotation=60, fontsize=8)
+            near = number and own[number - 1].milliseconds < 1.04 * point.milliseconds  # the labels would overlap
+            style = {"xytext": (0, -8), "va": "top", "ha": "right"} if near else {"xytext": (0, 8)}
+            axes.annotate(point.execution, at, textcoords="offset points", rotation=60, fontsize=8, **style)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.set_xlabel("images per second")
     axes.set_ylabel("mIoU %")
-    axes.margins(0.12, 0.3)
+    axes.margins(0.12, 0.4)
     axes.grid(which="both", alpha=0.3)
     axes.legend(loc="lower left")
     figure.savefig(path, metadata={"Date": None})  # the same results give the same file
