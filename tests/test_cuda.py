@@ -1,4 +1,4 @@
-"""CUDA paths, skipped without a GPU."""
+"""CUDA paths, skipped without a GPU: ICNET_TEST_CUDA=1 pytest tests/test_cuda.py"""
 
 import json
 

@@ -95,7 +95,7 @@ def test_image_from_standard_input(infer, pictures, tmp_path, monkeypatch):
         result = infer("-")
         assert result.code == code
         assert not code or result.err == "error: standard input is not a readable image\n"
-    assert all(re.fullmatch(r"stdin_\d{8}_\d{6}_(overlay|pred)\.png", name) for name in names(tmp_path / "out"))
+    assert all(re.fullmatch(r"stdin_\d{8}_\d{6}_\d{6}_(overlay|pred)\.png", name) for name in names(tmp_path / "out"))
     assert len(names(tmp_path / "out")) == 2
 
 

@@ -243,7 +243,8 @@ def test_truncated_and_foreign_files_are_errors_of_one_line(release, tmp_path, r
     assert done.code == 2 and len(done.err.strip().splitlines()) == 1 and str(path) in done.err
 
 
-def test_known_files_are_checked(release, tmp_path):
+def test_known_files_are_checked(release, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))  # of somebody without them
     (tmp_path / release.name).write_bytes(b"an error page")
     with pytest.raises(ValueError, match=r"icnet_cityscapes_train_30k\.caffemodel has the MD5 .*, not c7038630"):
         zoo.find_weights("icnet_cityscapes_train_30k", tmp_path)

@@ -52,7 +52,7 @@ def find_sources(text: str, *, recursive: bool = False) -> list[Source]:
             camera, the URL of a stream, or "-"; existing files and folders take precedence over cameras and patterns.
         recursive: include subfolders of a folder.
     """
-    moment = f"{datetime.now():%Y%m%d_%H%M%S}"  # each image from standard input and each recording is another one
+    moment = f"{datetime.now():%Y%m%d_%H%M%S_%f}"  # each image from standard input and each recording is another one
     if text == STDIN:
         return [Source(STDIN, "image", f"stdin_{moment}")]
     if not Path(text).exists() and (text.isdecimal() or "://" in text):
