@@ -231,3 +231,11 @@ def test_legend_is_drawn(infer, pictures, tmp_path):
     labels, color = (np.asarray(Image.open(tmp_path / "out" / f"a_{kind}.png")) for kind in ("pred", "color"))
     expected = Painter(classes=CLASSES, legend=True).paint("color", np.zeros((48, 64, 3), np.uint8), labels)
     assert np.array_equal(color, expected)
+
+
+def test_an_input_is_not_overwritten_through_a_link(pictures, tmp_path):
+    (tmp_path / "link").symlink_to(pictures)
+    outputs = Outputs(folder=tmp_path / "link", painter=Painter(classes=CLASSES), overwrite=True)
+    sources = [Source(pictures / f"{name}.png", "image", name) for name in ("a", "a_pred")]
+    with pytest.raises(ValueError, match=r"a_pred\.png is also an input"):
+        outputs.pending(sources)

@@ -109,3 +109,8 @@ def test_smoothed_frames_are_those_of_the_python_api(infer, video, tmp_path, che
     for number, (_, labels) in enumerate(Predictor(checkpoint_path, "cpu").stream(video, smooth=0.8)):
         with Image.open(tmp_path / "out" / "v_frames" / f"{number:06}_pred.png") as image:
             assert np.array_equal(np.asarray(image), labels), number
+
+
+def test_smoothing_label_maps_is_one_error(infer, video):
+    result = infer(video, "--smooth", 0.5, "test.window=32")
+    assert result.code == 2 and "smoothing needs class scores" in result.err and result.err.count("\n") == 1

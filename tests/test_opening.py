@@ -1,6 +1,7 @@
 """Opening a network: compilation, export into the cache, the checkpoint's own data."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -47,3 +48,26 @@ def test_the_checkpoints_own_data_folder_is_found(checkpoint_path):
     checkpoint = replace(read_checkpoint(checkpoint_path), config=settings)
     found = opening.with_own_data(checkpoint, cli.DEFAULT_CONFIG, ["train.epochs=3"])
     assert (found.train.cityscapes_root, found.dataset.name, found.train.epochs) == ("/elsewhere", "streets", 3)
+
+
+@pytest.mark.parametrize(
+    ("file", "settings", "words"),
+    [
+        ("a.onnx", {"runtime": "openvino"}, r"a\.onnx cannot run in test\.runtime=openvino"),
+        ("a.xml", {"runtime": "pytorch"}, r"a\.xml cannot run in test\.runtime=pytorch"),
+        ("a.xml", {"compile": "default"}, "cannot be compiled"),
+        ("a.onnx", {"precision": "bf16"}, r"test\.precision=bf16 cannot change it"),
+    ],
+)
+def test_settings_that_an_exported_file_cannot_follow_are_errors(file, settings, words):
+    with pytest.raises(ValueError, match=words):
+        opening.open_network(file, CPU, config.TestConfig(**settings))
+
+
+def test_without_a_cache_folder_openvino_compiles_anew(tmp_path, monkeypatch):
+    (tmp_path / "icnet").touch()  # in the place of the folder
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    caches = []
+    monkeypatch.setattr(opening, "OpenVinoSegmenter", lambda path, *, precision, cache=None: caches.append(cache))
+    opening._open_exported(Path("a.xml"), CPU, "fp32")
+    assert caches == [None]

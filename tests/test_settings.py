@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from utils.config import Config, TrainConfig, load_config
+from utils.settings import override
 
 
 def write(folder: Path, text: str) -> Path:
@@ -210,3 +211,11 @@ def test_only_true_and_false_are_booleans(tmp_path, text):
         load_config({}, [f"train.freeze_bn={text}"])
     (tmp_path / "amp.yaml").write_text("train: {amp: off, freeze_bn: True, resume: null}")
     assert load_config(tmp_path / "amp.yaml").train == TrainConfig(amp="off", freeze_bn=True)
+
+
+def test_a_pattern_that_the_shell_expanded_is_explained(tmp_path):
+    (tmp_path / "b.png").touch()
+    with pytest.raises(ValueError, match=r"b\.png' is not a setting.*; a pattern for --input must be quoted"):
+        override({}, str(tmp_path / "b.png"))
+    with pytest.raises(ValueError, match=r"as in train\.epochs=10$"):
+        override({}, str(tmp_path / "c.png"))
