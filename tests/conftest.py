@@ -27,6 +27,7 @@ from utils.training.trainer import Trainer
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
 EPOCHS = 3  # of two iterations each, in the fixture `build`
+CPU = torch.device("cpu")
 CLASSES = ClassTable(("road", "sky", "car"), ((128, 64, 128), (70, 130, 180), (0, 0, 142)))
 
 

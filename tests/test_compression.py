@@ -12,8 +12,8 @@ import torch
 
 from dataset.labels import cityscapes_classes
 from models import ICNet
-from tests.conftest import CLASSES
-from tests.test_export import CPU, trained_checkpoint
+from tests.conftest import CLASSES, CPU
+from tests.networks import trained_checkpoint
 from tests.test_scripts import CONFIG
 from tools import prune, runs
 from utils import cli, config

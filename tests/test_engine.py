@@ -9,6 +9,7 @@ from torch import nn
 from dataset.labels import IGNORE_INDEX
 from dataset.transforms import Normalize
 from models import ICNet
+from tests.conftest import CPU
 from utils import distributed, runtime
 from utils.config import OptimizerConfig
 from utils.engine import micro_batch_weights, train_one_epoch
@@ -16,7 +17,6 @@ from utils.loss import CascadeLoss
 from utils.optim import build_optimizer, build_scheduler
 from utils.weights.pretrained import freeze
 
-CPU = torch.device("cpu")
 PLAIN = OptimizerConfig(weight_decay=0)
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from models import ICNet
-from tests.conftest import CLASSES
+from tests.conftest import CLASSES, CPU
+from tests.networks import trained_checkpoint
 from tools import export
 from utils import config
 from utils.inference.export import compare, export_onnx
@@ -19,25 +19,7 @@ from utils.inference.onnx import METADATA
 from utils.inference.opening import open_network
 from utils.inference.predictor import Predictor
 from utils.inference.segmenter import build_segmenter
-from utils.weights.checkpoint import Checkpoint, save_checkpoint
-
-CPU = torch.device("cpu")
-
-
-def trained_checkpoint(**options):
-    """Return a checkpoint whose batch norms have seen images, so that its logits are of ordinary size."""
-    torch.manual_seed(0)
-    network = ICNet(3, "resnet18", **options).train()
-    with torch.no_grad():
-        for _ in range(10):
-            network(torch.randn(4, 3, 64, 64))
-    return Checkpoint(
-        state_dict=network.state_dict(),
-        backbone="resnet18",
-        structure=network.structure,
-        classes=CLASSES,
-        mean=(0.4, 0.5, 0.6),
-    )
+from utils.weights.checkpoint import save_checkpoint
 
 
 @pytest.fixture(scope="module")

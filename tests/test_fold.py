@@ -5,17 +5,7 @@ from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
 from models import ICNet
 from models.fold import fold_batch_norms
-
-
-def with_statistics(network):
-    """Give batch norms statistics and weights like those after training, with some small variances."""
-    torch.manual_seed(0)
-    for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
-        norm.running_mean.normal_()
-        norm.running_var.uniform_(1e-5, 2)
-        norm.weight.data.uniform_(0.5, 1.5)
-        norm.bias.data.normal_()
-    return network.eval()
+from tests.networks import with_statistics
 
 
 @pytest.mark.parametrize(

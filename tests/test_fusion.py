@@ -4,7 +4,7 @@ import torch
 from models.fold import fold_batch_norms
 from models.fusion import CascadeFeatureFusion
 from models.layers import resize
-from tests.test_fold import with_statistics
+from tests.networks import with_statistics
 
 
 def test_fused_features_have_the_size_of_the_high_branch_and_are_rectified():

@@ -7,12 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tests.conftest import CPU
 from utils import cli, config, runtime
 from utils.config import load_config
 from utils.inference import opening
 from utils.weights.checkpoint import read_checkpoint
-
-CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(("setting", "mode"), [("default", "default"), ("cuda_graphs", "reduce-overhead")])

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from models import ICNet
-from tests.conftest import CLASSES
-from tests.test_export import CPU, trained_checkpoint
+from tests.conftest import CLASSES, CPU
+from tests.networks import trained_checkpoint
 from utils import config, runtime
 from utils.inference import opening
 from utils.inference.export import export_openvino

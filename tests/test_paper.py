@@ -13,7 +13,7 @@ from models import ICNet
 from models.fold import fold_batch_norms
 from models.layers import bin_means, resize, subsample
 from tests import paper, published
-from tests.test_fold import with_statistics
+from tests.networks import with_statistics
 from tools import convert
 from utils.config import TestConfig as Settings
 from utils.inference.opening import with_own_input

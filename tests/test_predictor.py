@@ -9,7 +9,7 @@ from PIL import Image
 
 from models import ICNet
 from tests.conftest import CLASSES
-from tests.test_fold import with_statistics
+from tests.networks import with_statistics
 from utils import config
 from utils.inference.opening import open_network
 from utils.inference.predictor import Predictor, Smoother

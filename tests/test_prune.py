@@ -7,8 +7,8 @@ from torch import nn
 from models import ICNet
 from models.layers import Classifier
 from models.prune import observe_sources, prune, unite
+from tests.networks import with_statistics
 from tests.published import training_outputs
-from tests.test_fold import with_statistics
 
 NETWORKS = [
     ("resnet18", {}),

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dataset.labels import cityscapes_classes
 from models import ICNet
-from tests.test_fold import with_statistics
+from tests.networks import with_statistics
 from utils.inference.segmenter import PyTorchSegmenter
 from utils.loss import CascadeLoss
 from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 from models import ICNet
 from models.layers import pool, resize
 from models.pyramid import LearnedPyramidPooling, PyramidPooling
-from tests.test_fold import with_statistics
+from tests.networks import with_statistics
 
 
 def test_pooling_of_a_constant_is_five_times_the_constant():

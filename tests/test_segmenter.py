@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.test_export import trained_checkpoint
+from tests.networks import trained_checkpoint
 from utils.inference.segmenter import build_segmenter
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import CLASSES, records
+from tests.conftest import CLASSES, CPU, records
 from utils.cli import Interruption
 from utils.config import load_config
 from utils.training import trainer as trainer_module
@@ -19,8 +19,6 @@ from utils.training.records import Records
 from utils.training.state import LossMeter, check_resumable
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
 from utils.weights.run_folder import find_checkpoint, find_last
-
-CPU = torch.device("cpu")
 
 
 def meter(*values):

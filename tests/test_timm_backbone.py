@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from models import ICNet, TimmBackbone
 from models.fold import fold_batch_norms
 from tests.conftest import CLASSES
-from tests.test_fold import with_statistics
+from tests.networks import with_statistics
 from utils.config import ModelConfig, OptimizerConfig
 from utils.distributed import synchronize_batch_norms
 from utils.inference.export import export_onnx

@@ -8,7 +8,7 @@ import torch
 
 from models.layers import resize
 from tests.conftest import records
-from tests.test_export import trained_checkpoint
+from tests.networks import trained_checkpoint
 from train import build_network
 from utils import distributed
 from utils.config import load_config

@@ -10,7 +10,7 @@ from PIL import Image
 from demo.page.service import Result, Service
 from models import ICNet
 from tests.conftest import CLASSES
-from tests.test_fold import with_statistics
+from tests.networks import with_statistics
 from utils.inference.predictor import Predictor
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
