@@ -9,7 +9,7 @@ import torch
 
 from models import ICNet
 from tools import benchmark
-from tools.benchmarking.contenders import CONTENDERS, RUNTIMES, Contender, PublishedExecution, Workload, usable
+from tools.benchmarking.contenders import CONTENDERS, DEFAULT, RUNTIMES, Contender, PublishedExecution, Workload, usable
 from tools.benchmarking.timing import count_flops, peak_memory, time_in_turns
 from utils import cli
 
@@ -46,15 +46,16 @@ def test_contenders_that_cannot_run_are_left_out(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(CONTENDERS, "eager", lambda workload: None)
     assert usable(["eager", "onnx"], None) == ["eager"]
     assert capsys.readouterr().out == "without onnx: not installed\n"
-    assert set(RUNTIMES) <= set(CONTENDERS)
+    assert {*DEFAULT, *RUNTIMES} <= set(CONTENDERS)
 
 
 def test_a_variant_cannot_run_the_published_way(tmp_path):
     tiny = {"backbone": "resnet18", "size": (64, 96), "batch": 1, "device": torch.device("cpu"), "precision": "fp32"}
     workload = Workload(folder=tmp_path, ckpt=None, variant="paper", **tiny)
     assert CONTENDERS["eager"](workload).predict(workload.image()).shape == (1, 64, 96)
-    with pytest.raises(ValueError, match="the variant paper cannot run the published way; leave it out: --only eager"):
+    with pytest.raises(ValueError, match="the variant paper cannot run the published way; leave it out of --only"):
         CONTENDERS["published"](workload)
+    assert usable(DEFAULT[:2], workload) == ["eager"]
 
 
 def test_jobs_take_turns_after_the_warm_up():

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 
 from dataset.transforms import Normalize
 from models import VARIANTS
-from tools.benchmarking.contenders import CONTENDERS, RUNTIMES, Workload, prediction_job, usable
+from tools.benchmarking.contenders import CONTENDERS, DEFAULT, RUNTIMES, Workload, prediction_job, usable
 from tools.benchmarking.stages import prediction_stages, training_steps
 from tools.benchmarking.timing import Job, count_flops, matmul_peak, peak_memory, time_in_turns
 from utils import cli, runtime
@@ -51,7 +51,7 @@ def main() -> None:
             precision=args.precision,
         )
         if "predict" in args.what:
-            results["predict"] = compare(workload, args.only, args.repeats)
+            results["predict"] = compare(workload, args.only or usable(DEFAULT, workload), args.repeats)
         if "runtimes" in args.what:
             results["runtimes"] = compare(workload, usable(RUNTIMES, workload), args.repeats)
         if "stages" in args.what:
@@ -126,7 +126,7 @@ def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.Parser(description=__doc__)
     parser.add_argument("--what", nargs="+", default=["predict"], choices=("predict", "runtimes", "stages", "train"))
-    parser.add_argument("--only", nargs="+", default=["published", "eager", "onnx", "deeplabv3"], choices=CONTENDERS)
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, help=f"default: {' '.join(DEFAULT)}, if usable")
     parser.add_argument("--ckpt", metavar="FILE", help="checkpoint (default: --backbone with random weights)")
     parser.add_argument("--backbone", default="resnet50_v1s", help="without --ckpt (default: the published one's)")
     parser.add_argument("--variant", default="published", choices=VARIANTS, help="without --ckpt")

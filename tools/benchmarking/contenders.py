@@ -78,9 +78,7 @@ def published(workload: Workload) -> Contender:
     checkpoint = workload.checkpoint()
     variant = checkpoint.structure.get("variant", "published")
     if variant != "published":
-        raise ValueError(
-            f"the variant {variant} cannot run the published way; leave it out: --only eager onnx deeplabv3"
-        )
+        raise ValueError(f"the variant {variant} cannot run the published way; leave it out of --only")
     return _plain(PublishedExecution(checkpoint.build()), Normalize(checkpoint.mean, checkpoint.std), workload)
 
 
@@ -211,7 +209,7 @@ CONTENDERS = {
     )
 }
 
-
+DEFAULT = ("published", "eager", "onnx", "deeplabv3")
 RUNTIMES = ("eager", "eager-bf16", "onnx", "onnx-int8", "openvino", "openvino-bf16", "openvino-int8")
 
 
