@@ -36,7 +36,7 @@ def main() -> None:
         with distributed.main_process_first():
             folder, name = config.train.ckpt_dir, run_name(config.model)
             path = find_checkpoint(config.test.ckpt_path, folder, name=name, fallback=fallback)
-        checkpoint, segmenter = open_network(path, device, config.test)
+            checkpoint, segmenter = open_network(path, device, config.test)
         if args.config is None:
             config = with_own_data(checkpoint, DEFAULT_CONFIG, args.overrides)
         data = open_data(config, checkpoint)

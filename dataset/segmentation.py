@@ -112,7 +112,7 @@ class SegmentationDataset(Dataset):
     @cached_property
     def pixel_counts(self) -> np.ndarray:
         """Labelled pixels of each class in each sample, (N, C) int64; reads every mask."""
-        targets = [self.load_target(index) for index in range(len(self))]
+        targets = (self.load_target(index) for index in range(len(self)))  # one at a time in memory
         counts = [np.zeros(256, np.int64) if target is None else np.array(target.histogram()) for target in targets]
         return np.stack(counts)[:, : len(self.classes)]
 

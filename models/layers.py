@@ -40,7 +40,7 @@ class Classifier(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, num_classes, H, W)."""
-        return super().forward(F.dropout2d(x, self.dropout) if self.training and self.dropout else x)
+        return super().forward(F.dropout2d(x, self.dropout, self.training))
 
 
 def conv_head(channels: int, num_classes: int, *, dropout: float = 0.0) -> nn.Sequential:

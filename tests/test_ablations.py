@@ -1,21 +1,34 @@
-import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from tests.conftest import CLASSES
 from tools import ablations, runs
 from tools.ablations import STUDIES
 from tools.runs import REPOSITORY
 from utils.config import load_config
+from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
 
 def write_run(folder: Path, miou: float, epochs: int = 6) -> None:
-    """Write the train.jsonl of a run that was validated after each of these epochs; the study's runs have 6."""
+    """Write the last.pth of a run of the study on CamVid, NAME-SEED, after these of its 6 epochs."""
+    study, (name, _, seed) = STUDIES["camvid"], folder.name.rpartition("-")
+    overrides = next(trial.overrides for trial in study.trials if trial.name == name)
+    config = load_config(REPOSITORY / study.config, [*study.baseline, *overrides, f"train.seed={seed}"])
     folder.mkdir(parents=True)
-    records = [{"epoch": number, "miou": miou} for number in range(1, epochs + 1)]
-    (folder / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    last = Checkpoint(
+        state_dict={"weight": torch.zeros(1)},
+        backbone="resnet18",
+        classes=CLASSES,
+        config=config.as_dict(),
+        epoch=epochs,
+        metrics={"miou": miou},
+        training={"losses": {}},
+    )
+    save_checkpoint(folder / "last.pth", last)
 
 
 @pytest.fixture
@@ -69,6 +82,7 @@ def test_complete_and_running_trials_are_skipped(tmp_path, run_tool):
 
 def test_another_configuration_and_the_trial_wins_over_shared_overrides(tmp_path, run_tool):
     config = tmp_path / "mine.yaml"
+    config.touch()
     options = ["--config", config, "--out", tmp_path, "--seeds", 0, "--only", "crop-352"]
     (command,) = run_tool("model.crop_size=512", *options)
     assert command[2] == str(config)
@@ -93,6 +107,12 @@ def test_without_a_complete_run_there_is_nothing_to_report(tmp_path, run_tool):
     write_run(tmp_path / "psp-0", 0.50, epochs=3)
     with pytest.raises(ValueError, match="no complete run in"):
         run_tool("--report", "--out", tmp_path)
+
+
+def test_a_run_with_other_settings_is_not_taken(tmp_path, run_tool):
+    write_run(tmp_path / "psp-0", 0.50)
+    with pytest.raises(ValueError, match=r"model\.backbone \(was resnet18, is resnet50\).* or start a new run"):
+        run_tool("model.backbone=resnet50", "--out", tmp_path, "--only", "psp", "--seeds", 0)
 
 
 def test_an_unknown_trial_is_named_with_the_known_ones(run_tool):

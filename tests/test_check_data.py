@@ -57,7 +57,6 @@ def test_every_problem_of_every_file_is_listed(tmp_path):
     )
     expected = [
         ("unpaired.jpg", "this image has no mask"),
-        ("unpaired.png", "this mask has no image"),
         ("unknown.png", "9 (2 pixels), 255 (1 pixels)"),
         ("size.png", "9 (1 pixels)"),
         ("size.jpg is 4x2", "size.png is 2x2"),
@@ -66,7 +65,7 @@ def test_every_problem_of_every_file_is_listed(tmp_path):
         ("good.jpg", "mask"),
     ]
     assert_problems(found.problems, expected)
-    assert found.valid == [0] and found.pixels[254] == 4
+    assert found.valid == [0] and found.pixels[254] == 4 and found.unused_masks == 1
 
 
 def test_a_split_without_labelled_pixels_is_a_problem(tmp_path):
@@ -131,13 +130,13 @@ def test_problems_are_printed_with_exit_code_2(halves, run_script):
     assert result.code == 2
     expected = [
         (train / "2.png", "no mask"),
-        (masks / "9.png", "no image"),
         (train / "0.png", "cannot be read"),
         (masks / "1.png", "7 (3072 pixels)"),
         (halves.root / "val_mask" / "0.png", "differ in size"),
     ]
     assert_problems([line for line in result.out.splitlines() if line.startswith("  problem: ")], expected)
-    assert "problems: 5; fix them" in result.out and not result.err
+    assert "problems: 4; fix them" in result.out and "masks without an image, which are not used: 1" in result.out
+    assert not result.err
     assert Image.open(halves.ckpt_dir / "check_data.png").width > 0  # of the remaining valid sample
 
 

@@ -194,6 +194,7 @@ def test_the_steps_continue_where_they_were_interrupted(streets, run_prune, monk
         (["--keep", "0.5", "--target", "half"], "--target half must end in .pth"),
         (["--keep", "0.5", "--config", "x.yaml"], "go with --steps, not with --keep"),
         (["--keep", "0.5", "--steps", "0.5"], "not allowed with argument"),
+        (["--steps", "0.5", "--output", "out", "--config", "x.yaml", "--target", "x.pth"], "--target goes with --keep"),
         (["--steps", "0.5,0.75"], "'0.5,0.75' does not fall from step to step"),
         (["--steps", "0.75,"], "'' is not a share"),
         (["--steps", "0.5"], "--steps needs --config and --output"),
@@ -244,7 +245,9 @@ def evaluation(tmp_path, monkeypatch):
             metrics.write_text(json.dumps(result | {"config": config.load_config(file, given).as_dict()}))
 
         monkeypatch.setattr(runs, "run_alone", run)
-        assert runs.evaluate(tmp_path / "x.pth", tmp_path, str(tmp_path / "x.yaml"), overrides) == result["miou"]
+        assert (
+            runs.evaluate(tmp_path / "x.pth", tmp_path, str(tmp_path / "x.yaml"), overrides)["miou"] == result["miou"]
+        )
         return bool(ran)
 
     return evaluate

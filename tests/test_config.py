@@ -156,12 +156,20 @@ def test_invalid_value_names_path_and_value(override):
         ("train.amp=32", "train.amp must be 'auto', 'off', 'bf16' or 'fp16', got 32"),
         ("augment.scale_min=2.5", "augment.scale_min (2.5) must not exceed scale_max (2.0)"),
         ("optimizer.min_lr=0.02", "optimizer.min_lr (0.02) must not exceed init_lr (0.01)"),
+        ("loss.class_weights=[1, -0.1]", "loss.class_weights[1] must be greater than or equal to 0, got -0.1"),
+        ("test.tta.scales=[1, 0]", "test.tta.scales[1] must be greater than 0, got 0"),
+        ("test.tta.scales=[]", "test.tta.scales must have at least 1 item, got []"),
     ],
 )
 def test_invalid_value_names_limit_or_choices(override, problem):
     with pytest.raises(ValueError) as error:
         load_config({}, [override], name="last.pth")
     assert str(error.value) == f"last.pth: {problem}"
+
+
+def test_class_weights_are_given_or_counted():
+    with pytest.raises(ValueError, match=r"loss\.class_weights cannot be combined with balance=log; set one of them"):
+        load_config({}, ["loss.class_weights=[1, 2]", "loss.balance=log"])
 
 
 def test_seed_is_within_the_range_of_numpy():

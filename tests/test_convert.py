@@ -24,6 +24,7 @@ def test_converted_weights_give_the_same_network_and_are_not_overwritten(tmp_pat
     assert "resnet50_v1s, 19 classes, 375 tensors" in printed and "pretrained.fc.weight, pretrained.fc.bias" in printed
     before, after = read_checkpoint(source).build().state_dict(), read_checkpoint(target).build().state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not read_checkpoint(target).named  # the published file does not name its classes
 
     for name, words in ((target, "exists already"), ("ours.onnx", "target ours.onnx must end in .pth")):
         monkeypatch.setattr(sys, "argv", ["convert.py", str(source), str(name)])

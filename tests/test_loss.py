@@ -217,15 +217,7 @@ def test_balanced_class_weights_count_the_pixels_of_the_training_set():
     assert (weights[1] / weights[0]).item() == pytest.approx(math.log(2.9) / math.log(2.1))
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"class_weights": (1.0, 2.0, 3.0)}, "has 3 values, the dataset 2 classes"),
-        ({"class_weights": (1.0, -0.1)}, "must be at least 0"),
-        ({"class_weights": (1.0, 2.0), "balance": "log"}, "cannot be combined with loss.balance"),
-    ],
-)
-def test_invalid_class_weights_are_an_error(settings, words):
-    with pytest.raises(ValueError, match=words):
-        build_loss(LossConfig(**settings), DATASET)
+def test_class_weights_are_as_many_as_classes():
+    with pytest.raises(ValueError, match="has 3 values, the dataset 2 classes"):
+        build_loss(LossConfig(class_weights=(1.0, 2.0, 3.0)), DATASET)
     assert build_loss(LossConfig(class_weights=(0.0, 1.0)), DATASET).class_weights.tolist() == [0, 1]

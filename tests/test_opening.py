@@ -55,12 +55,29 @@ def test_the_checkpoints_own_data_folder_is_found(checkpoint_path):
         ("a.onnx", {"runtime": "openvino"}, r"a\.onnx cannot run in test\.runtime=openvino"),
         ("a.xml", {"runtime": "pytorch"}, r"a\.xml cannot run in test\.runtime=pytorch"),
         ("a.xml", {"compile": "default"}, "cannot be compiled"),
+        ("a.onnx", {"branches": True}, "cannot run single branches"),
         ("a.onnx", {"precision": "bf16"}, r"test\.precision=bf16 cannot change it"),
     ],
 )
 def test_settings_that_an_exported_file_cannot_follow_are_errors(file, settings, words):
     with pytest.raises(ValueError, match=words):
         opening.open_network(file, CPU, config.TestConfig(**settings))
+
+
+@pytest.mark.parametrize("setting", [{"compile": "default"}, {"branches": True}])
+def test_what_only_pytorch_can_do_is_done_in_pytorch(checkpoint_path, setting):
+    with pytest.raises(ValueError, match=r"needs PyTorch; set test\.runtime=pytorch instead of onnx"):
+        opening.open_network(checkpoint_path, CPU, config.TestConfig(runtime="onnx", **setting))
+    _, segmenter = opening.open_network(checkpoint_path, CPU, config.TestConfig(**setting))
+    assert segmenter.runtime == "PyTorch"
+
+
+def test_automatic_precision_is_that_of_where_the_runtime_runs(monkeypatch):
+    opened = []
+    monkeypatch.setattr(opening, "OpenVinoSegmenter", lambda path, precision, cache: opened.append(precision))
+    monkeypatch.setattr(runtime, "choose_precision", lambda setting, device: f"{setting} on {device}")
+    opening._open_exported(Path("a.xml"), torch.device("cuda"), "auto")
+    assert opened == ["auto on cpu"]
 
 
 def test_without_a_cache_folder_openvino_compiles_anew(tmp_path, monkeypatch):

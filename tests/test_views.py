@@ -159,8 +159,6 @@ def test_windows_and_views_together(network, image):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"scales": ()}, "test.tta.scales"),
-        ({"scales": (1.0, -1.0)}, "test.tta.scales"),
         ({"stride": 5}, "without test.window"),
         ({"stride": 50, "window": 40}, r"\(50\) is above test.window \(40\)"),
     ],

@@ -15,10 +15,9 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 
-from tools.runs import REPOSITORY, run_script
+from tools.runs import REPOSITORY, finished, run_script
 from utils import cli
 from utils.config import load_config
-from utils.training.records import read_json_lines
 
 
 class Trial(NamedTuple):
@@ -112,23 +111,25 @@ def main() -> None:
 def run_trial(trial: Trial, seed: int, args: argparse.Namespace) -> None:
     """Train one trial with one seed, unless it is complete or running in another process."""
     if final_miou(trial, seed, args) is None:
-        folder = args.out / f"{trial.name}-{seed}"
-        own = [f"train.seed={seed}", f"train.ckpt_dir={folder}", "train.resume=auto"]
-        run_script(folder, "train.py", "--config", str(args.config), *settings_of(trial, args), *own)
-
-
-def settings_of(trial: Trial, args: argparse.Namespace) -> list[str]:
-    """Return the overrides of a trial, of which the last of a key counts."""
-    return [*STUDIES[args.study].baseline, *args.overrides, *trial.overrides]
+        folder, settings = folder_of(trial, seed, args), settings_of(trial, seed, args)
+        run_script(folder, "train.py", "--config", str(args.config), *settings, "train.resume=auto")
 
 
 def final_miou(trial: Trial, seed: int, args: argparse.Namespace) -> float | None:
-    """Return the mIoU (0 to 1) after the last of a run's configured epochs; None if the run is incomplete."""
-    path = args.out / f"{trial.name}-{seed}" / "train.jsonl"
-    if not path.exists() or not (records := read_json_lines(path)):
-        return None
-    epochs = load_config(args.config, settings_of(trial, args)).train.epochs
-    return records[-1].get("miou") if records[-1]["epoch"] == epochs else None
+    """Return the mIoU (0 to 1) after the last epoch of a run; None if the run is incomplete."""
+    last = finished(folder_of(trial, seed, args), load_config(args.config, settings_of(trial, seed, args)))
+    return None if last is None else last.metrics["miou"]
+
+
+def folder_of(trial: Trial, seed: int, args: argparse.Namespace) -> Path:
+    """Return the folder of a run."""
+    return args.out / f"{trial.name}-{seed}"
+
+
+def settings_of(trial: Trial, seed: int, args: argparse.Namespace) -> list[str]:
+    """Return the overrides of a run, of which the last of a key counts."""
+    own = [f"train.seed={seed}", f"train.ckpt_dir={folder_of(trial, seed, args)}"]
+    return [*STUDIES[args.study].baseline, *args.overrides, *trial.overrides, *own]
 
 
 def format_results(results: dict[Trial, list[float]]) -> str:

@@ -65,6 +65,7 @@ class SplitCheck:
     """Statistics and problems of a split."""
 
     dataset: SegmentationDataset
+    unused_masks: int = 0  # masks without an image, such as those of other splits in a common folder
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # of the images (width, height)
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))  # per class; 255 ignored, 254 unknown
     problems: list[str] = field(default_factory=list)
@@ -73,9 +74,8 @@ class SplitCheck:
 
 def check_split(dataset: SegmentationDataset, pairs: Pairs, *, name: str) -> SplitCheck:
     """Decode every file of a split; `name` labels the progress bar."""
-    check = SplitCheck(dataset)
+    check = SplitCheck(dataset, unused_masks=len(pairs.masks))
     check.problems += [f"{path}: this image has no mask" for path in pairs.images]
-    check.problems += [f"{path}: this mask has no image" for path in pairs.masks]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding releases the GIL
         results = pool.map(partial(check_sample, train_ids=dataset.train_ids), dataset.samples)
         for index, (sizes, pixels, problems) in enumerate(cli.progress(results, name, total=len(dataset))):
@@ -120,6 +120,8 @@ def print_split(name: str, check: SplitCheck) -> None:
     ignored = check.pixels[IGNORE_INDEX] / max(1, check.pixels.sum())
     print(f"{name}: {check.sizes.total()} readable images: {sizes or 'none'}{more}")
     print(f"  {100 * ignored:.2f} % of the pixels are ignored, {len(check.problems)} problems")
+    if check.unused_masks:
+        print(f"  masks without an image, which are not used: {check.unused_masks}")
     for problem in check.problems:
         print(f"  problem: {problem}")
 

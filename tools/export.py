@@ -56,7 +56,7 @@ def main() -> None:
     kind = "uint8 RGB" if args.normalize else "normalised RGB"
     print(f"input: image (B, 3, H, W), {kind}, any B, H and W; output: {args.output}; {args.precision}")
     if images:
-        share = label_agreement(checkpoint, target, images)
+        share = label_agreement(args.ckpt, target, images)
         print(f"compared with PyTorch in fp32: {100 * share:.2f} % of the labels of the calibration images agree")
     elif args.output == "labels":
         print(f"compared with PyTorch in fp32: {100 * (1 - found['different']):.3f} % of the labels agree")
@@ -98,11 +98,11 @@ def miou(path: str | Path, data: SegmentationDataset, config: Config) -> float:
     return measure(segmenter, data, config.train, device, title=Path(path).name)[1]["miou"]
 
 
-def label_agreement(checkpoint: Checkpoint, target: Path, images: list[np.ndarray]) -> float:
-    """Return the share of pixels to which an exported network and PyTorch give the same label."""
+def label_agreement(ckpt: str, target: Path, images: list[np.ndarray]) -> float:
+    """Return the share of pixels to which an exported network and its checkpoint in PyTorch give the same label."""
     device, equal = torch.device("cpu"), []
     test = TestConfig(short_side=0, resize_probabilities=False)  # the images have the right size
-    _, reference = open_network(checkpoint.source or "", device, test.model_copy(update={"runtime": "pytorch"}))
+    _, reference = open_network(ckpt, device, test.model_copy(update={"runtime": "pytorch"}))
     _, exported = open_network(target, device, test)
     for image in images:
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]

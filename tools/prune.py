@@ -26,13 +26,13 @@ from models import ICNet, TimmBackbone
 from models.prune import prune
 from tools.benchmark import image_size
 from tools.benchmarking.timing import count_flops, time_in_turns
-from tools.runs import evaluate, run_alone
+from tools.runs import evaluate, finished, run_alone
 from utils import cli, runtime
 from utils.config import Config, load_config
 from utils.inference.segmenter import build_segmenter
 from utils.io.files import check_folder, check_new_file
 from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
-from utils.weights.run_folder import LAST, find_checkpoint, run_name
+from utils.weights.run_folder import find_checkpoint
 from utils.weights.tensors import load_state
 
 
@@ -79,6 +79,8 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_intermixed_args()
     if args.steps and not (args.config and args.output):
         parser.error("--steps needs --config and --output")
+    if args.steps and args.target:
+        parser.error("--target goes with --keep; --steps writes to --output")
     if args.keep and (args.config or args.output or args.overrides):
         parser.error("--config, --output and overrides go with --steps, not with --keep")
     return args
@@ -124,6 +126,7 @@ def prune_checkpoint(checkpoint: Checkpoint, keep: float) -> Checkpoint:
         structure=structure,
         mean=checkpoint.mean,
         std=checkpoint.std,
+        named=checkpoint.named,
         config=checkpoint.config,
     )
 
@@ -136,19 +139,19 @@ def parameters(checkpoint: Checkpoint) -> int:
 def compress(args: argparse.Namespace, config: Config) -> Iterator[Stage]:
     """Prune and retrain step by step; yield the original network and that of each step."""
     folder, source = Path(args.output), Path(args.ckpt)
-    measure = partial(evaluate, config=args.config, overrides=args.overrides)
+
+    def measure(path: Path, run: Path) -> float:
+        return evaluate(path, run, args.config, args.overrides)["miou"]
+
     yield Stage(source, None, measure(source, folder / "original"))
     for keep in args.steps:
         pruned, run = folder / f"pruned-{keep:g}" / "pruned.pth", folder / f"retrained-{keep:g}"
         write_pruned(source, keep, pruned)
         before = measure(pruned, pruned.parent)
-        if not is_complete(run, config.train.epochs):
-            checkpoint = read_checkpoint(pruned)
-            structure = {"backbone": checkpoint.backbone, **checkpoint.structure}
-            model = [f"model.{key}={value}" for key, value in structure.items() if key != "dropout"]
-            own = [f"model.weights={pruned}", f"train.ckpt_dir={run}", "train.resume=auto"]
-            run_alone(run, "train.py", "--config", args.config, *args.overrides, *model, *own)
-        source = find_checkpoint(None, str(run), name=run_name(config.model))
+        settings = [*args.overrides, *settings_of(pruned), f"train.ckpt_dir={run}", "train.resume=auto"]
+        if finished(run, load_config(args.config, settings)) is None:
+            run_alone(run, "train.py", "--config", args.config, *settings)
+        source = find_checkpoint(None, run)
         yield Stage(source, before, measure(source, run))
 
 
@@ -162,12 +165,11 @@ def write_pruned(source: Path, keep: float, target: Path) -> None:
         raise ValueError(f"{target} was not made from {source}; set --output to another folder, or delete it")
 
 
-def is_complete(run: Path, epochs: int) -> bool:
-    """Return whether a training run has finished."""
-    if not (run / LAST).is_file():
-        return False
-    last = read_checkpoint(run / LAST)
-    return last.epoch >= epochs and last.training is not None and not last.training["losses"]
+def settings_of(pruned: Path) -> list[str]:
+    """Return the overrides with which train.py starts from a pruned network."""
+    checkpoint = read_checkpoint(pruned)
+    model = {"backbone": checkpoint.backbone, **checkpoint.structure, "weights": pruned}
+    return [f"model.{key}={value}" for key, value in model.items() if key != "dropout"]
 
 
 def format_table(stages: Sequence[Stage], size: tuple[int, int], device: torch.device) -> str:

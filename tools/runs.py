@@ -5,9 +5,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from utils.cli import Interruption, catching_signals
-from utils.config import load_config
+from utils.config import Config, load_config
+from utils.training.state import check_resumable
+from utils.weights.checkpoint import Checkpoint, read_checkpoint
+from utils.weights.run_folder import LAST
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -47,8 +51,22 @@ def run_alone(folder: Path, script: str, *arguments: str) -> None:
         raise ValueError(f"{folder} is in use; wait for the other process, or set another folder")
 
 
-def evaluate(path: Path, folder: Path, config: str, overrides: Sequence[str]) -> float:
-    """Return the mIoU (0 to 1) of a checkpoint under this configuration.
+def finished(folder: Path, config: Config) -> Checkpoint | None:
+    """Return the last state of the training run in `folder`, None if it has not reached its end.
+
+    Raises:
+        ValueError: it was trained with settings other than `config`.
+    """
+    if not (folder / LAST).is_file():
+        return None
+    last = read_checkpoint(folder / LAST)
+    check_resumable(config, last)
+    assert last.training is not None, "it is resumable"
+    return last if last.epoch == config.train.epochs and not last.training["losses"] else None
+
+
+def evaluate(path: Path, folder: Path, config: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the metrics of a checkpoint under this configuration, those of evaluate.py's `metrics.json`.
 
     An evaluation in this folder is taken if it is of this file as it is now, under the same configuration.
     """
@@ -61,7 +79,7 @@ def evaluate(path: Path, folder: Path, config: str, overrides: Sequence[str]) ->
         found = json.loads(metrics.read_text())
     if "miou" not in found:
         raise ValueError(f"the split that {metrics} is about has no labels; choose another test.split")
-    return found["miou"]
+    return found
 
 
 def changed_since(reference: Path, path: Path) -> bool:

@@ -7,7 +7,6 @@ skipped, so the same command continues after a stop.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -82,9 +81,8 @@ def measure(ckpt: Path, execution: str, args: argparse.Namespace) -> Point:
             path.unlink(missing_ok=True)
             export = ["--format", "openvino", "--precision", "int8", "--normalize", "--calibrate", args.calibrate]
             run_alone(folder, "tools/export.py", "--ckpt", str(ckpt), "--target", str(path), *export)
-    miou = evaluate(path, folder, args.config, [*args.overrides, *options])
-    metrics = json.loads((folder / "evaluate_output" / "metrics.json").read_text())
-    return Point(ckpt.stem, execution, metrics["speed"]["latency_median_ms"], miou)
+    metrics = evaluate(path, folder, args.config, [*args.overrides, *options])
+    return Point(ckpt.stem, execution, metrics["speed"]["latency_median_ms"], metrics["miou"])
 
 
 def plot(points: list[Point], path: Path) -> None:

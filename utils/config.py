@@ -75,7 +75,7 @@ class OptimizerConfig(Section):
 class LossConfig(Section):
     """Cross-entropy over the three cascade outputs, and knowledge distillation."""
 
-    class_weights: tuple[Float, ...] = ()  # one per class; empty: see balance
+    class_weights: tuple[NonNegativeFloat, ...] = ()  # one per class; empty: see balance
     balance: Literal["none", "log"] = "none"  # log: 1 / ln(balance_offset + class frequency in the training set)
     balance_offset: Annotated[Float, Field(gt=1)] = 1.05  # the higher, the less the weights differ
     aux_weight: NonNegativeFloat = 0.4  # of the outputs at 1/8 and 1/16; the one at 1/4 has weight 1
@@ -87,6 +87,12 @@ class LossConfig(Section):
     distill: str | None = None  # checkpoint of a teacher, whose soft labels the main output learns too; null: none
     distill_temperature: PositiveFloat = 2.0  # divides the logits of both; higher: softer
     distill_weight: NonNegativeFloat = 1.0
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> "LossConfig":
+        if self.class_weights and self.balance != "none":
+            raise ValueError(f"class_weights cannot be combined with balance={self.balance}; set one of them")
+        return self
 
 
 class AugmentConfig(Section):
@@ -147,7 +153,7 @@ class TrainConfig(Section):
     valid_batch_size: PositiveInt = 1  # per GPU
     cityscapes_root: str = "data/cityscapes"
     epochs: PositiveInt = 200
-    log_iter: PositiveInt = 10  # iterations between progress bar updates
+    log_iter: PositiveInt = 10  # iterations between progress bar updates and checks for a non-finite loss
     val_epoch: PositiveInt = 1  # epochs between validations
     ckpt_dir: str = "ckpt"
     split: str = "train"
@@ -166,7 +172,7 @@ class TrainConfig(Section):
 class TtaConfig(Section):
     """Test-time augmentation: predictions averaged over scaled and mirrored views."""
 
-    scales: tuple[Float, ...] = (1.0,)
+    scales: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1.0,)
     flip: StrictBool = False  # add the mirror image at each scale
 
 

@@ -195,4 +195,7 @@ def check_classes(dataset: SegmentationDataset, checkpoint: Checkpoint, key: str
         )
     differing = [f"{a} / {b}" for a, b in zip(theirs.names, ours.names, strict=True) if a != b]
     if differing and checkpoint.named:
-        raise ValueError(f"{checkpoint.source} and the dataset name classes differently: {', '.join(differing[:3])}")
+        raise ValueError(
+            f"{checkpoint.source} and the dataset name classes differently: {', '.join(differing[:3])}; "
+            f"use the --config of its training, or another {key}"
+        )

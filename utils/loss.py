@@ -155,8 +155,6 @@ def build_loss(config: LossConfig, dataset: SegmentationDataset, *, align_corner
             raise ValueError(
                 f"loss.class_weights has {len(config.class_weights)} values, the dataset {len(dataset.classes)} classes"
             )
-        if min(config.class_weights) < 0 or config.balance != "none":
-            raise ValueError("loss.class_weights must be at least 0, and cannot be combined with loss.balance")
         weights = torch.tensor(config.class_weights)
     elif config.balance == "log":
         weights = balanced_weights(torch.from_numpy(dataset.pixel_counts.sum(0)), config.balance_offset).float()

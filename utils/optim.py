@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from functools import partial
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
@@ -9,6 +10,8 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from utils.config import OptimizerConfig
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
@@ -43,14 +46,14 @@ def build_scheduler(optimizer: Optimizer, config: OptimizerConfig, *, iterations
     return LambdaLR(optimizer, [partial(factor, lowest=share) for share in lowest])
 
 
-class WeightEMA:
+class WeightEMA(Generic[Network]):
     """Exponential moving average (EMA) of a model's weights and batch norm statistics, in the copy `module`.
 
     After n updates the decay is min(decay, (1 + n) / (10 + n)), so that the early, nearly random weights fade quickly.
     Unlike torch's `AveragedModel`, an update does not synchronise with the GPU.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: Network, decay: float) -> None:
         self.module = deepcopy(model)
         self.decay = decay
         self.updates = 0

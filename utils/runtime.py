@@ -53,7 +53,9 @@ def choose_runtime(setting: str, device: torch.device, precision: str) -> str:
         ValueError: a precision that the runtime does not have.
     """
     if setting == "onnx" and precision != "fp32":
-        raise ValueError(f"test.precision={precision} is not available with test.runtime=onnx; export with --precision")
+        raise ValueError(
+            f"test.precision={precision} is not available with test.runtime=onnx; set fp32, or test.runtime=openvino"
+        )
     if setting != "auto":
         return setting
     if device.type != "cpu" or precision == "fp16":

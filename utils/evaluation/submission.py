@@ -5,12 +5,11 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from dataset.images import open_image, read_header
 from dataset.labels import cityscapes_label_ids
 from dataset.segmentation import SegmentationDataset
-from utils.io.files import replacing
+from utils.io.files import replacing, save_image
 
 
 class Submission:
@@ -39,8 +38,7 @@ class Submission:
 
     def write(self, index: int, pred: np.ndarray) -> None:
         """Write the prediction for image `index`, given as class indices (H, W) uint8."""
-        with replacing(self.folder / self.names[index]) as temporary:
-            Image.fromarray(self.label_ids[pred]).save(temporary)
+        save_image(self.folder / self.names[index], self.label_ids[pred])
 
     def finish(self) -> Path:
         """Check all files and write the zip file.

@@ -58,7 +58,7 @@ class ExportedSegmenter(ABC):
         if self.gives_scores:
             return label_map(self.scores(image), size, align_corners=self.align_corners)
         labels = self._run(image)
-        return labels if labels.shape[-2:] == size else resize_target(labels, size)
+        return labels if labels.shape[-2:] == size else resize_target(labels, size, align_corners=self.align_corners)
 
     def scores(self, image: Tensor) -> Tensor:
         """Return the logits (B, C, h, w): (B, 3, H, W) uint8 -> float32.

@@ -4,6 +4,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -40,10 +41,8 @@ def open_network(
     """
     segmenter: Segmenter
     if Path(path).suffix.lower() in (".onnx", ".xml"):
-        if branches < BRANCHES:
-            raise ValueError(f"{path} cannot run single branches; name a checkpoint (*.pth)")
         _check_exported(Path(path), test)
-        segmenter = _open_exported(Path(path), device, runtime.choose_precision(test.precision, device))
+        segmenter = _open_exported(Path(path), device, test.precision)
         checkpoint = segmenter.checkpoint
     else:
         checkpoint = read_checkpoint(path)
@@ -58,6 +57,8 @@ def _check_exported(path: Path, test: TestConfig) -> None:
         raise ValueError(f"{path} cannot run in test.runtime={test.runtime}; set auto, or name a checkpoint (*.pth)")
     if test.compile != "none":
         raise ValueError(f"{path} cannot be compiled by PyTorch; set test.compile=none, or name a checkpoint (*.pth)")
+    if test.branches:
+        raise ValueError(f"{path} cannot run single branches; set test.branches=false, or name a checkpoint (*.pth)")
     if name == "onnx" and test.precision not in ("auto", "fp32"):
         raise ValueError(
             f"{path} has its own precision, and test.precision={test.precision} cannot change it; set fp32, or name a "
@@ -67,10 +68,13 @@ def _check_exported(path: Path, test: TestConfig) -> None:
 
 def _open_checkpoint(checkpoint: Checkpoint, device: torch.device, test: TestConfig, branches: int) -> Segmenter:
     """Open a checkpoint in the configured runtime; under "auto" in PyTorch if the runtime chosen cannot run it."""
+    in_pytorch = [key for key in ("compile", "branches") if getattr(test, key) not in ("none", False)]
+    if in_pytorch and test.runtime not in ("auto", "pytorch"):
+        raise ValueError(f"test.{in_pytorch[0]} needs PyTorch; set test.runtime=pytorch instead of {test.runtime}")
     only_fp32 = test.runtime == "onnx" and test.precision == "auto"  # ONNX Runtime has no other
-    precision = "fp32" if only_fp32 else runtime.choose_precision(test.precision, device)
-    plain = branches < BRANCHES or test.compile != "none"  # both only in PyTorch
-    name = "pytorch" if plain else runtime.choose_runtime(test.runtime, device, precision)
+    where = torch.device("cpu") if test.runtime == "openvino" else device
+    precision = "fp32" if only_fp32 else runtime.choose_precision(test.precision, where)
+    name = "pytorch" if in_pytorch else runtime.choose_runtime(test.runtime, device, precision)
     if name != "pytorch":
         try:
             return _open_exported(_export_once(checkpoint, name), device, precision)
@@ -85,12 +89,12 @@ def _open_checkpoint(checkpoint: Checkpoint, device: torch.device, test: TestCon
 def _open_exported(path: Path, device: torch.device, precision: str) -> ExportedSegmenter:
     if path.suffix.lower() == ".onnx":
         return OnnxSegmenter(path, device)
+    precision = runtime.choose_precision(precision, torch.device("cpu"))  # where OpenVINO runs
     folder = cache_folder()
-    try:
+    with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return OpenVinoSegmenter(path, precision=precision)  # compiled anew each time
-    return OpenVinoSegmenter(path, precision=precision, cache=folder if os.access(folder, os.W_OK) else None)
+    usable = folder.is_dir() and os.access(folder, os.W_OK)  # else the network is compiled anew each time
+    return OpenVinoSegmenter(path, precision=precision, cache=folder if usable else None)
 
 
 def _export_once(checkpoint: Checkpoint, name: str) -> Path:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from dataset.images import to_rgb
+from utils import runtime
 from utils.config import TestConfig, TrainConfig
 from utils.inference.label_map import label_map
 from utils.inference.opening import describe, open_network
@@ -124,8 +125,7 @@ class Predictor:
         pixels = torch.from_numpy(planes)  # (B, 3, H, W)
         with self.watch.measuring("network"):
             result = self.segment.scores(pixels) if self.segment.gives_scores else self.segment(pixels)
-            if result.is_cuda:
-                torch.cuda.synchronize(result.device)
+            runtime.synchronize(result.device)
         with self.watch.measuring("label map"):
             if self.segment.gives_scores:
                 result = label_map(smoother(result), pixels.shape[-2:], align_corners=self.segment.align_corners)

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dataset.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from models.fold import fold_batch_norms
@@ -43,11 +43,10 @@ class PyTorchSegmenter:
     """A network in PyTorch, implementing `Segmenter`.
 
     Args:
-        network: an ICNet, or a network of torchvision's convention (`{"out": logits}`), in evaluation mode on `device`;
-            its weights' dtype is that of the arithmetic.
+        network: in evaluation mode on `device`; its weights' dtype is that of the arithmetic.
         mean, std: input normalisation, see `dataset.transforms.Normalize`.
         compiled: "default" or "cuda_graphs" for torch.compile, which takes about a minute for each new input size.
-        branches: how many of an ICNet's branches to run; fewer are faster and coarser, see `ICNet.cut_off`.
+        branches: how many of the network's branches to run; fewer are faster and coarser, see `ICNet.cut_off`.
     """
 
     gives_scores = True
@@ -55,7 +54,7 @@ class PyTorchSegmenter:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: ICNet,
         *,
         device: torch.device | str = "cpu",
         mean: Sequence[float] = IMAGENET_MEAN,
@@ -67,11 +66,8 @@ class PyTorchSegmenter:
         self.normalize = Normalize(mean, std)
         self.dtype = next(network.parameters()).dtype
         self.precision = {dtype: name for name, dtype in runtime.DTYPES.items()}[self.dtype]
-        self.logits = getattr(network, "cascade", network)
-        if branches < BRANCHES:
-            assert isinstance(network, ICNet), type(network)
-            self.logits = partial(network.cut_off, branches=branches)
-        self.align_corners = getattr(network, "align_corners", True)  # torchvision's logits have full size already
+        self.logits = network.cascade if branches == BRANCHES else partial(network.cut_off, branches=branches)
+        self.align_corners = network.align_corners
         if compiled != "none":
             self.logits = torch.compile(self.logits, mode="reduce-overhead" if compiled == "cuda_graphs" else "default")
 

@@ -42,14 +42,12 @@ def with_options(segmenter: Segmenter, test: TestConfig, device: torch.device | 
             device=device,
         )
     if test.window is not None:
-        segmenter = SlidingWindow(segmenter, window=test.window, stride=test.stride or max(1, 2 * test.window // 3))
+        segmenter = SlidingWindow(segmenter, window=test.window, stride=test.stride or 2 * test.window // 3)
     return segmenter
 
 
 def _check_options(segmenter: Segmenter, test: TestConfig) -> None:
     scales, window, stride = test.tta.scales, test.window, test.stride
-    if not scales or min(scales) <= 0:
-        raise ValueError(f"test.tta.scales must be a list of numbers above 0, got {list(scales)}")
     if stride is not None and (window is None or stride > window):
         against = "is set without test.window" if window is None else f"({stride}) is above test.window ({window})"
         raise ValueError(f"test.stride {against}; it is the step between windows, at most the side of one")
@@ -114,7 +112,8 @@ class MultiView(_Wrapper):
         """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8."""
         size = image.shape[-2:]
         if not self.gives_scores:  # a single view, whose labels are resized by nearest neighbour
-            return resize_target(self.segmenter(self._scaled(image, self.scales[0])), size)
+            labels = self.segmenter(self._scaled(image, self.scales[0]))
+            return resize_target(labels, size, align_corners=self.align_corners)
         return label_map(self.scores(image), size, align_corners=self.align_corners)
 
     @torch.inference_mode()

@@ -1,1 +1,1 @@
-"""The training loop, its state, and its logs; used by train.py only."""
+"""The training loop, its state, and its logs."""

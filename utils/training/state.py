@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from models import ICNet
 from utils import distributed, runtime
 from utils.config import Config, load_config
 from utils.optim import WeightEMA
@@ -90,11 +91,11 @@ class LossMeter:
 class RunState:
     """Everything that changes during a run, with its checkpoints."""
 
-    network: nn.Module
+    network: ICNet
     optimizer: Optimizer
     scheduler: LRScheduler
     scaler: torch.amp.GradScaler
-    ema: WeightEMA | None  # validated and saved instead of the network
+    ema: WeightEMA[ICNet] | None  # validated and saved instead of the network
     description: Checkpoint  # the content of every checkpoint but weights and progress
     folder: Path
     epoch_length: int  # iterations per epoch
@@ -116,7 +117,7 @@ class RunState:
         return self.iteration % self.epoch_length
 
     @property
-    def trained(self) -> nn.Module:
+    def trained(self) -> ICNet:
         """The network to validate and save as the best."""
         return self.network if self.ema is None else self.ema.module
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dataset.transforms import Normalize
+from models import ICNet
 from utils import distributed, runtime
 from utils.cli import Interruption, catching_signals, progress
 from utils.config import OptimizerConfig, TestConfig, TrainConfig, TtaConfig
@@ -34,7 +35,7 @@ class Trainer:
     config: TrainConfig
     optimizer_config: OptimizerConfig
     test_config: TestConfig  # says how validation images and their logits are resized
-    network: nn.Module  # on `device`; returns a dict of logits with "out"
+    network: ICNet  # on `device`
     criterion: nn.Module  # returns the losses by name, see `utils.loss.CascadeLoss`
     train_loader: TrainLoader
     val_loader: EvalLoader
@@ -151,10 +152,12 @@ class Trainer:
             state.save_last()  # a run killed during validation resumes with that validation
             self._validate()
             record |= {key: state.metrics[key] for key in ("miou", "pixel_accuracy", "class_iou")}
+        record["seconds"] = round(time.perf_counter() - start, 2)
+        self.records.epoch(
+            record, epochs=config.epochs, best_miou=state.best_miou
+        )  # twice, if killed before it is saved
         state.losses = LossMeter()
         state.save_last()
-        record["seconds"] = round(time.perf_counter() - start, 2)
-        self.records.epoch(record, epochs=config.epochs, best_miou=state.best_miou)
 
     def _validate(self) -> None:
         state, dataset = self.state, self.val_loader.dataset

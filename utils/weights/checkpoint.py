@@ -80,6 +80,7 @@ class Checkpoint:
             classes=class_table(metadata["classes"], metadata["colors"]),
             mean=tuple(metadata["mean"]),
             std=tuple(metadata["std"]),
+            named=metadata.get("named", True),  # absent from files of earlier versions
             config=dict(metadata["config"]),
             **others,
         )
@@ -93,6 +94,7 @@ class Checkpoint:
             "colors": [list(color) for color in self.classes.colors],
             "mean": list(self.mean),
             "std": list(self.std),
+            "named": self.named,
             "config": self.config,
         }
 
@@ -159,7 +161,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _from_own(content: Mapping[str, Any], path: Path) -> Checkpoint:
-    if not content["state_dict"] or not state_dict_of(content):
+    if not state_dict_of(content):
         raise ValueError("its state_dict holds no tensors")
     progress = {name: content[name] for name in ("epoch", "iteration", "metrics", "training")}
     return Checkpoint.from_metadata(content, state_dict=content["state_dict"], source=path, **progress)

@@ -61,7 +61,7 @@ def freeze(network: nn.Module, parts: Sequence[str]) -> int:
     weights = [name.split(".") for name, _ in network.named_parameters()]
     known = list(dict.fromkeys(".".join(name[:depth]) for name in weights for depth in (1, 2) if len(name) > depth))
     for part in parts:
-        if part not in known or not part:
+        if part not in known:
             raise ValueError(f"train.freeze: the network has no part {part!r}; known parts: {', '.join(known)}")
         network.get_submodule(part).requires_grad_(False)
     if not any(parameter.requires_grad for parameter in network.parameters()):
