@@ -120,9 +120,11 @@ class MultiView(_Wrapper):
     def scores(self, image: Tensor) -> Tensor:
         """Return the log of the mean probabilities (B, C, h, w), at the logits' resolution for the largest view.
 
-        With `resize_probabilities` it is (B, C, H, W).
+        A single view's logits are returned as they are, and with `resize_probabilities` the size is (B, C, H, W).
         """
         image = image.to(self.device, non_blocking=True)
+        if len(self.scales) == 1 and not self.flip and not self.resize_probabilities:
+            return self.segmenter.scores(self._scaled(image, self.scales[0]))
         size = image.shape[-2:] if self.resize_probabilities else None
         total: Tensor | float = 0.0
         for logits in self._views(image):
@@ -161,8 +163,8 @@ class MultiView(_Wrapper):
             return image
         size = [max(1, round(side * scale)) for side in image.shape[-2:]]
         if scale > 1:
-            return resize(image.float(), size, align_corners=self.align_corners).round().to(torch.uint8)
-        return _imresize(image.float(), size).round().to(torch.uint8)
+            return _resize_pixels(image, size, align_corners=self.align_corners)
+        return _resize_pixels(image, size, antialias=True)
 
 
 class SlidingWindow(_Wrapper):
@@ -217,6 +219,12 @@ class SlidingWindow(_Wrapper):
             total[..., left : left + self.window] += probabilities
         assert total is not None, image.shape
         return total
+
+
+def _resize_pixels(image: Tensor, size: Sequence[int], **how: bool) -> Tensor:
+    """Resize uint8 images bilinearly; a CPU does so in integers, twice as fast, to within one level."""
+    x = image if image.device.type == "cpu" else image.float()
+    return F.interpolate(x, tuple(size), mode="bilinear", **how).round().to(torch.uint8)
 
 
 def _imresize(x: Tensor, size: Sequence[int]) -> Tensor:
