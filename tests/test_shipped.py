@@ -13,13 +13,14 @@ from utils.weights.checkpoint import read_checkpoint
 from utils.weights.run_folder import INCLUDED
 
 ROOT = Path(__file__).parent.parent
+HALF = INCLUDED.with_name("icnet_resnet18_half_cityscapes.pth")
 CAMVID = ROOT / load_config(ROOT / "configs" / "camvid.yaml").test.ckpt_path
 
 
 @pytest.mark.parametrize(
     ("path", "config", "side"),
-    [(CAMVID, "camvid", 720), (INCLUDED, "cityscapes_small", 768)],
-    ids=lambda x: str(x)[-18:],
+    [(CAMVID, "camvid", 720), (INCLUDED, "cityscapes_small", 768), (HALF, "cityscapes_small", 768)],
+    ids=lambda x: str(x)[-23:],
 )
 def test_weights_that_ship_are_those_of_the_configuration(path, config, side):
     config = load_config(ROOT / "configs" / f"{config}.yaml")
