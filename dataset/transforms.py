@@ -52,15 +52,24 @@ class RandomScaleCrop:
         crop_size: side of the crop in pixels.
         max_class_share: redraw the crop, up to ten times, while one class covers more than this share of its labelled
             pixels; None: always keep the first.
+        class_uniform: share of the crops that contain a random pixel of a class, each class of the image being as
+            likely as another (class-uniform sampling, arXiv 1812.01593); the others are anywhere.
     """
 
     def __init__(
-        self, *, base_size: int, scale: tuple[float, float], crop_size: int, max_class_share: float | None = None
+        self,
+        *,
+        base_size: int,
+        scale: tuple[float, float],
+        crop_size: int,
+        max_class_share: float | None = None,
+        class_uniform: float = 0.0,
     ) -> None:
         self.short_sides = round(base_size * scale[0]), round(base_size * scale[1])
         self.crop_size = crop_size
         self.max_class_share = max_class_share
         self.tries = 1 if max_class_share is None else 10
+        self.class_uniform = class_uniform
 
     def __call__(self, image: Image.Image, target: Image.Image, rng: np.random.Generator) -> Pair:
         short = rng.integers(self.short_sides[0], self.short_sides[1], endpoint=True)
@@ -69,7 +78,7 @@ class RandomScaleCrop:
         crop = [min(self.crop_size, side) for side in scaled]
         fx, fy = image.width / scaled[0], image.height / scaled[1]
         for _ in range(self.tries):
-            left, top = (int(rng.integers(0, a - b, endpoint=True)) for a, b in zip(scaled, crop, strict=True))
+            left, top = self._corner(target, scaled, crop, rng)
             box = left * fx, top * fy, (left + crop[0]) * fx, (top + crop[1]) * fy
             labels = target.resize(crop, Image.Resampling.NEAREST, box=box)
             if self.max_class_share is None or largest_share(labels) <= self.max_class_share:
@@ -77,6 +86,33 @@ class RandomScaleCrop:
         pixels = image.resize(crop, Image.Resampling.BILINEAR, box=box)
         border = (0, 0, self.crop_size - crop[0], self.crop_size - crop[1])
         return ImageOps.expand(pixels, border, fill=0), ImageOps.expand(labels, border, fill=IGNORE_INDEX)
+
+    def _corner(
+        self, target: Image.Image, scaled: Sequence[int], crop: Sequence[int], rng: np.random.Generator
+    ) -> list[int]:
+        """Draw where the crop begins in the scaled image, left and top."""
+        pixel = None
+        if self.class_uniform and rng.random() < self.class_uniform:
+            pixel = pixel_of_any_class(target, rng)
+        corner = []
+        for axis in (0, 1):
+            low, high = 0, scaled[axis] - crop[axis]
+            if pixel is not None:
+                place = (2 * pixel[axis] + 1) * scaled[axis] // (2 * target.size[axis])  # of its centre
+                low, high = max(low, place - crop[axis] + 1), min(high, place)
+            corner.append(int(rng.integers(low, high, endpoint=True)))
+        return corner
+
+
+def pixel_of_any_class(target: Image.Image, rng: np.random.Generator) -> tuple[int, int] | None:
+    """Draw one of the classes in a label map, then one of its pixels (x, y); None if nothing is labelled."""
+    labels = np.asarray(target)
+    present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)[:IGNORE_INDEX])
+    if not present.size:
+        return None
+    rows, columns = np.nonzero(labels == rng.choice(present))
+    chosen = rng.integers(len(rows))
+    return int(columns[chosen]), int(rows[chosen])
 
 
 def largest_share(target: Image.Image) -> float:

@@ -74,17 +74,19 @@ def test_every_augmentation_setting_reaches_its_transform():
         "mirror": 0.1,
         "blur": 0.2,
         "max_class_share": 0.7,
+        "class_uniform": 0.3,
         "photometric": 0.4,
         "photometric_strength": 2,
     }
     crop, mirror, blur, distortion = build_transform(model, AugmentConfig(**settings)).transforms
-    assert (crop.short_sides, crop.crop_size, crop.max_class_share) == ((25, 150), 32, 0.7)
+    assert (crop.short_sides, crop.crop_size, crop.max_class_share, crop.class_uniform) == ((25, 150), 32, 0.7, 0.3)
     assert (mirror.p, blur.p, distortion.p, distortion.hue) == (0.1, 0.2, 0.4, 72)
 
 
 def test_default_augmentation_is_the_published_recipe():
     crop, mirror, blur, distortion = build_transform(ModelConfig(), AugmentConfig()).transforms
     assert (crop.short_sides, crop.crop_size, crop.max_class_share) == ((512, 2048), 960, None)
+    assert crop.class_uniform == 0
     assert (mirror.p, blur.p, distortion.p, distortion.hue) == (0.5, 0.5, 0, 36)
 
 

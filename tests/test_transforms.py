@@ -12,6 +12,7 @@ from dataset.transforms import (
     RandomMirror,
     RandomScaleCrop,
     largest_share,
+    pixel_of_any_class,
 )
 
 
@@ -193,6 +194,29 @@ def test_first_crop_below_the_limit_is_kept():
     limited = RandomScaleCrop(base_size=48, scale=(0.7, 1.5), crop_size=32, max_class_share=0.9)
     unlimited = RandomScaleCrop(base_size=48, scale=(0.7, 1.5), crop_size=32)
     assert_same(limited(image, target, rng(5)), unlimited(image, target, rng(5)))
+
+
+@pytest.mark.parametrize("short", [32, 64, 150])
+@pytest.mark.parametrize("place", [(0, 0), (40, 100), (63, 127)])
+def test_a_class_uniform_crop_contains_the_class_however_small(short, place):
+    target = np.full((64, 128), 255, np.uint8)
+    target[place] = 3
+    crop = RandomScaleCrop(base_size=short, scale=(1, 1), crop_size=32, class_uniform=1)
+    image, target = Image.new("RGB", (128, 64)), Image.fromarray(target)
+    places = {crop._corner(target, (short * 2, short), (32, 32), rng(seed))[0] for seed in range(30)}
+    x = int((place[1] + 0.5) * short / 64)
+    assert all(left <= x < left + 32 <= 2 * short for left in places) and (len(places) > 1 or x in (0, 2 * short - 1))
+    if short >= 64:  # nothing is left out on shrinking
+        assert all((np.asarray(crop(image, target, rng(seed))[1]) == 3).any() for seed in range(10))
+
+
+def test_classes_are_as_likely_as_one_another():
+    target = np.zeros((40, 50), np.uint8)
+    target[7, 9], target[:2] = 5, 255
+    drawn = [pixel_of_any_class(Image.fromarray(target), generator) for generator in [rng(0)] for _ in range(400)]
+    assert 0.4 < np.mean([pixel == (9, 7) for pixel in drawn]) < 0.6
+    assert all(y >= 2 for _, y in drawn)
+    assert pixel_of_any_class(Image.new("L", (4, 4), 255), rng(0)) is None
 
 
 # --- mirror and blur

@@ -82,6 +82,7 @@ def build_transform(model: ModelConfig, augment: AugmentConfig) -> Compose:
         scale=(augment.scale_min, augment.scale_max),
         crop_size=model.crop_size,
         max_class_share=augment.max_class_share,
+        class_uniform=augment.class_uniform,
     )
     distortion = PhotometricDistortion(augment.photometric, augment.photometric_strength)
     return Compose([crop, RandomMirror(augment.mirror), RandomBlur(augment.blur), distortion])
