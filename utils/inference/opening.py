@@ -74,7 +74,8 @@ def _open_checkpoint(checkpoint: Checkpoint, device: torch.device, test: TestCon
     only_fp32 = test.runtime == "onnx" and test.precision == "auto"  # ONNX Runtime has no other
     where = torch.device("cpu") if test.runtime == "openvino" else device
     precision = "fp32" if only_fp32 else runtime.choose_precision(test.precision, where)
-    name = "pytorch" if in_pytorch else runtime.choose_runtime(test.runtime, device, precision)
+    plain = in_pytorch or branches < BRANCHES
+    name = "pytorch" if plain else runtime.choose_runtime(test.runtime, device, precision)
     if name != "pytorch":
         try:
             return _open_exported(_export_once(checkpoint, name), device, precision)
