@@ -211,6 +211,21 @@ def test_a_run_killed_during_validation_resumes_with_that_validation(build, tmp_
     assert read_checkpoint(tmp_path / "last.pth").training["losses"] == {}
 
 
+def test_a_run_killed_before_its_epoch_is_saved_has_recorded_it(build, tmp_path, monkeypatch):
+    trainer = build(tmp_path, "train.epochs=1")
+    save = trainer.state.save_last
+
+    def kill_at_the_end() -> None:
+        if not trainer.state.losses.names:
+            raise KeyboardInterrupt
+        save()
+
+    monkeypatch.setattr(trainer.state, "save_last", kill_at_the_end)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    assert [record["epoch"] for record in records(tmp_path)] == [1]
+
+
 CHANGES = ["train.amp=bf16", "train.accumulate=2", "train.val_epoch=3", "train.save_iter=1", "train.valid_batch_size=2"]
 CHANGES += ["train.specific_gpu_num=1", "train.cityscapes_root=x"]
 CHANGES += ["dataset.root=x", "dataset.cache=true", "test.short_side=96"]

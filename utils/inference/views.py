@@ -1,6 +1,6 @@
 """Segmenters built from a segmenter: test-time augmentation, and sliding windows over large images.
 
-Both average probabilities and return their logarithms as scores, so a single view gives the same labels as no wrapper.
+Both average probabilities and return their logarithms as scores; a single view keeps the logits of its segmenter.
 """
 
 from collections.abc import Iterator, Sequence

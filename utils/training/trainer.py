@@ -153,9 +153,8 @@ class Trainer:
             self._validate()
             record |= {key: state.metrics[key] for key in ("miou", "pixel_accuracy", "class_iou")}
         record["seconds"] = round(time.perf_counter() - start, 2)
-        self.records.epoch(
-            record, epochs=config.epochs, best_miou=state.best_miou
-        )  # twice, if killed before it is saved
+        # recorded before it is saved: a run killed in between records the epoch again, rather than never
+        self.records.epoch(record, epochs=config.epochs, best_miou=state.best_miou)
         state.losses = LossMeter()
         state.save_last()
 
