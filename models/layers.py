@@ -188,7 +188,8 @@ def conv_of_resized(
     y = torch.cat([F.conv2d(x, row).permute(0, 2, 3, 1) for row in taps], 1)  # (B, 3 h, w, 3 D)
     y = rows.flatten(1) @ y.flatten(2)  # (B, H, w 3 D)
     y = columns.transpose(1, 2).flatten(1) @ y.unflatten(2, (-1, len(weight)))  # (B, H, W, D)
-    return (y if bias is None else y + bias).permute(0, 3, 1, 2)
+    y = y.permute(0, 3, 1, 2)
+    return y if bias is None else y + bias[:, None, None]
 
 
 def _shifted_resizing(small: int, large: int, dilation: int, like: Tensor, align_corners: bool) -> Tensor:

@@ -19,16 +19,16 @@ def with_statistics(network):
     return network.eval()
 
 
-def trained_checkpoint(**options):
+def trained_checkpoint(backbone="resnet18", **options):
     """Return a checkpoint whose batch norms have seen images, so that its logits are of ordinary size."""
     torch.manual_seed(0)
-    network = ICNet(3, "resnet18", **options).train()
+    network = ICNet(3, backbone, **options).train()
     with torch.no_grad():
         for _ in range(10):
             network(torch.randn(4, 3, 64, 64))
     return Checkpoint(
         state_dict=network.state_dict(),
-        backbone="resnet18",
+        backbone=backbone,
         structure=network.structure,
         classes=CLASSES,
         mean=(0.4, 0.5, 0.6),

@@ -75,7 +75,7 @@ def test_peak_memory_is_what_the_job_allocates():
 
 
 def test_script_prints_tables_and_writes_json(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(benchmark, "matmul_peak", lambda *args, **kwargs: 1e9)
+    monkeypatch.setattr(benchmark, "peak_flops", lambda *args, **kwargs: 1e9)
     monkeypatch.setattr(benchmark, "peak_memory", lambda *args: 10**6)
     what = ["--what", "predict", "stages", "train", "--only", "published", "eager", "deeplabv3"]
     size = ["--size", "96x64", "--crop", "64", "--backbone", "resnet18", "--repeats", "1"]
@@ -120,7 +120,7 @@ def test_impossible_option_is_refused(monkeypatch, capsys, option, value, proble
 
 def test_the_share_of_the_peak_is_that_of_the_contenders_own_precision(monkeypatch):
     peaks = {torch.float32: 1e9, torch.bfloat16: 4e9}
-    monkeypatch.setattr(benchmark, "matmul_peak", lambda device, dtype: peaks[dtype])
+    monkeypatch.setattr(benchmark, "peak_flops", lambda device, dtype: peaks[dtype])
     monkeypatch.setattr(benchmark, "time_in_turns", lambda jobs, **options: {name: [1.0] for name in jobs})
     monkeypatch.setattr(benchmark, "peak_memory", lambda *args: None)
     own = {"a": "fp32", "b": "bf16", "c": "int8"}

@@ -14,7 +14,7 @@ from utils import config, runtime
 from utils.inference import opening
 from utils.inference.export import export_openvino
 from utils.inference.exported import METADATA
-from utils.inference.openvino import OpenVinoSegmenter
+from utils.inference.openvino import OpenVinoSegmenter, has_bf16
 from utils.inference.predictor import Predictor
 from utils.inference.segmenter import build_segmenter
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
@@ -189,6 +189,16 @@ def test_int8_is_calibrated_on_images_and_named(trained, tmp_path):
     assert (segment(image) == build_segmenter(trained, "cpu")(image)).float().mean() > 0.9
     model = openvino.Core().read_model(tmp_path / "int8.xml")
     assert json.loads(model.get_rt_info(METADATA).astype(str))["precision"] == "int8"
+
+
+def test_int8_leaves_the_other_layers_of_a_bottleneck_network_in_bf16(tmp_path):
+    pytest.importorskip("nncf")
+    if not has_bf16():
+        pytest.skip("needs a CPU with bf16 arithmetic")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    export_openvino(trained_checkpoint("resnet50"), tmp_path / "int8.xml", calibration=[noise])
+    segment = OpenVinoSegmenter(tmp_path / "int8.xml", precision="bf16")
+    assert segment(torch.zeros(1, 3, 64, 96, dtype=torch.uint8)).shape == (1, 64, 96)
 
 
 def test_a_backbone_from_timm_predicts_as_its_checkpoint(tmp_path):

@@ -19,7 +19,7 @@ CAMVID = ROOT / load_config(ROOT / "configs" / "camvid.yaml").test.ckpt_path
 
 @pytest.mark.parametrize(
     ("path", "config", "side"),
-    [(CAMVID, "camvid", 720), (INCLUDED, "cityscapes_small", 768), (HALF, "cityscapes_small", 768)],
+    [(CAMVID, "camvid", 960), (INCLUDED, "cityscapes_small", 768), (HALF, "cityscapes_small", 768)],
     ids=lambda x: str(x)[-23:],
 )
 def test_weights_that_ship_are_those_of_the_configuration(path, config, side):

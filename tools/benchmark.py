@@ -21,7 +21,7 @@ from dataset.transforms import Normalize
 from models import VARIANTS
 from tools.benchmarking.contenders import CONTENDERS, DEFAULT, RUNTIMES, Workload, prediction_job, usable
 from tools.benchmarking.stages import prediction_stages, training_steps
-from tools.benchmarking.timing import Job, count_flops, matmul_peak, peak_memory, time_in_turns
+from tools.benchmarking.timing import Job, count_flops, peak_flops, peak_memory, time_in_turns
 from utils import cli, runtime
 from utils.inference.segmenter import build_segmenter
 from utils.io.files import write_json
@@ -72,7 +72,7 @@ def compare(workload: Workload, names: Sequence[str], repeats: int) -> dict[str,
     jobs = {name: partial(contender.predict, image) for name, contender in contenders.items()}
     seconds = time_in_turns(jobs, repeats=repeats, device=device)
     precisions = {contender.precision for contender in contenders.values()} & set(runtime.DTYPES)
-    peaks = {precision: matmul_peak(device, runtime.DTYPES[precision]) for precision in sorted(precisions)}
+    peaks = {precision: peak_flops(device, runtime.DTYPES[precision]) for precision in sorted(precisions)}
     network = build_segmenter(workload.checkpoint(), device).logits
     rows: dict[str, dict[str, Any]] = {}
     for name, contender in contenders.items():
@@ -93,7 +93,7 @@ def compare(workload: Workload, names: Sequence[str], repeats: int) -> dict[str,
     print_table("from image tensor to label map", HEADINGS, FORMATS, {name: row.values() for name, row in rows.items()})
     print(f"speedup, same labels: compared with {first}; peak MB: beyond the loaded model")
     listed = ", ".join(f"{peak / 1e9:.0f} G in {precision}" for precision, peak in peaks.items())
-    print(f"peak FLOP/s, of a large matrix product in PyTorch: {listed}\n")
+    print(f"peak FLOP/s, of a large convolution or matrix product in PyTorch: {listed}\n")
     return rows
 
 
