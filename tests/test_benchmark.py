@@ -9,8 +9,9 @@ import torch
 
 from models import ICNet
 from tools import benchmark
+from tools.benchmarking import timing
 from tools.benchmarking.contenders import CONTENDERS, DEFAULT, RUNTIMES, Contender, PublishedExecution, Workload, usable
-from tools.benchmarking.timing import count_flops, peak_memory, time_in_turns
+from tools.benchmarking.timing import count_flops, peak_flops, peak_memory, time_in_turns
 from utils import cli
 
 
@@ -67,6 +68,18 @@ def test_jobs_take_turns_after_the_warm_up():
 
 def test_flops_of_a_matrix_product():
     assert count_flops(lambda x: x @ x, torch.ones(10, 10)) == 2 * 10**3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ({"conv": [1.0, 3.0], "matmul": [100.0]}, 2 * 9 * 256 * 256 * 128 * 128),
+        ({"conv": [1.0], "matmul": [1.0]}, 2 * 4096**3),
+    ],
+)
+def test_the_peak_is_that_of_the_faster_of_convolution_and_matrix_product(monkeypatch, seconds, expected):
+    monkeypatch.setattr(timing, "time_in_turns", lambda jobs, **options: seconds)
+    assert peak_flops(torch.device("cpu"), torch.float32) == expected
 
 
 def test_peak_memory_is_what_the_job_allocates():

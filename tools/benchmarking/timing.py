@@ -44,17 +44,16 @@ def count_flops(network: Callable[[Tensor], object], image: Tensor) -> float:
 
 
 @torch.inference_mode()
-def peak_flops(device: torch.device, dtype: torch.dtype, *, side: int = 128) -> float:
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """Return the FLOP/s of a large convolution or matrix product, the faster one, as the practical peak of the device.
 
     Libraries differ: on AMD CPUs, the convolution may be twice as fast, for lack of AVX-512 in the matrix product.
     """
-    channels, size = 2 * side, (side, side)
-    image = torch.randn(1, channels, *size, device=device, dtype=dtype).to(memory_format=torch.channels_last)
-    weight = torch.randn(channels, channels, 3, 3, device=device, dtype=dtype).to(memory_format=torch.channels_last)
-    matrix = torch.randn(16 * side, 16 * side, device=device, dtype=dtype)
+    image = torch.randn(1, 256, 128, 128, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    weight = torch.randn(256, 256, 3, 3, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    matrix = torch.randn(4096, 4096, device=device, dtype=dtype)
     jobs: dict[str, Job] = {"conv": lambda: F.conv2d(image, weight, padding=1), "matmul": lambda: matrix @ matrix}
-    flops = {"conv": count_flops(lambda x: F.conv2d(x, weight, padding=1), image), "matmul": 2 * (16 * side) ** 3}
+    flops = {"conv": count_flops(lambda x: F.conv2d(x, weight, padding=1), image), "matmul": 2 * 4096**3}
     seconds = time_in_turns(jobs, repeats=5, warm_up=1, device=device)
     return max(flops[name] / min(seconds[name]) for name in jobs)
 
