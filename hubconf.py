@@ -32,7 +32,7 @@ def predictor(weights: str = "cityscapes", device: torch.device | str | None = N
     """Return a `Predictor`, from images, files or videos to label maps; it resizes and normalises by itself.
 
     Args:
-        weights: as for `icnet`.
+        weights: as for `icnet`, but not None.
         device: default: the first CUDA device, or else the CPU.
     """
     return Predictor(_path(weights), device)

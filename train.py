@@ -56,9 +56,10 @@ def main() -> None:
         records.begin(iteration=state.iteration, config=config.as_yaml())
         trainer.fit()
         records.finish()
-        log.info(f"best checkpoint: {state.best_path}")
-        log.info(f"in {records.folder}: train.log, train.jsonl (metrics of each epoch), curves.png")
-        log.info(f"next: python inference.py --input IMAGE_OR_VIDEO test.ckpt_path={state.best_path}")
+        if state.best_path is not None:  # else a finished run was resumed in another folder
+            log.info(f"best checkpoint: {state.best_path}")
+            log.info(f"in {records.folder}: train.log, train.jsonl (metrics of each epoch), curves.png")
+            log.info(f"next: python inference.py --input IMAGE_OR_VIDEO test.ckpt_path={state.best_path}")
 
 
 def build_trainer(config: Config, device: torch.device, records: Records, *, last: Checkpoint | None = None) -> Trainer:
@@ -147,7 +148,7 @@ def build_network(
 def load_weights(
     network: ICNet, checkpoint: Checkpoint | None, config: Config, *, num_classes: int, log: Logger
 ) -> Normalization:
-    """Load a checkpoint, or else the configured weights of the backbone; return the normalisation they are used to."""
+    """Load a checkpoint, or else the configured weights of the backbone; return the normalisation to use with them."""
     model, folder = config.model, config.train.ckpt_dir
     if checkpoint is not None:
         left_out = load_pretrained(network, checkpoint)

@@ -32,13 +32,13 @@ def find_cityscapes(root: str | Path, split: str) -> Pairs:
         if not found:
             raise ValueError(
                 f"no images in {root / 'leftImg8bit' / part}: expected CITY/*{_IMAGE}; "
-                "extract leftImg8bit_trainvaltest.zip there"
+                f"extract leftImg8bit_trainvaltest.zip in {root}"
             )
         images |= found
         masks |= _find(root / "gtFine" / part, _MASK)
     if split == "test":
         return Pairs([Sample(image, None) for image in images.values()])
-    return match(images, masks, expected=f"*{_MASK} in {root / 'gtFine'} (extract gtFine_trainvaltest.zip there)")
+    return match(images, masks, expected=f"*{_MASK} in {root / 'gtFine'} (extract gtFine_trainvaltest.zip in {root})")
 
 
 def _find(folder: Path, suffix: str) -> dict[str, Path]:

@@ -31,7 +31,9 @@ def open_rgb(path: str | Path | BinaryIO) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any mode to 8-bit RGB."""
+    """Convert an image of any mode to 8-bit RGB; raises a ValueError for floats, whose range is not known."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floats of unknown range; save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to white
         grey = np.asarray(image).astype(np.int64) // 257
         image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))

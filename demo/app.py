@@ -48,7 +48,11 @@ def check_address(host: str, port: int) -> None:
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("--ckpt", metavar="FILE", help="weights to select at first (default: the included weights)")
+    parser.add_argument(
+        "--ckpt",
+        metavar="FILE",
+        help="weights to select at first (default: the best in ckpt, or else the included ones)",
+    )
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: %(default)s, for this machine only)"
     )

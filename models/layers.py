@@ -202,9 +202,9 @@ def conv_of_doubled(x: Tensor, weight: Tensor, size: Sequence[int], *, bias: Ten
     """Compute a padded 3x3 convolution, with dilation 2, of `resize(x, size)` at twice the size, less one.
 
     The taps, two pixels apart in the large map, are one pixel apart in `x`, so that convolving and resizing commute:
-    the convolution of `x` itself is resized, for a quarter of the arithmetic. The result differs only in the second
-    pixels from the borders: beyond the border, the large map is 0, but the resized one half a pixel of `x`, which is
-    taken away again. For any other size, at least 3x3, this serves as the definition.
+    the convolution of `x` itself is resized, for a quarter of the arithmetic. The results differ only one pixel inside
+    the borders: there, one tap falls outside the large map, where the padding is 0, but the resized convolution counts
+    half of the border pixel of `x`. That half is subtracted. For any other size, at least 3x3, this is the definition.
 
     Args and returns: as for `conv_of_resized`, with aligned corners.
     """

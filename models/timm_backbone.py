@@ -13,7 +13,7 @@ SUITABLE = "timm/tf_efficientnet_lite0, timm/mobilenetv3_large_100, timm/resnet1
 
 
 class TimmBackbone(nn.ModuleDict):
-    """A convolutional network of timm's with output stride 8 and random weights, split where the stride reaches 8.
+    """A convolutional network from timm with output stride 8 and random weights, split where the stride reaches 8.
 
     It consists of the layers of timm's feature extractor (`features_only`), which run one after the other. Their names
     are timm's, except that `blocks.2`, a layer of a sequence, is `blocks_2`.
@@ -38,7 +38,7 @@ class TimmBackbone(nn.ModuleDict):
             super().__init__(layers)
             self._split(features)
             self._try()
-        except Exception as error:  # each of timm's families has its own way to say so
+        except Exception as error:  # each of timm's families raises errors of its own
             raise ValueError(
                 f"{name} cannot serve as a backbone: ICNet needs a sequence of layers with output stride 8, as "
                 f"timm has for {SUITABLE}"

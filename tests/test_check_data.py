@@ -90,7 +90,7 @@ def test_valid_data_is_reported(halves, run_script):
     lines = result.out.splitlines()
     for line in (
         "train: 4 readable images: 64x48 (4)",
-        "  25.00 % of the pixels are ignored, 0 problems",
+        "  25.00% of the pixels are ignored, 0 problems",
         "val: 2 readable images: 64x48 (2)",
         "no problems",
     ):

@@ -121,7 +121,10 @@ def streets(tmp_path, monkeypatch, run_script):
     classes = cityscapes_classes()
     network = ICNet(len(classes), "resnet18")
     save_checkpoint(
-        tmp_path / "wide.pth", Checkpoint(state_dict=network.state_dict(), backbone="resnet18", classes=classes)
+        tmp_path / "wide.pth",
+        Checkpoint(
+            state_dict=network.state_dict(), backbone="resnet18", classes=classes, config={"test": {"short_side": 48}}
+        ),
     )
     (tmp_path / "tiny.yaml").write_text(CONFIG + "loss: {distill: wide.pth}\n")
     monkeypatch.chdir(tmp_path)
@@ -170,7 +173,9 @@ def test_the_steps_continue_where_they_were_interrupted(streets, run_prune, monk
         for cell, name in zip(row[4:], ("pruned", "retrained"), strict=True):
             metrics = json.loads(Path(f"steps/{name}-{folder}/evaluate_output/metrics.json").read_text())
             assert float(cell) == pytest.approx(100 * metrics["miou"], abs=0.005)
+            assert metrics["config"]["test"]["short_side"] == 48  # the original network's own
     last = read_checkpoint("steps/retrained-0.5/last.pth")
+    assert last.config["test"]["short_side"] == 48  # in validation, too
     assert last.structure["width"] == 0.5 and last.config["loss"]["distill"] == "wide.pth"
 
     streets.clear()
@@ -186,10 +191,10 @@ def test_the_steps_continue_where_they_were_interrupted(streets, run_prune, monk
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--keep", "0"], "'0' is not a share above 0 and at most 1"),
+        (["--keep", "0"], "'0' is not a share between 0 and 1"),
         (["--keep", "1.5"], "'1.5' is not a share"),
         (["--keep", "half"], "'half' is not a share"),
-        (["--keep", "1"], "has a width of 1 already; prune it to less than that"),
+        (["--keep", "1"], "'1' is not a share"),
         (["--keep", "0.5", "--target", "half.onnx"], "--target half.onnx must end in .pth"),
         (["--keep", "0.5", "--target", "half"], "--target half must end in .pth"),
         (["--keep", "0.5", "--config", "x.yaml"], "go with --steps, not with --keep"),

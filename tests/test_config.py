@@ -239,3 +239,8 @@ def test_configuration_is_immutable():
 def test_backbones_from_timm_are_known_to_timm_alone():
     config = load_config({}, ["model.backbone=timm/any_name"])
     assert load_config(config.as_dict()) == config and "backbone: timm/any_name" in config.as_yaml()
+
+
+def test_only_one_input_size_can_be_set():
+    with pytest.raises(ValueError, match=r"^test\.short_side \(0\) and input_size \(\[65, 97\]\) exclude each other"):
+        load_config({"test": {"input_size": [65, 97]}}, ["test.short_side=0"])

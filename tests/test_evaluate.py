@@ -55,6 +55,20 @@ def test_all_files_are_written(evaluated):
     assert metrics["speed"]["peak_memory_mib"] > 1 and metrics["speed"]["images_per_second"] > 0
 
 
+def test_the_last_line_names_what_was_written(run_script, folder_data, checkpoint_path):
+    given = ["--config", folder_data.config, f"test.ckpt_path={checkpoint_path}"]
+    for save, files in (
+        ("pred", "confusion matrix, worst images, predictions"),
+        ("none", "confusion matrix, worst images"),
+    ):
+        stale = folder_data.ckpt_dir / "evaluate_output" / "worst" / "notes.png"  # of an earlier evaluation
+        stale.parent.mkdir(parents=True, exist_ok=True)
+        stale.touch()
+        result = run_script("evaluate", *given, f"test.save={save}")
+        assert not stale.exists()
+        assert result.out.splitlines()[-1] == f"in {folder_data.ckpt_dir / 'evaluate_output'}: metrics.json, {files}"
+
+
 def test_predictions_or_overlays_are_saved(evaluated, folder_data):
     _, folder = evaluated("test.save=overlay")
     assert sorted(path.name for path in folder.glob("*_overlay.png")) == ["0_overlay.png", "1_overlay.png"]

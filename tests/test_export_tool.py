@@ -36,7 +36,7 @@ def test_script(checkpoint_path, tmp_path, monkeypatch, run_export):
     [
         (["--precision", "int8"], "--precision int8 and --calibrate IMAGES go together"),
         (["--precision", "int8", "--calibrate", "VIDEO"], "has no images; name a folder of training images"),
-        (["--format", "openvino", "--precision", "fp16"], "cannot be exported with --precision fp16"),
+        (["--format", "openvino", "--precision", "fp16"], "cannot be combined with --precision fp16"),
         (["test.split=train"], "test.split=train overrides a key of --config, which is missing"),
     ],
 )

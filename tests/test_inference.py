@@ -116,7 +116,7 @@ def test_quiet_prints_errors_only(infer, pictures):
 
 def test_log_reports_each_image_the_speed_and_a_summary(infer, pictures):
     lines = infer(pictures).out.splitlines()
-    assert any(line.startswith(f"{pictures}/a.png: 64x48, ") and line.endswith(" %") for line in lines)
+    assert any(line.startswith(f"{pictures}/a.png: 64x48, ") and line.endswith("%") for line in lines)
     (speed,) = (line for line in lines if line.startswith("speed: "))
     for stage in ("decode", "network", "label map", "write"):
         assert f"{stage} " in speed

@@ -70,6 +70,20 @@ def test_frames_of_a_video_do_not_collide_with_an_image_of_a_similar_name(infer,
     assert len(names(tmp_path / "out" / "v_frames")) == 2
 
 
+def test_a_cameras_gaps_are_filled(infer, video, tmp_path, monkeypatch):
+    class Reader(VideoReader):
+        def __iter__(self):
+            for number, frame in super().__iter__():
+                if number not in (2, 3):
+                    yield number, frame
+
+    monkeypatch.setattr("utils.inference.run.VideoReader", Reader)
+    assert infer(video, "--json", "--end", 1.2).code == 0  # frames 0, 1, 4 and 5
+    assert len(list(VideoReader(tmp_path / "out" / "v_overlay.mp4"))) == 6
+    lines = [json.loads(line) for line in (tmp_path / "out" / "v_shares.jsonl").read_text().splitlines()]
+    assert [line["seconds"] for line in lines] == [0, 0.2, 0.8, 1.0]
+
+
 def test_ctrl_c_ends_a_camera_recording_normally(infer, video, tmp_path, monkeypatch):
     monkeypatch.setattr("inference.find_sources", lambda text, *, recursive: [Source(video, "live", "camera_0")])
     interrupt(monkeypatch, Painter, "paint", call=4)

@@ -151,7 +151,7 @@ def test_table_lists_every_class():
         ["car", "50.00%", "100.00%", "50.00%", "66.67%"],
         ["sky", "-", "-", "-", "0.00%"],
     ]
-    assert "mIoU 50.00 %" in table and "1 absent" in table and "category" not in table
+    assert "mIoU 50.00%" in table and "1 absent" in table and "category" not in table
 
 
 def test_table_with_category_and_instance_metrics():
@@ -163,4 +163,4 @@ def test_table_with_category_and_instance_metrics():
     assert lines[0][-1] == "iIoU"
     assert lines[2][-1] == "-" and lines[3][-1] == "25.00%"
     assert ["vehicle", "50.00%", "12.50%"] in lines and ["flat", "100.00%", "-"] in lines
-    assert {"mean iIoU 25.00 %", "category mean iIoU 10.00 %"} <= {" ".join(line) for line in lines}
+    assert {"mean iIoU 25.00%", "category mean iIoU 10.00%"} <= {" ".join(line) for line in lines}

@@ -121,6 +121,8 @@ def test_auto_is_the_fastest_installed_runtime(monkeypatch, cpu, packages, preci
 def test_onnx_runtime_has_no_bf16():
     with pytest.raises(ValueError, match=r"test\.precision=bf16 is not available with test\.runtime=onnx"):
         runtime.choose_runtime("onnx", CPU, "bf16")
+    with pytest.raises(ValueError, match=r"test\.precision=fp16 is not .*=openvino; set fp32 or bf16, or"):
+        runtime.choose_runtime("openvino", CPU, "fp16")  # before the network is exported
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

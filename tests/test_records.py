@@ -25,9 +25,17 @@ def test_every_figure_is_in_the_curves(tmp_path, key):
 
 def test_the_last_record_of_an_epoch_counts_in_the_curves(tmp_path):
     first, again, second = {"epoch": 1, "loss": 9.0}, {"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}
-    draw_curves([second, first, again], tmp_path / "twice.png")
+    draw_curves([first, again, second], tmp_path / "twice.png")
     draw_curves([again, second], tmp_path / "once.png")
     assert (tmp_path / "twice.png").read_bytes() == (tmp_path / "once.png").read_bytes()
+
+
+def test_curves_leave_out_an_earlier_run_in_the_folder(tmp_path):
+    earlier = [{"epoch": epoch, "loss": 9.0} for epoch in (1, 2, 3)]
+    run = [{"epoch": epoch, "loss": 1.0} for epoch in (1, 2)]
+    draw_curves([*earlier, *run], tmp_path / "both.png")
+    draw_curves(run, tmp_path / "one.png")
+    assert (tmp_path / "both.png").read_bytes() == (tmp_path / "one.png").read_bytes()
 
 
 def test_records_write_all_their_files(tmp_path):
@@ -42,7 +50,7 @@ def test_records_write_all_their_files(tmp_path):
     dataset.__getitem__.return_value = sample
     for index in (0, 3):
         records.prediction(dataset, 7, index, sample["target"])
-    records.epoch({"epoch": 1, "iteration": 7, "loss": 0.5, "seconds": 60.0, **VALIDATED}, epochs=3, best_miou=0.5)
+    records.epoch({"epoch": 1, "iteration": 7, "loss": 0.5, "seconds": 60.0, **VALIDATED}, epochs=3, best=True)
     records.finish()
 
     first, second = (tmp_path / "train.log").read_text().splitlines()

@@ -65,7 +65,7 @@ def test_evaluation_needs_only_the_checkpoint_and_agrees_with_training(trained, 
     assert metrics["images"] == 3
     assert metrics["miou"] == pytest.approx(validated["miou"], abs=2e-3)  # folded norms round differently
     assert metrics["class_iou"] == pytest.approx(validated["class_iou"], abs=5e-3)
-    assert f"mIoU {100 * metrics['miou']:.2f} %" in printed
+    assert f"mIoU {100 * metrics['miou']:.2f}%" in printed
     pictures = sorted((folder / "ckpt" / "evaluate_output").glob("*_pred.png"))
     assert len(pictures) == 3 and Image.open(pictures[0]).size == (128, 64)
     assert "handed_in/submission.zip, 3 files, checked" in printed

@@ -198,8 +198,8 @@ def test_override_values_are_yaml():
     assert config.train.ckpt_dir == "a=b"
 
 
-@pytest.mark.parametrize("text", ["2024_01_15", "2024-01-15"])
-def test_dates_are_strings(text):
+@pytest.mark.parametrize("text", ["2024_01_15", "2024-01-15", "010", "1:30"])
+def test_dates_times_and_leading_zeros_are_strings(text):
     assert load_config({}, [f"train.ckpt_dir={text}"]).train.ckpt_dir == text
 
 

@@ -106,6 +106,13 @@ def test_kind_follows_from_the_input(folder):
     assert camera.name.startswith("camera_0_")
 
 
+def test_an_image_of_floats_is_refused(tmp_path):
+    """Whether they go up to 1 or to 255 is not known."""
+    Image.fromarray(np.ones((48, 64), np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=r"a\.tif cannot be read as an image: its pixels are floats"):
+        read_image(tmp_path / "a.tif")
+
+
 def test_a_narrow_image_is_refused_with_its_name(tmp_path):
     Image.new("L", (510, 10)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"a\.png is too narrow to segment \(510x10 pixels\); crop it"):

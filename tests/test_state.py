@@ -141,6 +141,19 @@ def test_a_new_run_does_not_overwrite_the_state_of_another(tmp_path):
     (tmp_path / "last.pth").write_bytes(b"-")
     with pytest.raises(FileExistsError, match=r"last\.pth is the state of a run; continue it with train\.resume=auto"):
         find_last(None, str(tmp_path))
+    (tmp_path / "older").mkdir()
+    (tmp_path / "older" / "last.pth").write_bytes(b"-")
+    with pytest.raises(FileExistsError, match=r"last\.pth is the state of a run"):
+        find_last(str(tmp_path / "older" / "last.pth"), str(tmp_path))
+
+
+def test_validated_at_another_size_the_best_checkpoint_is_sought_anew(build, tmp_path):
+    build(tmp_path, "train.epochs=1").fit()
+    last = read_checkpoint(tmp_path / "last.pth")
+    for override, best in (("test.short_side=0", last.training["best_miou"]), ("test.short_side=48", -1)):
+        resumed = build(tmp_path, "train.epochs=1", override)
+        resumed.state.restore(last, CPU)
+        assert resumed.state.best_miou == best and resumed.state.best_path.exists()  # to be replaced by the next
 
 
 def test_only_settings_that_do_not_affect_the_result_may_change(folder_data):
@@ -229,6 +242,7 @@ def test_a_run_killed_before_its_epoch_is_saved_has_recorded_it(build, tmp_path,
 CHANGES = ["train.amp=bf16", "train.accumulate=2", "train.val_epoch=3", "train.save_iter=1", "train.valid_batch_size=2"]
 CHANGES += ["train.specific_gpu_num=1", "train.cityscapes_root=x"]
 CHANGES += ["dataset.root=x", "dataset.cache=true", "test.short_side=96"]
+CHANGES += ["dataset.colors=[[1, 2, 3]]"]
 FIXED = ["train.seed=1", "train.ema=0.9", "train.freeze_bn=true", "train.freeze=[sub1]", "train.oversample=0.5"]
 FIXED += ["train.train_batch_size=4", "optimizer.init_lr=0.1", "loss.ohem=0.7", "augment.blur=0", "model.dropout=0.1"]
 

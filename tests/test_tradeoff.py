@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from tools import tradeoff
 from utils import runtime
@@ -17,6 +18,8 @@ MILLISECONDS |= {"openvino-bf16": 50.0, "openvino-int8": 40.0}
 def run_tool(tmp_path, monkeypatch):
     """Run the tool in tmp_path on a machine with bf16 and all packages; return the commands that it ran."""
     monkeypatch.chdir(tmp_path)
+    Path("a.pth").touch()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: True)
     monkeypatch.setattr(runtime, "installed", lambda *packages: True)
     commands = []
@@ -24,10 +27,16 @@ def run_tool(tmp_path, monkeypatch):
     def evaluate(path: Path, folder: Path, config: str, overrides: list[str]) -> dict:
         commands.append([str(path), config, *overrides])
         folder.mkdir(parents=True, exist_ok=True)
-        return {"miou": 0.5, "speed": {"latency_median_ms": MILLISECONDS["-".join(folder.name.split("-")[-2:])]}}
+        speed = {"latency_median_ms": MILLISECONDS["-".join(folder.name.split("-")[-2:])]}
+        return {"miou": 0.5, "device": "CPU, 2 threads", "runtime": "OpenVINO", "speed": speed}
+
+    def export(folder: Path, *command: str) -> None:
+        commands.append(list(command))
+        folder.mkdir(parents=True, exist_ok=True)
+        Path(command[command.index("--target") + 1]).touch()
 
     monkeypatch.setattr(tradeoff, "evaluate", evaluate)
-    monkeypatch.setattr(tradeoff, "run_alone", lambda folder, *command: commands.append(list(command)))
+    monkeypatch.setattr(tradeoff, "run_alone", export)
 
     def run(*arguments: object) -> list[list[str]]:
         monkeypatch.setattr(sys, "argv", ["tradeoff.py", *map(str, arguments)])
@@ -40,7 +49,8 @@ def run_tool(tmp_path, monkeypatch):
 def test_every_network_is_measured_in_every_runtime(run_tool, capsys):
     commands = run_tool("--ckpt", "a.pth", "b.pth", "--config", "c.yaml", "--out", "out", "dataset.root=data")
     assert [command[0] for command in commands] == 5 * ["a.pth"] + 5 * ["b.pth"]
-    assert commands[1] == ["a.pth", "c.yaml", "dataset.root=data", "test.runtime=pytorch", "test.precision=bf16"]
+    options = ["dataset.root=data", "test.runtime=pytorch", "test.precision=bf16", "train.valid_batch_size=1"]
+    assert commands[1] == ["a.pth", "c.yaml", *options]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
     assert rows[2] == ["a", "pytorch fp32", "200.0", "5.0", "50.00"]
     assert rows[-1] == ["b", "openvino bf16", "50.0", "20.0", "50.00"]
@@ -52,12 +62,22 @@ def test_int8_is_exported_first_and_leaves_the_rest_in_bf16(run_tool):
     target = "out/a-openvino-int8/a.xml"
     assert export[:5] == ["tools/export.py", "--ckpt", "a.pth", "--target", target]
     assert export[-2:] == ["--calibrate", "images"]
-    assert evaluation == [target, "c.yaml", "test.precision=bf16"]
+    assert evaluation == [target, "c.yaml", "test.precision=bf16", "train.valid_batch_size=1"]
+
+
+def test_int8_is_exported_again_for_other_calibration_images(run_tool):
+    exports = []
+    for images in ("images", "images", "others"):
+        commands = run_tool("--ckpt", "a.pth", "--config", "c.yaml", "--calibrate", images, "--out", "out")
+        exports.append(any(command[0] == "tools/export.py" for command in commands))
+        commands.clear()
+    assert exports == [True, False, True]
 
 
 def test_int8_is_exported_again_for_another_network(run_tool, tmp_path):
     target = tmp_path / "out/a-openvino-int8/a.xml"
     target.parent.mkdir(parents=True)
+    (target.parent / "calibrated_with.txt").write_text("images")
     options = ["--config", "c.yaml", "--calibrate", "images", "--out", "out"]
     for first, exports in (("a.pth", False), ("a.xml", True)):  # what was written first
         for path in sorted((tmp_path / "a.pth", target), key=lambda path: path.name != first):
@@ -74,7 +94,19 @@ def test_networks_of_one_name_are_refused(run_tool, capsys):
     assert "two files of the same name" in capsys.readouterr().err
 
 
+def test_rows_of_a_gpu_say_so(run_tool, monkeypatch, capsys):
+    metrics = {"miou": 0.5, "device": "cuda:0 (a GPU)", "speed": {"latency_median_ms": 10.0}}
+    names = {"onnx": "ONNX Runtime", "openvino": "OpenVINO", "pytorch": "PyTorch"}
+    monkeypatch.setattr(
+        tradeoff, "evaluate", lambda path, folder, *_: metrics | {"runtime": names[folder.name.split("-")[1]]}
+    )
+    run_tool("--ckpt", "a.pth", "--config", "c.yaml", "--out", ".")
+    rows = [line.split("|")[2].strip() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert rows == ["pytorch fp32, GPU", "pytorch bf16, GPU", "onnx fp32", "openvino fp32", "openvino bf16"]
+
+
 def test_only_what_the_machine_has_is_measured(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: False)
     monkeypatch.setattr(runtime, "installed", lambda *packages: "openvino" not in packages)
     assert tradeoff.executions(int8=True) == ["pytorch fp32", "onnx fp32"]

@@ -151,6 +151,7 @@ def test_a_non_finite_loss_ends_the_run_and_saves_the_batch(build, tmp_path):
     with pytest.raises(ValueError, match=message) as error:
         trainer.fit()
     saved = torch.load(tmp_path / "run" / "diverged.pth")
+    assert set(saved) == {"iteration", "learning_rates", "images", "batch"}
     assert saved["iteration"] == 1 and len(saved["batch"]) == 2
     assert all(image in str(error.value) for image in saved["images"])
     seen = next(iter(trainer.train_loader))["image"]

@@ -156,6 +156,54 @@ def test_video_without_frames_cannot_be_read(tmp_path):
         VideoReader(path)
 
 
+class Camera:
+    """A camera that takes frame n, of brightness n, at n / 10 s: a grab waits for the next one, as others are lost."""
+
+    seconds = 0.0
+
+    def __init__(self, *source: object) -> None:
+        self.taken = -1
+
+    def get(self, key: int) -> float:
+        return {cv2.CAP_PROP_FPS: 10.0}.get(key, -1.0)
+
+    def grab(self) -> bool:
+        self.taken = max(self.taken + 1, int(10 * Camera.seconds + 1e-6))
+        Camera.seconds = max(Camera.seconds, self.taken / 10)
+        return True
+
+    def read(self) -> tuple[bool, np.ndarray]:
+        return self.grab(), np.full((48, 64, 3), self.taken, np.uint8)
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("every", "work", "numbers"),
+    [(1, 0.02, [0, 1, 2, 3, 4, 5]), (2, 0.02, [0, 2, 4]), (1, 0.25, [0, 2, 5]), (2, 0.25, [0, 2, 4])],
+)
+def test_a_cameras_frames_are_numbered_by_the_clock(monkeypatch, every, work, numbers):
+    """`work` is what each frame costs, in seconds; what the camera takes meanwhile is lost."""
+    monkeypatch.setattr(Camera, "seconds", 0.0)
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    monkeypatch.setattr("utils.io.video.time.monotonic", lambda: Camera.seconds)
+    found = []
+    for number, frame in VideoReader(0, span=Span(every=every, end=0.55)):
+        found.append((number, int(frame[0, 0, 0])))
+        Camera.seconds += work
+    assert [number for number, _ in found] == numbers
+    assert all(abs(number - taken) <= 1 for number, taken in found)
+
+
+def test_the_frame_before_a_gap_fills_it(tmp_path):
+    dark, light = (np.full((48, 64, 3), value, np.uint8) for value in (20, 220))
+    with writing_video(tmp_path / "a.mp4", 10) as writer:
+        writer.write(dark)
+        writer.write(light, gap=2)
+    assert [frame.mean() > 100 for frame in read(tmp_path / "a.mp4")] == [False, False, False, True]
+
+
 def test_missing_camera_is_an_error(capfd):
     with pytest.raises(ValueError, match="cannot read camera 97 as a video"):
         VideoReader(97)

@@ -7,6 +7,7 @@ from torchvision.models import get_model_weights
 
 from models import ICNet
 from models.resnet import DilatedResNet
+from utils.weights import zoo
 from utils.weights.pretrained import load_backbone
 from utils.weights.run_folder import find_checkpoint
 from utils.weights.zoo import WEIGHTS, find_weights
@@ -31,6 +32,7 @@ def downloads(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    monkeypatch.setattr(zoo, "_CKPT", tmp_path / "common")
     return calls
 
 
@@ -45,6 +47,12 @@ def test_a_known_name_is_downloaded_once_into_the_cache_with_its_hash(tmp_path, 
 def test_a_known_file_in_the_folder_is_used(tmp_path, downloads):
     (tmp_path / WEIGHTS[NAME].file).touch()
     assert find_weights(NAME, tmp_path) == tmp_path / WEIGHTS[NAME].file and not downloads
+
+
+def test_a_known_file_in_ckpt_is_found_by_every_run(tmp_path, downloads):
+    (tmp_path / "common").mkdir()
+    (tmp_path / "common" / WEIGHTS[NAME].file).touch()
+    assert find_weights(NAME, tmp_path / "run") == tmp_path / "common" / WEIGHTS[NAME].file and not downloads
 
 
 def test_imagenet_weights_go_by_torchvisions_names(tmp_path, downloads):
@@ -93,6 +101,7 @@ def test_without_network_one_line_names_address_and_place(run_script, tmp_path, 
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    monkeypatch.setattr(zoo, "_CKPT", tmp_path / "common")
     overrides = [f"test.ckpt_path={NAME}", f"train.ckpt_dir={tmp_path / 'ckpt'}"]
     done = run_script("inference", "--input", folder_data.root / "val", *overrides)
     assert done.code == 2
@@ -102,6 +111,7 @@ def test_without_network_one_line_names_address_and_place(run_script, tmp_path, 
 
 def test_weights_without_address_must_be_downloaded_by_hand(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))  # of somebody without them
+    monkeypatch.setattr(zoo, "_CKPT", tmp_path / "common")
     with pytest.raises(FileNotFoundError, match=r"icnet_resnet50_197_0\.710_best_model\.pth: .* by hand, see https://"):
         find_weights("icnet_resnet50_cityscapes", tmp_path)
 

@@ -79,7 +79,7 @@ STUDIES = {
 
 def main() -> None:
     """Run the missing trials and report all results."""
-    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("study", choices=STUDIES, help="which study")
     parser.add_argument("overrides", nargs="*", help="section.key=value for every trial, such as dataset.root=FOLDER")
     parser.add_argument("--config", type=Path, help="default: that of the study")

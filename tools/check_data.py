@@ -119,7 +119,7 @@ def print_split(name: str, check: SplitCheck) -> None:
     more = f" and {len(check.sizes) - 5} more sizes" if len(check.sizes) > 5 else ""
     ignored = check.pixels[IGNORE_INDEX] / max(1, check.pixels.sum())
     print(f"{name}: {check.sizes.total()} readable images: {sizes or 'none'}{more}")
-    print(f"  {100 * ignored:.2f} % of the pixels are ignored, {len(check.problems)} problems")
+    print(f"  {100 * ignored:.2f}% of the pixels are ignored, {len(check.problems)} problems")
     if check.unused_masks:
         print(f"  masks without an image, which are not used: {check.unused_masks}")
     for problem in check.problems:

@@ -57,9 +57,9 @@ def main() -> None:
     print(f"input: image (B, 3, H, W), {kind}, any B, H and W; output: {args.output}; {args.precision}")
     if images:
         share = label_agreement(args.ckpt, target, images)
-        print(f"compared with PyTorch in fp32: {100 * share:.2f} % of the labels of the calibration images agree")
+        print(f"compared with PyTorch in fp32: {100 * share:.2f}% of the labels of the calibration images agree")
     elif args.output == "labels":
-        print(f"compared with PyTorch in fp32: {100 * (1 - found['different']):.3f} % of the labels agree")
+        print(f"compared with PyTorch in fp32: {100 * (1 - found['different']):.3f}% of the labels agree")
     else:
         print(f"compared with PyTorch in fp32: largest difference {found['difference']:.1e} of the largest logit")
     if config is not None and data is not None:
@@ -114,7 +114,12 @@ def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.Parser(description=__doc__)
     add = parser.add_argument
-    add("--ckpt", required=True, metavar="FILE", help="a checkpoint of this project, or the published one")
+    add(
+        "--ckpt",
+        required=True,
+        metavar="FILE",
+        help="a checkpoint of this project, of mmsegmentation, the published one, or a .caffemodel",
+    )
     add("--format", default="onnx", choices=SUFFIXES)
     add("--target", metavar="FILE", help="the file to write (default: the checkpoint's name, *.onnx or *.xml)")
     add("--output", default="logits", choices=OUTPUTS, help="logits (default), or label maps")
@@ -127,7 +132,7 @@ def parse_arguments() -> argparse.Namespace:
     if (args.precision == "int8") != (args.calibrate is not None):
         parser.error("--precision int8 and --calibrate IMAGES go together")
     if (args.format, args.precision) == ("openvino", "fp16"):
-        parser.error("--format openvino cannot be exported with --precision fp16")
+        parser.error("--format openvino cannot be combined with --precision fp16")
     if args.overrides and args.config is None:
         parser.error(f"{args.overrides[0]} overrides a key of --config, which is missing")
     return args

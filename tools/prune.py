@@ -10,7 +10,7 @@ import argparse
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from tools.benchmarking.timing import count_flops, time_in_turns
 from tools.runs import evaluate, finished, run_alone
 from utils import cli, runtime
 from utils.config import Config, load_config
+from utils.inference.opening import with_own_input
 from utils.inference.segmenter import build_segmenter
 from utils.io.files import check_folder, check_new_file
 from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
@@ -66,11 +67,11 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
-    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--ckpt", required=True, metavar="FILE", help="checkpoint to prune")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--keep", type=_share, help="share of the original network's channels that remain in each layer")
-    what.add_argument("--steps", type=_steps, help="several of them, in falling order, with training after each")
+    what.add_argument("--steps", type=_steps, help="several such shares, in descending order, with training after each")
     parser.add_argument("--target", metavar="FILE", help="with --keep: *.pth (default: beside --ckpt)")
     parser.add_argument("--config", metavar="FILE", help="with --steps: configuration of the training")
     parser.add_argument("--output", metavar="FOLDER", help="with --steps: folder of the runs, of this --ckpt only")
@@ -91,8 +92,8 @@ def _share(text: str) -> float:
         share = float(text)
     except ValueError:
         share = 0
-    if not 0 < share <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share above 0 and at most 1")
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share between 0 and 1")
     return share
 
 
@@ -112,23 +113,15 @@ def prune_checkpoint(checkpoint: Checkpoint, keep: float) -> Checkpoint:
     wide = checkpoint.build()
     if keep >= wide.structure["width"]:
         raise ValueError(
-            f"{checkpoint.source} has a width of {wide.structure['width']:g} already; prune it to less than that"
+            f"{checkpoint.source} has a width of {wide.structure['width']:g} already; choose a smaller share than that"
         )
     if isinstance(wide.backbone, TimmBackbone):
         raise ValueError(f"{checkpoint.source} has the backbone {checkpoint.backbone}; those of timm cannot be pruned")
     structure = wide.structure | {"width": keep}
     narrow = ICNet(len(checkpoint.classes), checkpoint.backbone, **structure)
     load_state(narrow, prune(wide, narrow))
-    return Checkpoint(
-        state_dict=narrow.state_dict(),
-        backbone=checkpoint.backbone,
-        classes=checkpoint.classes,
-        structure=structure,
-        mean=checkpoint.mean,
-        std=checkpoint.std,
-        named=checkpoint.named,
-        config=checkpoint.config,
-    )
+    pruned = replace(checkpoint, state_dict=narrow.state_dict(), structure=structure)
+    return replace(pruned, epoch=0, iteration=0, metrics={}, training=None, source=None)
 
 
 def parameters(checkpoint: Checkpoint) -> int:
@@ -139,20 +132,30 @@ def parameters(checkpoint: Checkpoint) -> int:
 def compress(args: argparse.Namespace, config: Config) -> Iterator[Stage]:
     """Prune and retrain step by step; yield the original network and that of each step."""
     folder, source = Path(args.output), Path(args.ckpt)
+    original = read_checkpoint(source)
+    prune_checkpoint(original, args.steps[0])  # a network that cannot be pruned is refused at once
+    overrides = [*args.overrides, *input_settings(original, config)]
 
     def measure(path: Path, run: Path) -> float:
-        return evaluate(path, run, args.config, args.overrides)["miou"]
+        return evaluate(path, run, args.config, overrides)["miou"]
 
     yield Stage(source, None, measure(source, folder / "original"))
     for keep in args.steps:
         pruned, run = folder / f"pruned-{keep:g}" / "pruned.pth", folder / f"retrained-{keep:g}"
         write_pruned(source, keep, pruned)
         before = measure(pruned, pruned.parent)
-        settings = [*args.overrides, *settings_of(pruned), f"train.ckpt_dir={run}", "train.resume=auto"]
+        settings = [*overrides, *settings_of(pruned), f"train.ckpt_dir={run}", "train.resume=auto"]
         if finished(run, load_config(args.config, settings)) is None:
             run_alone(run, "train.py", "--config", args.config, *settings)
         source = find_checkpoint(None, run)
         yield Stage(source, before, measure(source, run))
+
+
+def input_settings(original: Checkpoint, config: Config) -> list[str]:
+    """Return the overrides with which all networks of the table are validated at the original one's input size."""
+    test = with_own_input(original, config.test)
+    size = f"input_size={list(test.input_size)}" if test.input_size else f"short_side={test.short_side or 0}"
+    return [f"test.{size}", f"test.resize_probabilities={bool(test.resize_probabilities)}"]
 
 
 def write_pruned(source: Path, keep: float, target: Path) -> None:

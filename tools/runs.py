@@ -37,7 +37,7 @@ def run_script(folder: Path, script: str, *arguments: str) -> bool:
         with catching_signals(process.send_signal) as stopping:
             code = process.wait()  # it needs time to save its state
     finally:
-        lock.unlink()
+        lock.unlink(missing_ok=True)
     if stopping():
         raise Interruption("stopped; the same command continues")
     if code != 0:
@@ -68,7 +68,7 @@ def finished(folder: Path, config: Config) -> Checkpoint | None:
 def evaluate(path: Path, folder: Path, config: str, overrides: Sequence[str]) -> dict[str, Any]:
     """Return the metrics of a checkpoint under this configuration, those of evaluate.py's `metrics.json`.
 
-    An evaluation in this folder is taken if it is of this file as it is now, under the same configuration.
+    An existing evaluation in this folder is reused if the checkpoint has not changed since, nor the configuration.
     """
     metrics = folder / "evaluate_output" / "metrics.json"
     found = json.loads(metrics.read_text()) if metrics.exists() else {}

@@ -45,7 +45,7 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
-    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--ckpt", required=True, nargs="+", type=Path, metavar="FILE", help="checkpoints to compare")
     parser.add_argument("--config", required=True, metavar="FILE", help="configuration with the data")
     parser.add_argument("--calibrate", metavar="IMAGES", help="training images for int8 (default: no int8)")
@@ -60,7 +60,8 @@ def parse_arguments() -> argparse.Namespace:
 def executions(*, int8: bool) -> list[str]:
     """Return the runtimes and precisions that this machine and the installed packages have."""
     precisions = ["fp32", "bf16"] if runtime.cpu_has_bf16() else ["fp32"]
-    found = [f"pytorch {precision}" for precision in precisions]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found = [f"pytorch {name}" for name in dict.fromkeys(["fp32", runtime.choose_precision("auto", device)])]
     if runtime.installed("onnx", "onnxscript", "onnxruntime"):
         found.append("onnx fp32")
     if runtime.installed("onnx", "onnxscript", "openvino"):
@@ -77,12 +78,17 @@ def measure(ckpt: Path, execution: str, args: argparse.Namespace) -> Point:
     if precision == "int8":
         path = folder / f"{ckpt.stem}.xml"
         options = [f"test.precision={runtime.choose_precision('auto', torch.device('cpu'))}"]  # of the other layers
-        if not path.exists() or changed_since(path, ckpt):
+        note = folder / "calibrated_with.txt"
+        if not (path.exists() and note.exists() and note.read_text() == args.calibrate) or changed_since(path, ckpt):
             path.unlink(missing_ok=True)
             export = ["--format", "openvino", "--precision", "int8", "--normalize", "--calibrate", args.calibrate]
             run_alone(folder, "tools/export.py", "--ckpt", str(ckpt), "--target", str(path), *export)
-    metrics = evaluate(path, folder, args.config, [*args.overrides, *options])
-    return Point(ckpt.stem, execution, metrics["speed"]["latency_median_ms"], metrics["miou"])
+            note.write_text(args.calibrate)
+    metrics = evaluate(path, folder, args.config, [*args.overrides, *options, "train.valid_batch_size=1"])
+    on_gpu = "CUDA" in metrics["runtime"] or (engine == "pytorch" and metrics["device"].startswith("cuda"))
+    return Point(
+        ckpt.stem, execution + (", GPU" if on_gpu else ""), metrics["speed"]["latency_median_ms"], metrics["miou"]
+    )
 
 
 def plot(points: list[Point], path: Path) -> None:

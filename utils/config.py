@@ -9,11 +9,12 @@ import yaml
 from pydantic import Field, PlainSerializer, StrictBool, ValidationError, WrapValidator, model_validator
 
 from models import BACKBONES, POOLINGS, SUB4_INPUTS, TIMM, VARIANTS
+from models.icnet import MIN_SIZE
 from utils.settings import Float, Int, Section, describe, flatten, override, read_yaml
 
 PositiveInt = Annotated[Int, Field(ge=1)]
 NonNegativeInt = Annotated[Int, Field(ge=0)]
-InputSize = Annotated[Int, Field(ge=32)]  # pixels; the network takes no less
+InputSize = Annotated[Int, Field(ge=MIN_SIZE)]  # pixels
 PositiveFloat = Annotated[Float, Field(gt=0)]
 NonNegativeFloat = Annotated[Float, Field(ge=0)]
 Probability = Annotated[Float, Field(ge=0, le=1)]
@@ -34,7 +35,7 @@ class ModelConfig(Section):
     backbone: Backbone = "resnet50"  # one of models.BACKBONES, or timm/NAME
     backbone_weights: str | None = None  # torchvision's name (IMAGENET1K_V1), timm, a name of the zoo, or a file
     weights: str | None = None  # checkpoint to fine-tune, in any supported layout, or a name of utils/weights/zoo.py
-    variant: Literal[tuple(VARIANTS)] = "published"  # type: ignore[valid-type]  # psp: the best results; paper: its own
+    variant: Literal[tuple(VARIANTS)] = "published"  # type: ignore[valid-type]  # psp: the best results; paper: the paper's
     ppm: Literal[POOLINGS] | None = None  # type: ignore[valid-type]  # pyramid pooling; null: the variant's own
     sub4_input: Literal[SUB4_INPUTS] | None = None  # type: ignore[valid-type]  # input of sub4; null: the variant's own
     dropout: Annotated[Float, Field(ge=0, lt=1)] = 0.0  # channel dropout in the heads
@@ -194,6 +195,15 @@ class TestConfig(Section):
     save: Literal["none", "pred", "overlay"] = "pred"  # what evaluation writes for each image
     submission: str | None = None  # folder for label images in the Cityscapes server's format
     branches: StrictBool = False  # also measure sub4 alone and sub4 with sub2
+
+    @model_validator(mode="after")
+    def _check_size(self) -> "TestConfig":
+        if self.short_side is not None and self.input_size is not None:
+            raise ValueError(
+                f"short_side ({self.short_side}) and input_size ({list(self.input_size)}) exclude each other; "
+                "set one of them to null"
+            )
+        return self
 
 
 class Config(Section):

@@ -55,7 +55,7 @@ def find_pairs(config: DatasetConfig, split: str, *, cityscapes_root: str) -> tu
         patterns = {"train": config.train, "val": config.val, "test": config.test}.get(split)
         if patterns is None or patterns.images is None:
             raise ValueError(
-                f"the split {split!r} is not defined; folder data has those of dataset.train.images, "
+                f"the split {split!r} is not defined; define train, val and test by dataset.train.images, "
                 "dataset.val.images and dataset.test.images (with masks)"
             )
         classes, train_ids = folder_classes(config.classes, config.colors, ignore_index=config.ignore_index)
@@ -112,11 +112,11 @@ def train_loader(
         oversample: threshold of `repeat_factors`; None: each image once per epoch.
 
     Raises:
-        ValueError: less than one batch of images, or a batch size that the processes cannot share evenly.
+        ValueError: fewer images than one batch, or a batch size that the processes cannot share evenly.
     """
     if len(dataset) < batch_size:
         raise ValueError(
-            f"the training set has {len(dataset)} images, fewer than train.train_batch_size ({batch_size}); lower that"
+            f"the training set has {len(dataset)} images, fewer than train.train_batch_size ({batch_size}); lower it"
         )
     rank, processes = distributed.rank(), distributed.processes()
     if batch_size % processes:

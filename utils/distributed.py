@@ -34,6 +34,10 @@ def cuda_indices(gpus: str) -> list[int]:
     indices = [int(os.environ["LOCAL_RANK"])] if _under_torchrun() else [int(text) for text in texts]
     if max(indices) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
+        if _under_torchrun():
+            raise ValueError(
+                f"torchrun started more processes than this machine has GPUs; set --nproc_per_node={count}"
+            )
         raise ValueError(f"train.specific_gpu_num is {gpus}, but this machine has {count} GPU(s), numbered from 0")
     return indices
 

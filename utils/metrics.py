@@ -28,7 +28,7 @@ class ConfusionMatrix:
         """Add one image, given as class indices (H, W) uint8; pixels whose target is 255 are ignored.
 
         Args:
-            pred: 255 means "no class", a miss for the label but a false positive for no class.
+            pred: 255 means "no class", which counts as a miss for the label and as a false positive for none.
             index: of the image in the set; by default images are numbered in order of arrival.
         """
         pairs = target.to(torch.int32) << 8 | pred  # counting all 256 x 256 pairs is faster than selecting valid pixels
@@ -152,7 +152,7 @@ _TITLES = {
 def format_table(summary: dict[str, Any]) -> str:
     """Format `ConfusionMatrix.summary`, with category and instance metrics if present, for the terminal."""
     tables = [_metric_table(summary, kind) + "\n" for kind in ("class", "category") if f"{kind}_iou" in summary]
-    means = [f"{title} {100 * summary[key]:.2f} %" for key, title in _TITLES.items() if key in summary]
+    means = [f"{title} {100 * summary[key]:.2f}%" for key, title in _TITLES.items() if key in summary]
     return "\n".join([*tables, *means, f"{summary['images']} images, {summary['absent_classes']} absent classes"])
 
 

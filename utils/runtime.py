@@ -1,4 +1,4 @@
-"""Device, precision, what runs checkpoints, and random seeds."""
+"""Device, precision, inference runtime, and random seeds."""
 
 import importlib.util
 import os
@@ -52,9 +52,11 @@ def choose_runtime(setting: str, device: torch.device, precision: str) -> str:
     Raises:
         ValueError: a precision that the runtime does not have.
     """
-    if setting == "onnx" and precision != "fp32":
+    available = {"onnx": ("fp32",), "openvino": ("fp32", "bf16")}.get(setting)
+    if available is not None and precision not in available:
         raise ValueError(
-            f"test.precision={precision} is not available with test.runtime=onnx; set fp32, or test.runtime=openvino"
+            f"test.precision={precision} is not available with test.runtime={setting}; set {' or '.join(available)}, "
+            "or test.runtime=auto"
         )
     if setting != "auto":
         return setting
@@ -101,7 +103,8 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     threads = torch.get_num_threads()
-    return f"CPU, {threads} thread{'s' if threads > 1 else ''} (no CUDA device found)"
+    missing = "" if torch.cuda.is_available() else " (no CUDA device found)"
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}{missing}"
 
 
 def synchronize(device: torch.device) -> None:

@@ -85,11 +85,11 @@ def describe(error: ValidationError, keys: list[str]) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, but duplicate keys are errors; 2024_01_15, 2024-01-15, off and yes are strings."""
+    """PyYAML's safe loader, but duplicate keys are errors; 2024_01_15, 2024-01-15, 010, 1:30, off, yes are strings."""
 
     yaml_implicit_resolvers: ClassVar = {  # type: ignore[misc]  # a class variable in PyYAML too
         first: [
-            ("tag:yaml.org,2002:str", re.compile(r"(\d+(_\d+)+|(?i:yes|no|on|off))$")),
+            ("tag:yaml.org,2002:str", re.compile(r"(\d+([_:]\d+)+|0\d+|(?i:yes|no|on|off))$")),
             *(rule for rule in rules if rule[0] != "tag:yaml.org,2002:timestamp"),
         ]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()

@@ -181,7 +181,7 @@ def describe(result: Result) -> str:
 
 def percentage(share: float) -> str:
     """Format a share; one that would round to 0.0 % is not nothing."""
-    return f"{100 * share:.1f} %" if share >= LEGEND_MIN_SHARE else "< 0.1 %"
+    return f"{100 * share:.1f}%" if share >= LEGEND_MIN_SHARE else "< 0.1%"
 
 
 def list_classes(service: Service, weights: str, engine: str) -> gr.Dropdown:
@@ -193,7 +193,7 @@ def list_classes(service: Service, weights: str, engine: str) -> gr.Dropdown:
 def show_video(
     service: Service, video: str | None, weights: str, engine: str, alpha: float, shown: Sequence[str]
 ) -> Iterator[tuple[Any, str]]:
-    """Segment a video; after each frame return how far it is, at the end the overlay."""
+    """Segment a video; yield the progress after each frame, and finally the overlay."""
     with errors_shown():
         if video is None:
             raise ValueError("choose or record a video first")
@@ -213,7 +213,7 @@ def without_bar(facts: str | None) -> str:
 
 @contextmanager
 def errors_shown() -> Iterator[None]:
-    """Show what a visitor can mend on the page."""
+    """Show errors that a visitor can correct on the page."""
     try:
         yield
     except (ValueError, OSError) as error:

@@ -50,7 +50,7 @@ class Network:
 
     @property
     def engine(self) -> str:
-        """The runtime and precision that it has in fact."""
+        """The runtime and precision actually in use."""
         return f"{self.predictor.segment.runtime}, {self.predictor.segment.precision}"
 
 
@@ -90,18 +90,19 @@ class Service:
         weights: the files to choose from, by name.
         folder: where results are written, each to a new folder.
 
-    What a visitor can mend is raised as a ValueError of one line.
+    Errors that a visitor can correct are raised as ValueErrors of one line.
     """
 
     def __init__(self, weights: Mapping[str, Path], folder: Path) -> None:
         self.weights, self.folder = weights, folder
-        self._opening = threading.Lock()  # so that two visitors do not open the same network twice
+        self._opening = threading.Lock()  # so that two visitors do not open, or export, the same network twice
         self._open = lru_cache(OPEN_NETWORKS)(lambda name, engine: Network(weights[name], engine))
 
     def network(self, name: str, engine: str) -> Network:
         """Return the network with the weights `name` in one of the `engines`."""
         if name not in self.weights or engine not in engines():
-            raise ValueError(f"no weights {name!r}, or no runtime {engine!r}: reload the page")
+            unknown = f"runtime {engine!r}" if name in self.weights else f"weights {name!r}"
+            raise ValueError(f"no {unknown}: reload the page")
         with self._opening:
             return self._open(name, engine)
 

@@ -117,7 +117,7 @@ def test_legend_has_the_colours_of_its_classes_in_its_order(layout):
         ".legend label:nth-child(2) { --class-color: rgb(128, 64, 128) } "
         ".legend label:nth-child(3) { --class-color: rgb(70, 130, 180) }</style>"
     )
-    assert [layout.percentage(share) for share in (1, 0.5, 0.0005, 0.0004)] == ["100.0 %", "50.0 %", "0.1 %", "< 0.1 %"]
+    assert [layout.percentage(share) for share in (1, 0.5, 0.0005, 0.0004)] == ["100.0%", "50.0%", "0.1%", "< 0.1%"]
 
 
 def test_without_a_picture_nothing_is_shown(layout, service):

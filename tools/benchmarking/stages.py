@@ -45,12 +45,12 @@ def prediction_stages(workload: Workload) -> dict[str, Job]:
     segmenter = build_segmenter(workload.checkpoint(), workload.device, precision=workload.precision)
     image = torch.from_numpy(street).permute(2, 0, 1)[None].to(workload.device)
     scores = segmenter.scores(image)
-    labels = label_map(scores, workload.size)[0].cpu().numpy()
+    labels = label_map(scores, workload.size, align_corners=segmenter.align_corners)[0].cpu().numpy()
     return {
         "decode image and labels": lambda: (read_image(image_file), Image.open(mask_file).load()),
         "training sample: decode, scale, crop, mirror, blur": lambda: data[next(epochs), 0, 0],
         "network": lambda: segmenter.scores(image),
-        "label map": lambda: label_map(scores, workload.size),
+        "label map": lambda: label_map(scores, workload.size, align_corners=segmenter.align_corners),
         "overlay": lambda: overlay(street, labels, classes),
         "encode as PNG": lambda: save_image(workload.folder / "out.png", colorize(labels, classes)),
     }
@@ -58,12 +58,11 @@ def prediction_stages(workload: Workload) -> dict[str, Job]:
 
 def training_steps(workload: Workload, *, crop: int) -> dict[str, Job]:
     """Return one training step of a plain PyTorch loop and one of `train.py`, on the same batch in memory."""
-    classes = len(cityscapes_classes())
-    image = workload.image((crop, crop))
-    target = torch.randint(0, classes, (workload.batch, crop, crop), dtype=torch.uint8)
+    checkpoint, image = workload.checkpoint(), workload.image((crop, crop))
+    target = torch.randint(0, len(checkpoint.classes), (workload.batch, crop, crop), dtype=torch.uint8)
     batch = {"image": image, "target": target}
     steps = {"the plainest loop": _plain_step, "this project's": _own_step}
-    return {name: make(workload.network(classes), batch, workload) for name, make in steps.items()}
+    return {name: make(checkpoint.build(), batch, workload) for name, make in steps.items()}
 
 
 def _plain_step(network: ICNet, batch: dict[str, Tensor], workload: Workload) -> Job:

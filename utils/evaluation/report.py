@@ -95,7 +95,7 @@ def write_worst(
         pred = segmenter(sample["image"][None])[0].cpu().numpy()
         image, target = sample["image"].permute(1, 2, 0).numpy(), sample["target"].numpy()
         panels = {
-            f"{names[index]}: mIoU {100 * iou[index]:.1f} %": image,
+            f"{names[index]}: mIoU {100 * iou[index]:.1f}%": image,
             "label (black: ignored)": colorize(target, data.classes),
             "prediction": colorize(pred, data.classes),
             "errors: red (black: ignored)": error_map(image, pred, target),

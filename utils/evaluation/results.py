@@ -1,5 +1,6 @@
 """The files that an evaluation writes."""
 
+import shutil
 from logging import Logger
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ class Results:
     """Images, tables, metrics and submission of one evaluation; `metrics.json` is written last and marks it complete.
 
     Args:
-        folder: for everything but the submission; the metrics of an earlier evaluation are deleted.
+        folder: for everything but the submission; the metrics and worst images of an earlier evaluation are deleted.
         test: what to save (`test.save`), and the folder of the submission (`test.submission`).
 
     Raises:
@@ -40,6 +41,7 @@ class Results:
         self.submission = None if test.submission is None else Submission(Path(test.submission), data)
         for name in ("metrics.json", "confusion.csv", "confusion.png"):
             (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "worst", ignore_errors=True)
 
     def add(self, index: int, labels: np.ndarray) -> None:
         """Process the label map (H, W) uint8 predicted for image `index`; thread-safe."""
@@ -79,4 +81,6 @@ class Results:
         if self.submission is not None:
             log.info(f"submission: {self.submission.finish()}, {len(self.data)} files, checked")
         write_json(self.folder / "metrics.json", metrics)
-        log.info(f"metrics: {self.folder / 'metrics.json'}, next to the confusion matrix, worst images and predictions")
+        written = ["confusion matrix", "worst images"] if confusion.images else []
+        written += [] if self.save == "none" else ["predictions"]
+        log.info(f"in {self.folder}: {', '.join(['metrics.json', *written])}")

@@ -40,7 +40,7 @@ def export_onnx(
     """Write a checkpoint's network as an ONNX file for any batch and image size, and compare it with PyTorch.
 
     Input "image" (B, 3, H, W); output "logits" (B, num_classes, h, w), see `models.ICNet.cascade`, or "labels"
-    (B, H, W) uint8. The metadata, JSON under "icnet", hold classes, colours, normalisation and the training config.
+    (B, H, W) uint8. The metadata, JSON under "icnet", holds classes, colours, normalisation and the training config.
 
     Args:
         output: one of `OUTPUTS`.

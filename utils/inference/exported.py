@@ -28,7 +28,7 @@ class ExportedSegmenter(ABC):
         checkpoint: the metadata, as a checkpoint without weights.
 
     Raises:
-        ValueError: a file without metadata, or with damaged ones.
+        ValueError: a file without metadata, or with damaged metadata.
     """
 
     runtime: str
@@ -43,7 +43,7 @@ class ExportedSegmenter(ABC):
             self.precision = facts["precision"]
             inside = facts["normalized_inside"]
             self.checkpoint = Checkpoint.from_metadata(facts, state_dict={}, source=path)
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             raise ValueError(f"{path}: its metadata is damaged; export it again with tools/export.py") from None
         self.normalize = None if inside else Normalize(self.checkpoint.mean, self.checkpoint.std)
         self.dtype = np.uint8 if inside else dtype

@@ -82,7 +82,7 @@ class Inference:
                 stop = self._output(self.outputs.files(source), image, labels, facts, wait=True)
                 self.done += 1
                 shares = self.outputs.painter.shares(labels).items()
-                listed = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares if share >= 0.005)
+                listed = ", ".join(f"{name} {100 * share:.0f}%" for name, share in shares if share >= 0.005)
                 self.log.info(f"{source}: {width}x{height}, {listed}")
                 if stop:
                     raise self._interruption()
@@ -94,10 +94,13 @@ class Inference:
         frames = self.predictor.pipeline(self._frames(source, reader), smooth=self.smooth, batch=batch)
         with self.outputs.open_video(source, reader.fps) as writers, closing(frames) as results:
             bar = progress(results, str(source), total=reader.frames or None, unit="frame", quiet=self.quiet)
+            last: int | None = None
             for number, image, labels in bar:
+                gap = 0 if last is None else (number - last) // self.span.every - 1
+                last = number
                 targets = self.outputs.files(source, number) if self.outputs.frames else writers
                 facts = {"frame": number, "seconds": round(number / reader.source_fps, 3)}
-                stop = self._output(targets, image, labels, facts, wait=False)
+                stop = self._output(targets, image, labels, facts, wait=False, gap=gap)
                 if stop and source.kind == "live":
                     break  # which is how a camera or stream ends
                 if stop:
@@ -115,13 +118,21 @@ class Inference:
                 yield number, frame
 
     def _output(
-        self, targets: Mapping[str, Target], image: np.ndarray, labels: np.ndarray, facts: dict, *, wait: bool
+        self,
+        targets: Mapping[str, Target],
+        image: np.ndarray,
+        labels: np.ndarray,
+        facts: dict,
+        *,
+        wait: bool,
+        gap: int = 0,
     ) -> bool:
         """Write and show a result; return whether the user asked to stop."""
         with self.predictor.watch.measuring("write"):
-            self.outputs.write(targets, image, labels, facts)
+            self.outputs.write(targets, image, labels, facts, gap=gap)
         self.images += 1
-        closed = self.show and window.show(self.outputs.painter.paint("overlay", image, labels), wait=wait)
+        waiting = (lambda: not self.stopping()) if wait else (lambda: False)
+        closed = self.show and window.show(self.outputs.painter.paint("overlay", image, labels), waiting)
         return closed or self.stopping()
 
     def _interruption(self, parts: Sequence[str] = ()) -> Interruption:

@@ -18,7 +18,7 @@ _LEAST = 1e-30  # probability, so that its logarithm is finite
 
 
 def with_options(segmenter: Segmenter, test: TestConfig, device: torch.device | str = "cpu") -> Segmenter:
-    """Wrap a segmenter as the configuration demands: input size, test-time augmentation, and sliding windows.
+    """Wrap a segmenter as configured: input size, test-time augmentation, and sliding windows.
 
     Args:
         test: with the checkpoint's own input size filled in, see `utils.inference.opening.with_own_input`.
@@ -57,7 +57,8 @@ def _check_options(segmenter: Segmenter, test: TestConfig) -> None:
         )
         raise ValueError(
             f"test.window is for images at their own size, but test.{name} ({value}, possibly the "
-            "checkpoint's own) resizes them; set test.short_side=0 or leave out test.window"
+            "checkpoint's own) resizes them; set test.short_side=0 (and test.input_size=null), or leave out "
+            "test.window"
         )
     if not segmenter.gives_scores and (len(scales) > 1 or test.tta.flip or window is not None):
         raise ValueError(

@@ -69,7 +69,7 @@ class Painter:
         """Return text and colour of each line, in class order, so that lines do not jump between frames."""
         shares = {name: share for name, share in self.shares(labels).items() if share >= LEGEND_MIN_SHARE}
         table = zip(self.classes.names, self.classes.colors, strict=True)
-        return [(f"{name} {100 * shares[name]:.1f} %", color) for name, color in table if name in shares]
+        return [(f"{name} {100 * shares[name]:.1f}%", color) for name, color in table if name in shares]
 
 
 def colorize(labels: np.ndarray, classes: ClassTable) -> np.ndarray:

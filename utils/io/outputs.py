@@ -97,16 +97,23 @@ class Outputs:
             yield writers
 
     def write(
-        self, targets: Mapping[str, Target], image: np.ndarray, labels: np.ndarray, facts: dict[str, Any]
+        self,
+        targets: Mapping[str, Target],
+        image: np.ndarray,
+        labels: np.ndarray,
+        facts: dict[str, Any],
+        *,
+        gap: int = 0,
     ) -> None:
         """Write a label map (H, W) of an image (H, W, 3) to the `targets`, from `files` or `open_video`, by kind.
 
         Args:
             facts: precede the class shares in JSON.
+            gap: missing frames of a camera before it, in which a video shows the previous one.
         """
         for kind, target in targets.items():
             if isinstance(target, VideoWriter):
-                target.write(self.painter.paint(kind, image, labels))
+                target.write(self.painter.paint(kind, image, labels), gap=gap)
             elif not isinstance(target, Path):
                 target.write(json.dumps(facts | {"shares": self.painter.shares(labels)}) + "\n")
             elif self.overwrite or not target.exists():

@@ -4,6 +4,7 @@ import math
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ class Span:
 class VideoReader:
     """Iterable, once only, over the (frame number, RGB array (H, W, 3) uint8) of a video file, camera or stream.
 
+    A camera does not wait: what it sees while earlier frames are processed is lost, and those numbers are left out.
+
     Attributes:
         source_fps: frame rate of the source.
         fps: frame rate of the selected frames.
@@ -53,6 +56,7 @@ class VideoReader:
     def __init__(self, source: str | Path | int, *, span: Span | None = None) -> None:
         span = span or Span()
         _silence_opencv()
+        self._live = isinstance(source, int)
         self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.source_fps = rate if 0 < rate <= HIGHEST_RATE else _measured_rate(source)
@@ -72,10 +76,14 @@ class VideoReader:
             raise ValueError(f"cannot read {source_name(source)} as a video: {reason}")
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        number, frame = self._first, self._frame
+        number, frame, started = self._first, self._frame, time.monotonic()
         while frame is not None and number < self._stop:
             yield number, frame
             number += self._every
+            if self._live:
+                passed = self._first + int((time.monotonic() - started) * self.source_fps)
+                number += max(0, passed - number) // self._every * self._every
+                self._position = max(self._position, min(number, passed))
             frame = self._read(number) if number < self._stop else None
         self.truncated = number < min(self._stop, 0.95 * self._stated)
         self._capture.release()
@@ -122,7 +130,7 @@ def writing_video(path: Path, fps: float) -> Iterator["VideoWriter"]:
 class VideoWriter:
     """An MP4 or, by its suffix, a WebM file; its first frame sets the size of all.
 
-    Of an odd width or height the last column or row is lost, since the codecs need even sizes.
+    An odd width or height loses its last column or row, since the codecs need even sizes.
 
     Attributes:
         name: the file that is being written.
@@ -136,10 +144,11 @@ class VideoWriter:
         self.codec = ""
         self._writer: cv2.VideoWriter | None = None
         self._shape: tuple[int, ...] = ()
+        self._last: np.ndarray = np.empty(0)
         self._frames = 0
 
-    def write(self, frame: np.ndarray) -> None:
-        """Append an RGB frame (H, W, 3) uint8.
+    def write(self, frame: np.ndarray, *, gap: int = 0) -> None:
+        """Append an RGB frame (H, W, 3) uint8, after repeating the one before it for a gap of that many frames.
 
         Raises:
             ValueError: the frame differs in size from the first, or cannot be encoded.
@@ -151,8 +160,11 @@ class VideoWriter:
         if frame.shape != self._shape:
             size, expected = (f"{shape[1]}x{shape[0]}" for shape in (frame.shape, self._shape))
             raise ValueError(f"{self.path}: a frame of {size} cannot be added to a video of {expected}")
-        self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-        self._frames += 1
+        frame = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+        for image in (*[self._last] * gap, frame):
+            self._writer.write(image)
+        self._last = frame
+        self._frames += gap + 1
 
     def _open(self, shape: tuple[int, ...]) -> cv2.VideoWriter:
         _silence_opencv()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -18,11 +19,11 @@ def open_window() -> None:
     cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
 
 
-def show(image: np.ndarray, *, wait: bool) -> bool:
-    """Show an RGB image and optionally wait for a key; return whether to stop: q, Escape or a closed window."""
+def show(image: np.ndarray, waiting: Callable[[], bool]) -> bool:
+    """Show an RGB image, and while `waiting`, wait for a key; return whether to stop: q, Escape or a closed window."""
     cv2.imshow(TITLE, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     key = cv2.waitKey(1)
-    while wait and key == -1 and _is_open():
+    while waiting() and key == -1 and _is_open():
         key = cv2.waitKey(50)
     return key & 0xFF in (ord("q"), 27) or not _is_open()
 

@@ -61,12 +61,12 @@ class Records:
             image = grid([sample["image"].permute(1, 2, 0).numpy(), *maps], columns=3)
             self.writer.add_image(f"validation/{index}", image, iteration, dataformats="HWC")
 
-    def epoch(self, record: dict[str, Any], *, epochs: int, best_miou: float) -> None:
+    def epoch(self, record: dict[str, Any], *, epochs: int, best: bool) -> None:
         """Log the metrics of an epoch, with its `epoch`, last `iteration` and `seconds`."""
         left = tqdm.format_interval((epochs - record["epoch"]) * record["seconds"])
         line = f"epoch {record['epoch']:3}/{epochs}  loss {record['loss']:.4f}"
         if "miou" in record:
-            mark = " (best)" if record["miou"] == best_miou else ""
+            mark = " (best)" if best else ""
             line += f"  mIoU {record['miou']:.4f}{mark}  pixel accuracy {record['pixel_accuracy']:.4f}"
         self.log.info(f"{line}  {record['seconds']:.1f} s, {left} left")
         if distributed.rank() == 0:
@@ -81,7 +81,8 @@ class Records:
         """Plot the curves of the whole run."""
         if self.writer is not None:
             self.writer.close()
-            draw_curves(read_json_lines(self.folder / "train.jsonl"), self.folder / "curves.png")
+            if (path := self.folder / "train.jsonl").is_file():  # not if a finished run was resumed in another folder
+                draw_curves(read_json_lines(path), self.folder / "curves.png")
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
@@ -95,7 +96,8 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 def draw_curves(records: Sequence[dict[str, Any]], path: Path) -> None:
     """Plot the records of `train.jsonl` over the epochs, as a PNG; of a repeated epoch the last record counts."""
-    by_epoch = {record["epoch"]: flatten(record) for record in records}
+    start = max((number for number, record in enumerate(records) if record["epoch"] == 1), default=0)
+    by_epoch = {record["epoch"]: flatten(record) for record in records[start:]}  # without an earlier run in the folder
     records = [by_epoch[epoch] for epoch in sorted(by_epoch)]
     keys = list(dict.fromkeys(key for record in records for key in record))
     panels = {

@@ -18,26 +18,25 @@ from utils.weights.checkpoint import Checkpoint, save_checkpoint
 from utils.weights.run_folder import LAST, best_name
 from utils.weights.tensors import load_state
 
-_CHANGEABLE = {"dataset.root", "dataset.cache", "model.weights", "model.backbone_weights"} | {
-    f"train.{key}"
-    for key in (
-        *("specific_gpu_num", "num_workers", "valid_batch_size", "amp", "accumulate", "log_iter", "save_iter"),
-        *("val_epoch", "cityscapes_root", "ckpt_dir", "resume"),
-    )
-}
+_CHANGEABLE = (  # keys, or sections ending in a dot
+    *("dataset.root", "dataset.cache", "dataset.colors", "model.weights", "model.backbone_weights"),
+    *("train.specific_gpu_num", "train.num_workers", "train.valid_batch_size", "train.amp", "train.accumulate"),
+    *("train.log_iter", "train.save_iter", "train.val_epoch", "train.cityscapes_root", "train.ckpt_dir"),
+    *("train.resume", "test."),
+)
+_VALIDATION = ("split", "short_side", "input_size", "resize_probabilities")  # of `test`, on which the mIoU depends
 
 
 def check_resumable(config: Config, checkpoint: Checkpoint) -> None:
     """Raise ValueError for weights only, or if a setting that affects the result differs from the checkpoint's."""
     if checkpoint.training is None:
         raise ValueError(
-            f"{checkpoint.source} holds weights only; train.resume needs a last.pth, and model.weights takes this file"
+            f"{checkpoint.source} holds weights only; train.resume needs a last.pth (to fine-tune, set model.weights)"
         )
     saved = load_config(checkpoint.config, name=str(checkpoint.source))
     now, then = flatten(config.as_dict()), flatten(saved.as_dict())
     moved = {"loss.distill"} if now["loss.distill"] and then["loss.distill"] else set()  # the file of the teacher
-    changeable = _CHANGEABLE | moved | {key for key in now if key.startswith("test.")}
-    keys = [key for key in now if now[key] != then[key] and key not in changeable]
+    keys = [key for key in now if now[key] != then[key] and key not in moved and not key.startswith(_CHANGEABLE)]
     changed = [f"{key} (was {then[key]}, is {now[key]})" for key in keys]
     if changed:
         raise ValueError(f"cannot resume with changed settings: {', '.join(changed)}; restore them or start a new run")
@@ -62,8 +61,8 @@ class LossMeter:
     def find_divergence(self) -> int | None:
         """Return how many iterations ago the loss was first non-finite (1 = the latest), checking each iteration once.
 
-        Under fp16, too: the gradient scaler skips steps whose gradients overflow, but where the loss itself does, the
-        activations did, and the batch norms' running statistics are lost.
+        This is fatal under fp16, too: the gradient scaler skips steps whose gradients overflow, but a loss that is not
+        finite comes from activations that overflowed, and they have spoilt the batch norms' running statistics.
         """
         finite = torch.stack(self.unchecked).tolist() if self.unchecked else []
         self.unchecked = []
@@ -166,6 +165,9 @@ class RunState:
         self.losses.load_state_dict(state["losses"], device)
         self.iteration, self.metrics, self.rates = checkpoint.iteration, checkpoint.metrics, state["rates"]
         best = self.folder / state["best_name"] if state["best_name"] else None
+        now, then = self.description.config.get("test", {}), checkpoint.config.get("test", {})
         if best is not None and best.exists():  # else the run continues in another folder, which gets a best of its own
-            self.best_miou, self.best_path = state["best_miou"], best
+            self.best_path = best
+            if all((now.get(key) or None) == (then.get(key) or None) for key in _VALIDATION):  # else not comparable
+                self.best_miou = state["best_miou"]
         runtime.set_random_state(state["random"])

@@ -123,11 +123,12 @@ class Trainer:
 
     def _check_losses(self) -> None:
         """Save the batch and raise ValueError if the loss was not finite."""
-        back = self.state.losses.find_divergence()
-        if not distributed.any_process(back is not None, self.device):
+        own = self.state.losses.find_divergence()
+        if not distributed.any_process(own is not None, self.device):
             return
+        back = max(distributed.gather(own or 0))  # an overflow in one process reaches the others an iteration later
         dataset, path = self.train_loader.dataset, self.records.folder / "diverged.pth"
-        iteration = self.state.iteration - (back or 1)  # counted from 0; None: it was in another process
+        iteration = self.state.iteration - back  # counted from 0
         epoch, step = divmod(iteration, self.state.epoch_length)
         keys = [tuple(key) for key in self.train_loader.sampler.batches(epoch + 1)[step].tolist()]
         images = [str(dataset.samples[index].image) for _, index, _ in keys]
@@ -136,11 +137,11 @@ class Trainer:
             batch = [dataset[key] for key in keys]  # with the same augmentation as in training
             content = {"iteration": iteration + 1, "learning_rates": rates, "images": images, "batch": batch}
             with replacing(path) as temporary:
-                torch.save(content | {"state_dict": self.network.state_dict()}, temporary)
+                torch.save(content, temporary)
         raise ValueError(
             f"the loss is not finite at iteration {iteration + 1} (learning rates: "
             f"{', '.join(f'{name} {rate:g}' for name, rate in rates.items())}; images: {', '.join(images)}); "
-            f"batch and weights saved to {path}; lower optimizer.init_lr, or set optimizer.clip_norm"
+            f"batch saved to {path}; lower optimizer.init_lr, or set optimizer.clip_norm"
         )
 
     def _finish_epoch(self, start: float) -> None:
@@ -148,17 +149,19 @@ class Trainer:
         state, config = self.state, self.config
         record: dict[str, Any] = {"epoch": state.epoch, "iteration": state.iteration}
         record |= state.rates | state.losses.means()
+        best = False
         if state.epoch % config.val_epoch == 0 or state.epoch == config.epochs:
             state.save_last()  # a run killed during validation resumes with that validation
-            self._validate()
+            best = self._validate()
             record |= {key: state.metrics[key] for key in ("miou", "pixel_accuracy", "class_iou")}
         record["seconds"] = round(time.perf_counter() - start, 2)
         # recorded before it is saved: a run killed in between records the epoch again, rather than never
-        self.records.epoch(record, epochs=config.epochs, best_miou=state.best_miou)
+        self.records.epoch(record, epochs=config.epochs, best=best)
         state.losses = LossMeter()
         state.save_last()
 
-    def _validate(self) -> None:
+    def _validate(self) -> bool:
+        """Validate, save the weights if they are the best so far, and return whether they are."""
         state, dataset = self.state, self.val_loader.dataset
         names = dataset.classes.names
         distributed.broadcast_buffers(state.trained)  # each process has its own, unless batch norm is synchronised
@@ -172,8 +175,10 @@ class Trainer:
             evaluate(segment, bar, confusion=confusion, on_image=show)
         confusion.merge()
         state.metrics = confusion.summary(names)
-        if state.metrics["miou"] > state.best_miou:
+        best = state.metrics["miou"] > state.best_miou
+        if best:
             state.save_best(self.name)
+        return best
 
     def _interrupt(self) -> NoReturn:
         saved = f"iteration {self.state.iteration}, saved to {self.records.folder / LAST}"

@@ -29,7 +29,7 @@ class Checkpoint:
         state_dict: the weights; empty for an exported network, which has them in its own file.
         backbone: one of `models.BACKBONES`, or timm/NAME.
         classes: class names and colours; their number is the network's.
-        structure: further arguments of `models.ICNet`; missing ones are as published.
+        structure: further arguments of `models.ICNet`; missing ones have its defaults.
         mean, std: input normalisation, see `dataset.transforms.Normalize`.
         config: configuration of the training run as plain values; empty for files of other projects.
         epoch, iteration: completed epochs and iterations.

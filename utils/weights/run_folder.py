@@ -59,10 +59,11 @@ def find_last(resume: str | None, ckpt_dir: str) -> Checkpoint | None:
     """Read the checkpoint to resume from: a given file, or for "auto" the folder's `last.pth` if there is one.
 
     Raises:
-        FileExistsError: a new run, which would overwrite another one's state.
+        FileExistsError: the run would overwrite another one's state.
     """
     last = Path(ckpt_dir) / LAST
-    if resume is None and last.is_file():
+    continues = resume is not None and (resume == "auto" or Path(resume).resolve() == last.resolve())
+    if last.is_file() and not continues:
         raise FileExistsError(
             f"{last} is the state of a run; continue it with train.resume=auto, or set another train.ckpt_dir"
         )

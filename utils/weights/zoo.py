@@ -11,6 +11,7 @@ from torchvision.models import get_model_weights
 
 _OPENMMLAB = "https://download.openmmlab.com"
 _HSZHAO = "https://github.com/hszhao/ICNet/tree/master/evaluation/model"
+_CKPT = Path(__file__).parents[2] / "ckpt"  # where files downloaded by hand go, whichever train.ckpt_dir is set
 _MMSEG = "https://github.com/open-mmlab/mmsegmentation/tree/main/configs/icnet"
 
 
@@ -71,7 +72,7 @@ WEIGHTS = {
 def find_weights(name: str, folder: str | Path, *, backbone: str | None = None) -> Path:
     """Return the file of weights given by a path, by a name in `WEIGHTS` or, for a backbone, by torchvision's name.
 
-    Known files are looked for in `folder` and in torch.hub's cache, and downloaded into that cache.
+    Known files are looked for in `folder`, in `ckpt` and in torch.hub's cache, and downloaded into that cache.
 
     Args:
         backbone: the backbone that ImageNet weights (`IMAGENET1K_V1`, …) are meant for.
@@ -88,7 +89,7 @@ def find_weights(name: str, folder: str | Path, *, backbone: str | None = None) 
     if known is None:
         return Path(name)
     cache = Path(torch.hub.get_dir()) / "checkpoints"
-    for place in (Path(folder), cache):
+    for place in (Path(folder), _CKPT, cache):
         if (place / known.file).is_file():
             return _checked(place / known.file, known)
     return _download(known, Path(folder) / known.file if known.url is None else cache / known.file)
