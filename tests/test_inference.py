@@ -209,11 +209,11 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, owner: type, method: str, *, call
     """Send Ctrl-C during the given call of a method."""
     original, calls = getattr(owner, method), []
 
-    def counting(self, *given):
+    def counting(self, *given, **options):
         calls.append(given)
         if len(calls) == call:
             os.kill(os.getpid(), signal.SIGINT)
-        return original(self, *given)
+        return original(self, *given, **options)
 
     monkeypatch.setattr(owner, method, counting)
 

@@ -47,7 +47,7 @@ def test_under_torchrun_each_process_selects_the_gpu_of_its_local_rank(gpus, mon
     assert runtime.select_device("0, 3") == torch.device("cuda", 1)  # numbers from before CUDA_VISIBLE_DEVICES was set
     assert current == [torch.device("cuda", 1)]
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(ValueError, match="this machine has 2 GPU"):
+    with pytest.raises(ValueError, match=r"more processes than this machine has GPUs; set --nproc_per_node=2"):
         runtime.select_device("0")
 
 

@@ -158,6 +158,16 @@ def test_a_non_finite_loss_ends_the_run_and_saves_the_batch(build, tmp_path):
     assert torch.equal(torch.stack([sample["image"] for sample in saved["batch"]]), seen)
 
 
+def test_the_first_process_to_overflow_names_the_batch(build, tmp_path, monkeypatch):
+    """The gradients carry an overflow to the other processes, whose loss is not finite an iteration later."""
+    trainer = build(tmp_path)
+    trainer.state.iteration = 2
+    monkeypatch.setattr(distributed, "any_process", lambda *_: True)
+    monkeypatch.setattr(distributed, "gather", lambda own: [own, 2])
+    with pytest.raises(ValueError, match="not finite at iteration 1 "):
+        trainer._check_losses()
+
+
 def test_save_iter_saves_within_an_epoch(build, tmp_path, monkeypatch):
     trainer = build(tmp_path, "train.save_iter=1", "train.epochs=2", "train.val_epoch=5")
     saved = []
