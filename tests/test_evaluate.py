@@ -61,7 +61,7 @@ def test_the_last_line_names_what_was_written(run_script, folder_data, checkpoin
         ("pred", "confusion matrix, worst images, predictions"),
         ("none", "confusion matrix, worst images"),
     ):
-        stale = folder_data.ckpt_dir / "evaluate_output" / "worst" / "notes.png"  # of an earlier evaluation
+        stale = folder_data.ckpt_dir / "evaluate_output" / "worst" / "07_old.png"  # of an earlier evaluation
         stale.parent.mkdir(parents=True, exist_ok=True)
         stale.touch()
         result = run_script("evaluate", *given, f"test.save={save}")

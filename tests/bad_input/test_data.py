@@ -122,7 +122,7 @@ def test_evaluation_that_fails_leaves_no_figures_of_an_earlier_one(refused, run_
     assert json.loads(figures.read_text())["images"] == 2
     put(folder_data.root / "val_mask" / "1.png", np.full((48, 64), 9))
     refused("evaluate", *given, logs=True)
-    assert not figures.exists()
+    assert not figures.exists() and not list((figures.parent / "worst").iterdir())
 
 
 def test_training_run_on_the_tiny_data_is_good_for_the_other_scripts(run_script, folder_data, tmp_path):

@@ -77,6 +77,12 @@ def _plot(path: Path, pixels: np.ndarray, names: Sequence[str], columns: Sequenc
         figure.savefig(temporary, dpi=100)
 
 
+def remove_worst(folder: Path) -> None:
+    """Delete the sheets that `write_worst` wrote to this folder, and nothing else."""
+    for sheet in folder.glob("[0-9][0-9]_*.png"):
+        sheet.unlink()
+
+
 def write_worst(
     folder: Path, iou: dict[int, float], data: SegmentationDataset, segmenter: Segmenter, names: Sequence[str]
 ) -> None:
@@ -88,8 +94,7 @@ def write_worst(
         segmenter: predicts these images again, so that no predictions need to be kept during evaluation.
         names: of all images.
     """
-    for old in folder.glob("[0-9][0-9]_*.png"):
-        old.unlink()
+    remove_worst(folder)
     for rank, index in enumerate(sorted(iou, key=lambda index: (iou[index], index))[:WORST], start=1):
         sample = data[index]
         pred = segmenter(sample["image"][None])[0].cpu().numpy()

@@ -1,6 +1,5 @@
 """The files that an evaluation writes."""
 
-import shutil
 from logging import Logger
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from dataset.segmentation import SegmentationDataset
 from utils import distributed
 from utils.config import TestConfig
 from utils.evaluation.instances import InstanceScores, find_instances
-from utils.evaluation.report import branch_table, speed_lines, write_confusion, write_worst
+from utils.evaluation.report import branch_table, remove_worst, speed_lines, write_confusion, write_worst
 from utils.evaluation.submission import Submission
 from utils.inference.segmenter import Segmenter
 from utils.io.drawing import overlay
@@ -41,7 +40,7 @@ class Results:
         self.submission = None if test.submission is None else Submission(Path(test.submission), data)
         for name in ("metrics.json", "confusion.csv", "confusion.png"):
             (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / "worst", ignore_errors=True)
+        remove_worst(folder / "worst")
 
     def add(self, index: int, labels: np.ndarray) -> None:
         """Process the label map (H, W) uint8 predicted for image `index`; thread-safe."""
