@@ -122,6 +122,9 @@ def test_machine_lists_the_vector_extensions_of_the_cpu():
         ("--size", "20x", "is not WIDTHxHEIGHT"),
         ("--device", "gpu", "is not a device of this machine"),
         ("--device", "cuda:9", "is not a device of this machine"),
+        ("--batch", "0", "is not a whole number above 0"),
+        ("--repeats", "-1", "is not a whole number above 0"),
+        ("--crop", "31", "is not a whole number of at least 32"),
     ],
 )
 def test_impossible_option_is_refused(monkeypatch, capsys, option, value, problem):
@@ -129,6 +132,26 @@ def test_impossible_option_is_refused(monkeypatch, capsys, option, value, proble
     with pytest.raises(SystemExit) as stopped:
         benchmark.main()
     assert stopped.value.code == 2 and f"{value!r} {problem}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--what", "runtimes", "--ckpt", "network.onnx"], "network.onnx"),
+        (["--what", "predict", "--backbone", "resnet5"], "resnet5"),
+        (["--what", "runtimes", "--only", "eager"], "--only selects contenders of --what predict, which is missing"),
+        (["--json", "network.onnx/speed.json"], "is a file; set --json to another folder"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_is_measured(tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    Path("network.onnx").write_bytes(b"-")
+    monkeypatch.setattr(benchmark, "compare", lambda *args: pytest.fail("measured"))
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(benchmark.main)
+    printed = capsys.readouterr().err
+    assert stopped.value.code == 2 and words in printed and printed.count("\n") == 1
 
 
 def test_the_share_of_the_peak_is_that_of_the_contenders_own_precision(monkeypatch):

@@ -48,6 +48,14 @@ def test_a_wrong_argument_is_one_line(checkpoint_path, video, tmp_path, run_expo
     assert not (tmp_path / f"net{suffix}").exists()
 
 
+def test_an_export_does_not_overwrite_its_checkpoint(checkpoint_path, tmp_path, run_export):
+    source = tmp_path / "pytorch_model.bin"
+    source.write_bytes(checkpoint_path.read_bytes())
+    code, printed = run_export("--ckpt", source, "--format", "openvino")
+    assert code == 2 and f"--ckpt {source} would be overwritten" in printed.err
+    assert source.read_bytes() == checkpoint_path.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("test", "size"),
     [

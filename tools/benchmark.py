@@ -19,12 +19,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 
 from dataset.transforms import Normalize
 from models import VARIANTS
+from models.icnet import MIN_SIZE
 from tools.benchmarking.contenders import CONTENDERS, DEFAULT, RUNTIMES, Workload, prediction_job, usable
 from tools.benchmarking.stages import prediction_stages, training_steps
 from tools.benchmarking.timing import Job, count_flops, peak_flops, peak_memory, time_in_turns
 from utils import cli, runtime
 from utils.inference.segmenter import build_segmenter
-from utils.io.files import write_json
+from utils.io.files import check_folder, write_json
 
 CPU_FEATURES = ("avx2", "avx512_vnni", "avx512_bf16", "amx_bf16")  # they decide the speed of fp32, int8 and bf16
 HEADINGS = ("median ms", "p95 ms", "images/s", "speedup", "GFLOP", "of peak FLOP/s", "peak MB", "same labels")
@@ -35,6 +36,8 @@ def main() -> None:
     """Run the requested measurements and print them as Markdown tables."""
     args = parse_arguments()
     device = args.device
+    if args.json:
+        check_folder(Path(args.json).parent, "--json")
     results: dict[str, Any] = {"machine": describe_machine(device), "arguments": vars(args) | {"device": str(device)}}
     network, (height, width) = args.ckpt or f"{args.variant}, {args.backbone}, random weights, 19 classes", args.size
     print(results["machine"])
@@ -50,6 +53,7 @@ def main() -> None:
             device=device,
             precision=args.precision,
         )
+        workload.checkpoint()  # a file that cannot be used ends the run here, not after some of the measurements
         if "predict" in args.what:
             results["predict"] = compare(workload, args.only or usable(DEFAULT, workload), args.repeats)
         if "runtimes" in args.what:
@@ -131,13 +135,30 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--backbone", default="resnet50_v1s", help="without --ckpt (default: the published one's)")
     parser.add_argument("--variant", default="published", choices=VARIANTS, help="without --ckpt")
     parser.add_argument("--size", type=image_size, default=(1024, 2048), metavar="WxH", help="default: 2048x1024")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--crop", type=int, default=352, help="image side of the training step (default: 352)")
+    parser.add_argument("--batch", type=positive, default=1)
+    parser.add_argument("--crop", type=image_side, default=352, help="image side of the training step (default: 352)")
     parser.add_argument("--device", type=usable_device, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="fp32", choices=runtime.DTYPES)
-    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--repeats", type=positive, default=10)
     parser.add_argument("--json", metavar="FILE", help="also write the results to this file")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.only and "predict" not in args.what:
+        parser.error("--only selects contenders of --what predict, which is missing")
+    return args
+
+
+def positive(text: str) -> int:
+    """Parse a whole number above 0."""
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def image_side(text: str) -> int:
+    """Parse the side of an image, at least that of the smallest that the network takes."""
+    if not (text.isdecimal() and int(text) >= MIN_SIZE):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {MIN_SIZE}")
+    return int(text)
 
 
 def usable_device(text: str) -> torch.device:
@@ -152,8 +173,8 @@ def usable_device(text: str) -> torch.device:
 def image_size(text: str) -> tuple[int, int]:
     """Parse WIDTHxHEIGHT; return height and width."""
     width, _, height = text.partition("x")
-    if not (width.isdecimal() and height.isdecimal() and min(int(width), int(height)) >= 32):
-        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, at least 32x32")
+    if not (width.isdecimal() and height.isdecimal() and min(int(width), int(height)) >= MIN_SIZE):
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, at least {MIN_SIZE}x{MIN_SIZE}")
     return int(height), int(width)
 
 

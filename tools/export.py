@@ -33,6 +33,8 @@ def main() -> None:
     if target.suffix != suffix:
         raise ValueError(f"--target {target} must end in {suffix}")
     check_folder(target.parent, "--target")
+    if Path(args.ckpt).resolve() == target.with_suffix(".bin").resolve():  # mmsegmentation's may have that suffix
+        raise ValueError(f"--ckpt {args.ckpt} would be overwritten; set --target to a file of another name")
     checkpoint = read_checkpoint(args.ckpt)
     config = None if args.config is None else load_config(args.config, args.overrides)
     data = None if config is None else open_split(config, checkpoint)

@@ -20,7 +20,7 @@ from utils.inference.views import with_options
 from utils.settings import read_yaml
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
 
-EXPORT_VERSION = b"2"  # raise it when exported graphs change, so that cached ones are not used
+EXPORT_VERSION = b"3"  # raise it when exported graphs change, so that cached ones are not used
 
 
 def open_network(
