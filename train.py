@@ -100,6 +100,9 @@ def build_loaders(config: Config, device: torch.device) -> tuple[TrainLoader, Ev
     transform = build_transform(config.model, config.augment)
     train_set = build_dataset(config.dataset, train.split, cityscapes_root=root, transform=transform, seed=train.seed)
     val_set = build_dataset(config.dataset, config.test.split, cityscapes_root=root)
+    if distributed.rank() == 0:  # a broken file is reported now, rather than when its turn comes
+        train_set.check_headers()
+        val_set.check_headers()
     workers, val_workers = (runtime.loader_workers(train.num_workers, device, training=mode) for mode in (True, False))
     return (
         train_loader(

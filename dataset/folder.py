@@ -41,7 +41,7 @@ def _glob(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
     try:
         expression = _regex(pattern)
         files = {path.relative_to(root).as_posix(): path for path in sorted(root.glob(pattern)) if path.is_file()}
-    except (NotImplementedError, ValueError, re.error) as error:
+    except (NotImplementedError, ValueError, IndexError, re.error) as error:
         raise ValueError(f"{pattern!r} is not a glob pattern relative to dataset.root: {error}") from None
     matches = {name: match for name in files if (match := expression.fullmatch(name))}
     return {match.groups(default=""): files[name] for name, match in matches.items()}

@@ -6,7 +6,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image
+
+_TURNS = {  # by EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def open_image(path: str | Path | BinaryIO) -> Image.Image:
@@ -19,8 +29,20 @@ def open_image(path: str | Path | BinaryIO) -> Image.Image:
     with _readable(path):
         image = Image.open(path)
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-    return image
+        turn = _TURNS.get(_orientation(image))
+        return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation; 1, upright, for an image without one, or whose metadata are damaged.
+
+    Pillow's `exif_transpose` writes the metadata anew, which fails for more than the orientation's sake.
+    """
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # of many kinds: struct.error, TypeError, …
+        value = None
+    return value if value in _TURNS else 1
 
 
 def open_rgb(path: str | Path | BinaryIO) -> Image.Image:
@@ -63,7 +85,7 @@ def read_header(path: str | Path, *, checksums: bool = False) -> tuple[tuple[int
     """
     with _readable(path), Image.open(path) as image:
         upright = image.format == "PNG" and "exif" not in image.info  # getexif would decode a PNG
-        rotated = not upright and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        rotated = not upright and _orientation(image) >= 5
         size, mode = (image.height, image.width) if rotated else image.size, image.mode
         if checksums:
             image.verify()
@@ -77,5 +99,5 @@ def _readable(path: str | Path | BinaryIO) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise FileNotFoundError(f"no image {path}") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # of damaged files and metadata, Pillow raises many kinds: TypeError, struct.error, …
         raise ValueError(f"{path} cannot be read as an image: {error}") from None

@@ -50,6 +50,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = cli.Parser(description=__doc__)
     parser.add_argument(
         "--ckpt",
+        type=os.path.expanduser,
         metavar="FILE",
         help="weights to select at first (default: the best in ckpt, or else the included ones)",
     )

@@ -154,7 +154,7 @@ def test_a_missing_or_unlabelled_split_is_a_one_line_error(halves, run_script):
     assert "dataset.test.images" in result.err
     halves.values["dataset"]["val"]["masks"] = None
     result = run_script("tools.check_data", "--config", halves.write())
-    assert result.code == 2 and "'val' has no labels" in result.err
+    assert result.code == 2 and "'val' has no labels" in result.err and not result.out
 
 
 def test_cityscapes_with_one_split_for_both(cityscapes_data, folder_data, run_script):

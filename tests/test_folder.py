@@ -124,7 +124,7 @@ def test_missing_folder_is_named(tree, tmp_path):
             find_folder(root, images="*", masks=None)
 
 
-@pytest.mark.parametrize("pattern", ["/i/*.jpg", "a**.jpg", "i/[z-a].jpg"])
+@pytest.mark.parametrize("pattern", ["/i/*.jpg", "a**.jpg", "i/[z-a].jpg", "."])
 def test_invalid_pattern_is_named(tree, pattern):
     root = tree("i/1.jpg")
     with pytest.raises(ValueError, match=re.escape(pattern)):

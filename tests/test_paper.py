@@ -232,6 +232,10 @@ def test_further_layers_are_named_as_unused_and_a_missing_one_is_an_error(tmp_pa
         (lambda whole: b"", "does not hold the paper's ICNet: it holds no weights"),
         (lambda whole: paper.encode({"fc8": [np.ones((3, 2))]}), "does not hold the paper's ICNet: it holds fc8"),
         (lambda whole: paper.encode({"data_sub1": [np.ones(4)]}), "data_sub1 has the wrong number of values"),
+        (
+            lambda whole: whole.replace(b"conv_sub4", b"conv_subX"),
+            "does not hold the paper's ICNet: missing: conv_sub4",
+        ),
     ],
 )
 def test_truncated_and_foreign_files_are_errors_of_one_line(release, tmp_path, run_script, content, words):

@@ -38,6 +38,11 @@ def test_weights_of_another_network_are_refused(checkpoint_path):
         load_pretrained(ICNet(3, "resnet50"), read_checkpoint(checkpoint_path))
 
 
+def test_weights_of_another_structure_without_weights_of_its_own_are_refused(checkpoint_path):
+    with pytest.raises(ValueError, match=r"trained with model\.ppm=sum, not none"):
+        load_pretrained(ICNet(3, "resnet18", ppm="none"), read_checkpoint(checkpoint_path))
+
+
 def test_from_a_checkpoint_for_other_classes_to_one_for_these(folder_data, tmp_path, run_script):
     """train.py starts from five classes, learns three, and evaluate.py takes what it leaves."""
     start = tmp_path / "start.pth"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from utils.config import Config, TrainConfig, load_config
-from utils.settings import override
+from utils.settings import override, setting
 
 
 def write(folder: Path, text: str) -> Path:
@@ -185,6 +185,24 @@ def test_override_below_a_value(override):
 def test_override_whose_value_is_not_yaml(text):
     with pytest.raises(ValueError, match=r"dataset\.train\.images: .* not a valid YAML value; put it in quotes"):
         load_config({}, [f"dataset.train.images={text}"])
+
+
+def test_override_without_a_value(monkeypatch):
+    for text in ("", " "):
+        with pytest.raises(ValueError, match=r"model\.weights has no value; write model\.weights=null"):
+            load_config({}, [f"model.weights={text}"])
+
+
+@pytest.mark.parametrize("path", ["runs #2/a", "a: b", "*.png", "null", "1e3", 'say "x"', "café", "\\", "[a"])
+def test_a_setting_holds_any_text(path):
+    assert load_config({}, [setting("train.ckpt_dir", path)]).train.ckpt_dir == path
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    config = load_config({"dataset": {"root": "~/streets"}}, ["train.ckpt_dir=~/runs", "model.weights=a~b.pth"])
+    assert (config.dataset.root, config.train.ckpt_dir) == ("/home/someone/streets", "/home/someone/runs")
+    assert config.model.weights == "a~b.pth"
 
 
 def test_override_values_are_yaml():

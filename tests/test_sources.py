@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dataset.images import read_header
 from utils.io.sources import Source, find_sources, output_names, read_image, read_images
 from utils.io.video import source_name
 
@@ -246,6 +247,12 @@ def test_exif_orientation_is_applied(tmp_path, orientation, upright):
     exif = Image.Exif()
     exif[0x0112] = orientation
     assert np.array_equal(read_image(save(tmp_path / "a.png", IMAGE, exif=exif)), upright)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_damaged_metadata_do_not_matter(tmp_path, name):
+    path = save(tmp_path / name, IMAGE, exif=b"Exif\0\0II*\0\x08")  # they end within their header
+    assert read_image(path).shape == IMAGE.shape and read_header(path)[0] == IMAGE.shape[1::-1]
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "webp"])

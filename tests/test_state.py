@@ -156,6 +156,15 @@ def test_validated_at_another_size_the_best_checkpoint_is_sought_anew(build, tmp
         assert resumed.state.best_miou == best and resumed.state.best_path.exists()  # to be replaced by the next
 
 
+def test_a_run_whose_training_images_have_changed_cannot_resume(build, tmp_path):
+    build(tmp_path, "train.epochs=1").fit()
+    last = read_checkpoint(tmp_path / "last.pth")
+    resumed = build(tmp_path, "train.epochs=1")
+    resumed.state.epoch_length += 1
+    with pytest.raises(ValueError, match=r"cannot resume: an epoch had \d iterations and now has .* training images"):
+        resumed.state.restore(last, CPU)
+
+
 def test_only_settings_that_do_not_affect_the_result_may_change(folder_data):
     saved = load_config(folder_data.config).as_dict()
     facts = {"backbone": "resnet18", "classes": CLASSES, "source": Path("last.pth")}

@@ -9,6 +9,8 @@ import torch
 
 from tools import tradeoff
 from utils import runtime
+from utils.io import sources
+from utils.weights import checkpoint
 
 MILLISECONDS = {"pytorch-fp32": 200.0, "pytorch-bf16": 100.0, "onnx-fp32": 160.0, "openvino-fp32": 125.0}
 MILLISECONDS |= {"openvino-bf16": 50.0, "openvino-int8": 40.0}
@@ -37,6 +39,8 @@ def run_tool(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tradeoff, "evaluate", evaluate)
     monkeypatch.setattr(tradeoff, "run_alone", export)
+    monkeypatch.setattr(tradeoff, "read_checkpoint", lambda path: None)
+    monkeypatch.setattr(tradeoff, "find_sources", lambda text, recursive: None)
 
     def run(*arguments: object) -> list[list[str]]:
         monkeypatch.setattr(sys, "argv", ["tradeoff.py", *map(str, arguments)])
@@ -86,6 +90,20 @@ def test_int8_is_exported_again_for_another_network(run_tool, tmp_path):
         commands = run_tool("--ckpt", "a.pth", *options)
         assert any(command[0] == "tools/export.py" for command in commands) == exports
         commands.clear()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(["--ckpt", "a.pth", "b.pth"], "a.pth"), (["--ckpt", "a.pth", "--calibrate", "nowhere"], "nowhere")],
+)
+def test_wrong_files_are_refused_before_the_first_evaluation(run_tool, monkeypatch, options, words):
+    if "--calibrate" in options:
+        monkeypatch.setattr(tradeoff, "find_sources", sources.find_sources)
+    else:
+        monkeypatch.setattr(tradeoff, "read_checkpoint", checkpoint.read_checkpoint)
+    monkeypatch.setattr(tradeoff, "evaluate", lambda *arguments: pytest.fail("evaluated"))
+    with pytest.raises((ValueError, OSError), match=words):
+        run_tool(*options, "--config", "c.yaml", "--out", "out")
 
 
 def test_networks_of_one_name_are_refused(run_tool, capsys):

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import cv2
@@ -24,7 +25,8 @@ def read(path: Path) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "fps"), [(64, 48, 25), (64, 48, 12.5), (96, 64, 29.97), (64, 48, 1), (1280, 720, 60)]
+    ("width", "height", "fps"),
+    [(64, 48, 25), (64, 48, 12.5), (96, 64, 29.97), (64, 48, 1), (1280, 720, 60), (64, 48, 119.913)],
 )
 def test_video_round_trip(tmp_path, width, height, fps):
     written = frames(5, width, height)
@@ -107,6 +109,7 @@ def counting(tmp_path_factory):
         ({"end": 0.25}, [0, 1, 2]),
         ({"start": 1.9, "end": 99}, [19]),
         ({"end": 1, "every": 9}, [0, 9]),
+        ({"start": 1.1, "end": 1.2}, [11]),  # 1.1 * 10 is 11.000000000000002
     ],
 )
 def test_span_selects_frames(counting, span, numbers):
@@ -114,6 +117,19 @@ def test_span_selects_frames(counting, span, numbers):
     assert video.frames == len(numbers) and video.fps == 10 / span.get("every", 1)
     assert [(number, round(frame.mean() / 12)) for number, frame in video] == [(number, number) for number in numbers]
     assert not video.truncated
+
+
+def test_a_span_between_two_frames_is_an_error(counting):
+    with pytest.raises(ValueError, match=r"no frame of .*count\.mp4 is between --start and --end, at 10 frames/s"):
+        VideoReader(counting, span=Span(start=0.51, end=0.55))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="such names do not exist there")
+@pytest.mark.parametrize("name", [b"12:30:00.mp4", b"caf\xe9.mp4"])
+def test_files_of_any_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    path = write(Path(os.fsdecode(name)), 10, frames(3, 64, 48))
+    assert os.listdir(os.fsencode(tmp_path)) == [name] and len(read(path)) == 3
 
 
 def test_start_after_the_end_is_an_error(counting):

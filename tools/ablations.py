@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 from tools.runs import REPOSITORY, finished, run_script
 from utils import cli
 from utils.config import load_config
+from utils.settings import setting
 
 
 class Trial(NamedTuple):
@@ -128,7 +129,7 @@ def folder_of(trial: Trial, seed: int, args: argparse.Namespace) -> Path:
 
 def settings_of(trial: Trial, seed: int, args: argparse.Namespace) -> list[str]:
     """Return the overrides of a run, of which the last of a key counts."""
-    own = [f"train.seed={seed}", f"train.ckpt_dir={folder_of(trial, seed, args)}"]
+    own = [f"train.seed={seed}", setting("train.ckpt_dir", folder_of(trial, seed, args))]
     return [*STUDIES[args.study].baseline, *args.overrides, *trial.overrides, *own]
 
 

@@ -42,11 +42,13 @@ def main() -> int:
     sheet = Path(config.train.ckpt_dir) / "check_data.png"
     check_folder(sheet.parent, "train.ckpt_dir")
     transform = build_transform(config.model, config.augment)
-    checks: dict[str, SplitCheck] = {}
+    found = {}
     for split in dict.fromkeys((config.train.split, config.test.split)):
-        pairs, classes, train_ids = find_pairs(config.dataset, split, cityscapes_root=config.train.cityscapes_root)
-        if any(sample.mask is None for sample in pairs.samples):
+        found[split] = find_pairs(config.dataset, split, cityscapes_root=config.train.cityscapes_root)
+        if any(sample.mask is None for sample in found[split][0].samples):
             raise ValueError(f"the split {split!r} has no labels; choose another train.split or test.split")
+    checks: dict[str, SplitCheck] = {}
+    for split, (pairs, classes, train_ids) in found.items():
         dataset = SegmentationDataset(pairs.samples, classes, train_ids, transform=transform, seed=config.train.seed)
         checks[split] = check_split(dataset, pairs, name=split)
         print_split(split, checks[split])

@@ -32,6 +32,7 @@ from utils.config import Config, load_config
 from utils.inference.opening import with_own_input
 from utils.inference.segmenter import build_segmenter
 from utils.io.files import check_folder, check_new_file
+from utils.settings import setting
 from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from utils.weights.run_folder import find_checkpoint
 from utils.weights.tensors import load_state
@@ -144,7 +145,7 @@ def compress(args: argparse.Namespace, config: Config) -> Iterator[Stage]:
         pruned, run = folder / f"pruned-{keep:g}" / "pruned.pth", folder / f"retrained-{keep:g}"
         write_pruned(source, keep, pruned)
         before = measure(pruned, pruned.parent)
-        settings = [*overrides, *settings_of(pruned), f"train.ckpt_dir={run}", "train.resume=auto"]
+        settings = [*overrides, *settings_of(pruned), setting("train.ckpt_dir", run), "train.resume=auto"]
         if finished(run, load_config(args.config, settings)) is None:
             run_alone(run, "train.py", "--config", args.config, *settings)
         source = find_checkpoint(None, run)
@@ -164,15 +165,17 @@ def write_pruned(source: Path, keep: float, target: Path) -> None:
     if not target.exists():
         save_checkpoint(target, pruned)
     state = read_checkpoint(target).state_dict
-    if not all(torch.equal(state[name], tensor) for name, tensor in pruned.state_dict.items()):
+    same = state.keys() == pruned.state_dict.keys()
+    if not (same and all(torch.equal(state[name], tensor) for name, tensor in pruned.state_dict.items())):
         raise ValueError(f"{target} was not made from {source}; set --output to another folder, or delete it")
 
 
 def settings_of(pruned: Path) -> list[str]:
     """Return the overrides with which train.py starts from a pruned network."""
     checkpoint = read_checkpoint(pruned)
-    model = {"backbone": checkpoint.backbone, **checkpoint.structure, "weights": pruned}
-    return [f"model.{key}={value}" for key, value in model.items() if key != "dropout"]
+    model = {"backbone": checkpoint.backbone, **checkpoint.structure}
+    own = [f"model.{key}={value}" for key, value in model.items() if key != "dropout"]
+    return [*own, setting("model.weights", pruned)]
 
 
 def format_table(stages: Sequence[Stage], size: tuple[int, int], device: torch.device) -> str:

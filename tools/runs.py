@@ -9,6 +9,7 @@ from typing import Any
 
 from utils.cli import Interruption, catching_signals
 from utils.config import Config, load_config
+from utils.settings import setting
 from utils.training.state import check_resumable
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
 from utils.weights.run_folder import LAST
@@ -72,7 +73,8 @@ def evaluate(path: Path, folder: Path, config: str, overrides: Sequence[str]) ->
     """
     metrics = folder / "evaluate_output" / "metrics.json"
     found = json.loads(metrics.read_text()) if metrics.exists() else {}
-    overrides = [*overrides, f"test.ckpt_path={path}", f"train.ckpt_dir={folder}", "test.save=none"]
+    own = [setting("test.ckpt_path", path), setting("train.ckpt_dir", folder), "test.save=none"]
+    overrides = [*overrides, *own]
     asked = json.loads(json.dumps(load_config(config, overrides).as_dict()))
     if found.get("config") != asked or changed_since(metrics, path):
         run_alone(folder, "evaluate.py", "--config", config, *overrides)

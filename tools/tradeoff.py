@@ -19,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 from tools.runs import changed_since, evaluate, run_alone
 from utils import cli, runtime
 from utils.io.files import check_folder
+from utils.io.sources import find_sources
+from utils.weights.checkpoint import read_checkpoint
 
 
 class Point(NamedTuple):
@@ -34,6 +36,10 @@ def main() -> None:
     """Run the missing evaluations, print the table and draw the plot."""
     args = parse_arguments()
     check_folder(args.out, "--out")
+    for ckpt in args.ckpt:
+        read_checkpoint(ckpt)  # a wrong file, like wrong images, ends the run here, not after some of the evaluations
+    if args.calibrate is not None:
+        find_sources(args.calibrate, recursive=True)
     points = []
     for ckpt in args.ckpt:
         points += [measure(ckpt, name, args) for name in executions(int8=args.calibrate is not None)]

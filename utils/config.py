@@ -10,7 +10,7 @@ from pydantic import Field, PlainSerializer, StrictBool, ValidationError, WrapVa
 
 from models import BACKBONES, POOLINGS, SUB4_INPUTS, TIMM, VARIANTS
 from models.icnet import MIN_SIZE
-from utils.settings import Float, Int, Section, describe, flatten, override, read_yaml
+from utils.settings import Float, Int, PathText, Section, describe, flatten, override, read_yaml
 
 PositiveInt = Annotated[Int, Field(ge=1)]
 NonNegativeInt = Annotated[Int, Field(ge=0)]
@@ -33,8 +33,8 @@ class ModelConfig(Section):
 
     name: Literal["icnet"] = "icnet"
     backbone: Backbone = "resnet50"  # one of models.BACKBONES, or timm/NAME
-    backbone_weights: str | None = None  # torchvision's name (IMAGENET1K_V1), timm, a name of the zoo, or a file
-    weights: str | None = None  # checkpoint to fine-tune, in any supported layout, or a name of utils/weights/zoo.py
+    backbone_weights: PathText | None = None  # torchvision's name (IMAGENET1K_V1), timm, a name of the zoo, or a file
+    weights: PathText | None = None  # checkpoint to fine-tune, in any supported layout, or a name of the zoo
     variant: Literal[tuple(VARIANTS)] = "published"  # type: ignore[valid-type]  # psp: the best results; paper: the paper's
     ppm: Literal[POOLINGS] | None = None  # type: ignore[valid-type]  # pyramid pooling; null: the variant's own
     sub4_input: Literal[SUB4_INPUTS] | None = None  # type: ignore[valid-type]  # input of sub4; null: the variant's own
@@ -85,7 +85,7 @@ class LossConfig(Section):
     label_smoothing: Probability = 0.0
     ohem: Fraction | None = None  # only pixels whose true class has a probability below this (try 0.7)
     ohem_keep: Fraction = 0.0625  # but at least this fraction of the pixels
-    distill: str | None = None  # checkpoint of a teacher, whose soft labels the main output learns too; null: none
+    distill: PathText | None = None  # checkpoint of a teacher, whose soft labels the main output learns too; null: none
     distill_temperature: PositiveFloat = 2.0  # divides the logits of both; higher: softer
     distill_weight: NonNegativeFloat = 1.0
 
@@ -136,7 +136,7 @@ class DatasetConfig(Section):
     """Images and labels."""
 
     name: Literal["cityscapes", "folder", "streets"] = "cityscapes"
-    root: str | None = None  # of `folder` and `streets`; for Cityscapes see train.cityscapes_root
+    root: PathText | None = None  # of `folder` and `streets`; for Cityscapes see train.cityscapes_root
     train: SplitConfig = SplitConfig()  # `folder` only, like the keys up to ignore_index
     val: SplitConfig = SplitConfig()
     test: SplitConfig = SplitConfig()
@@ -153,14 +153,14 @@ class TrainConfig(Section):
     specific_gpu_num: str = "0"  # CUDA device or devices ("0, 1"); without CUDA the CPU is used
     train_batch_size: PositiveInt = 7  # over all GPUs
     valid_batch_size: PositiveInt = 1  # per GPU
-    cityscapes_root: str = "data/cityscapes"
+    cityscapes_root: PathText = "data/cityscapes"
     epochs: PositiveInt = 200
     log_iter: PositiveInt = 10  # iterations between progress bar updates and checks for a non-finite loss
     val_epoch: PositiveInt = 1  # epochs between validations
-    ckpt_dir: str = "ckpt"
+    ckpt_dir: PathText = "ckpt"
     split: str = "train"
     oversample: Fraction | None = None  # draw images with classes that fewer than this share of them show more often
-    resume: str | None = None  # path of a last.pth; auto: the one in ckpt_dir, if it exists
+    resume: PathText | None = None  # path of a last.pth; auto: the one in ckpt_dir, if it exists
     save_iter: PositiveInt | None = None  # iterations between saves of last.pth; null: only after each epoch
     num_workers: NonNegativeInt | None = None  # loader workers; null: chosen for the machine
     seed: Annotated[Int, Field(ge=0, le=2**32 - 1)] = 0  # NumPy's range
@@ -181,7 +181,7 @@ class TtaConfig(Section):
 class TestConfig(Section):
     """Evaluation and inference."""
 
-    ckpt_path: str | None = None  # null: the best in train.ckpt_dir
+    ckpt_path: PathText | None = None  # null: the best in train.ckpt_dir
     split: str = "val"
     runtime: Literal["auto", "pytorch", "onnx", "openvino"] = "auto"  # auto: the fastest installed one
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"  # auto: the fastest on this hardware
@@ -193,7 +193,7 @@ class TestConfig(Section):
     window: InputSize | None = None  # side of sliding windows over larger images
     stride: PositiveInt | None = None  # of the sliding windows; null: two thirds of window
     save: Literal["none", "pred", "overlay"] = "pred"  # what evaluation writes for each image
-    submission: str | None = None  # folder for label images in the Cityscapes server's format
+    submission: PathText | None = None  # folder for label images in the Cityscapes server's format
     branches: StrictBool = False  # also measure sub4 alone and sub4 with sub2
 
     @model_validator(mode="after")

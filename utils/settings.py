@@ -1,5 +1,7 @@
 """Typed settings: pydantic sections, YAML files, `section.key=value` overrides, and one-line error messages."""
 
+import json
+import os
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -7,11 +9,20 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import yaml
-from pydantic import AllowInfNan, BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AllowInfNan,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    model_validator,
+)
 
 _bool_to_str = BeforeValidator(lambda value: str(value) if isinstance(value, bool) else value)  # or True would be 1
 Int = Annotated[int, _bool_to_str]
 Float = Annotated[float, _bool_to_str, AllowInfNan(False)]
+PathText = Annotated[str, AfterValidator(os.path.expanduser)]  # a shell does not expand the ~ of section.key=~/folder
 
 
 class Section(BaseModel):
@@ -51,10 +62,22 @@ def override(values: dict, setting: str) -> None:
         values = values[parent]
         if not isinstance(values, dict):
             raise ValueError(f"{dotted}: {parent} is a value, not a section")
+    if not text.strip():
+        raise ValueError(f"{dotted} has no value; write {dotted}=null to unset it")
     try:
         values[key] = yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise ValueError(f"{dotted}: {text!r} is not a valid YAML value; put it in quotes") from None
+
+
+def setting(dotted: str, value: str | Path) -> str:
+    """Return the `section.key=value` that sets a key to a text, in quotes if YAML would make something else of it."""
+    text = str(value)
+    try:
+        plain = yaml.load(text, _Loader) == text
+    except yaml.YAMLError:
+        plain = False
+    return f"{dotted}={text if plain else json.dumps(text, ensure_ascii=False)}"
 
 
 def flatten(values: Mapping, prefix: str = "") -> dict[str, Any]:

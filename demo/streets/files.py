@@ -27,7 +27,7 @@ def generate(root: Path | str, *, train: int, val: int, height: int, width: int,
     Raises:
         ValueError: other content at `root`, a size below 64 x 128, or a negative number.
     """
-    root = Path(root).expanduser().resolve()
+    root = Path(root).resolve()
     wanted = {"version": VERSION, "train": train, "val": val, "height": height, "width": width, "seed": seed}
     if min(train, val, seed) < 0 or height < 64 or width < 128:
         raise ValueError(f"cannot generate streets with {wanted}: at least 64 x 128 pixels, and no negative numbers")

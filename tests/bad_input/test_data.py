@@ -93,6 +93,12 @@ def test_validation_sample(refused, folder_data):
     assert read_checkpoint(folder_data.ckpt_dir / "last.pth").epoch == 1
 
 
+def test_a_broken_validation_file_is_reported_before_the_first_epoch(refused, folder_data):
+    spoil(folder_data.root / "val" / "1.png", folder_data.root / "val_mask" / "1.png", "size")
+    assert has(refused("train", "--config", folder_data.config, logs=True), "val_mask/1.png", "differ in size")
+    assert not (folder_data.ckpt_dir / "last.pth").exists()
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_training_without_labels(refused, folder_data, split):
     folder_data.values["dataset"][split]["masks"] = None

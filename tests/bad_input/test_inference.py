@@ -24,6 +24,8 @@ def test_input_that_is_nothing(infer, tmp_path):
         assert has(infer(tmp_path / name), tmp_path / name)
     (tmp_path / "empty").mkdir()
     assert has(infer(tmp_path / "empty"), tmp_path / "empty", ".jpg")
+    assert has(infer(""), "--input is empty")
+    assert has(infer("20240501120000"), "no image, video or folder 20240501120000")
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.mp4", "a.avi", "a.txt", "a"])

@@ -1,6 +1,7 @@
 """Command-line options of inference.py."""
 
 import argparse
+import os
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -9,11 +10,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--input",
         required=True,
+        type=os.path.expanduser,  # shells leave the ~ of --input=~/photos
         help="an image, a video, a folder, a quoted glob pattern, a text file of paths, a camera index, a stream URL, "
         "or - for an image on standard input",
     )
     add("--recursive", action="store_true", help="include subfolders of a folder")
-    add("--output", metavar="FOLDER", help="where to write (default: inference_output in train.ckpt_dir)")
+    where = "where to write (default: inference_output in train.ckpt_dir)"
+    add("--output", type=os.path.expanduser, metavar="FOLDER", help=where)
     add("--overwrite", action="store_true", help="replace existing outputs instead of skipping their inputs")
     add(
         "--save",

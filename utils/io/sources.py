@@ -19,6 +19,7 @@ from utils.io.video import source_name
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 LIST_SUFFIXES = (".txt", ".lst")
+CAMERAS = 1000  # larger numbers are names of missing folders, such as dates
 SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES
 SUPPORTED = f"supported suffixes: {' '.join(SUFFIXES)}"
 STDIN = "-"
@@ -55,8 +56,11 @@ def find_sources(text: str, *, recursive: bool = False) -> list[Source]:
     moment = f"{datetime.now():%Y%m%d_%H%M%S_%f}"  # each image from standard input and each recording is another one
     if text == STDIN:
         return [Source(STDIN, "image", f"stdin_{moment}")]
-    if not Path(text).exists() and (text.isdecimal() or "://" in text):
-        location = int(text) if text.isdecimal() else text
+    if not text:
+        raise ValueError("--input is empty; name an image, a video or a folder")
+    is_camera = text.isdecimal() and int(text) < CAMERAS
+    if not Path(text).exists() and (is_camera or "://" in text):
+        location = int(text) if is_camera else text
         name = re.sub(r"[^A-Za-z0-9]+", "_", source_name(location)).strip("_")
         return [Source(location, "live", f"{name}_{moment}")]
     paths = _find_files(text, recursive)

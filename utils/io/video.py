@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -57,18 +59,20 @@ class VideoReader:
         span = span or Span()
         _silence_opencv()
         self._live = isinstance(source, int)
-        self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
+        self._capture = cv2.VideoCapture(_address(source))
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.source_fps = rate if 0 < rate <= HIGHEST_RATE else _measured_rate(source)
         self.fps = self.source_fps / span.every
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self._stated = int(count) if 0 < count < 1e9 else 0
-        self._first = math.ceil(span.start * self.source_fps)
-        self._stop = math.inf if span.end is None else span.end * self.source_fps
+        self._first = math.ceil(round(span.start * self.source_fps, 6))  # 2.2 * 25 is 55.00000000000001
+        self._stop = math.inf if span.end is None else round(span.end * self.source_fps, 6)
         self._every = span.every
         self.frames = len(range(self._first, math.ceil(min(self._stated, self._stop)), span.every))
         self.truncated = False
         self._position = 0
+        if not self._first < self._stop:
+            raise ValueError(f"no frame of {source_name(source)} is between --start and --end, at {self.source_fps:g} frames/s")
         self._frame = self._read(self._first)
         if self._frame is None:
             ends = f"it ends after {self._position / self.source_fps:.1f} s, before --start ({span.start:g} s)"
@@ -103,12 +107,22 @@ def _measured_rate(source: str | Path | int) -> float:
     """Return the mean frame rate of the first frames of a file by their timestamps, 25 where there are none."""
     times: list[float] = []
     if isinstance(source, Path) or Path(str(source)).is_file():
-        capture = cv2.VideoCapture(str(source))
+        capture = cv2.VideoCapture(_address(source))
         while len(times) < 100 and capture.grab():
             times.append(capture.get(cv2.CAP_PROP_POS_MSEC))
         capture.release()
     lasted = times[-1] - times[0] if times else 0.0
     return 1000 * (len(times) - 1) / lasted if lasted > 0 else 25.0
+
+
+def _address(source: str | Path | int) -> Any:
+    """Return what OpenCV opens: a file's absolute path as bytes, or the camera or stream itself.
+
+    FFmpeg takes what is before a colon for a protocol, and OpenCV crashes on a `str` that is not valid text.
+    """
+    if isinstance(source, int) or (isinstance(source, str) and not Path(source).is_file()):
+        return source
+    return os.fsencode(Path(source).absolute())
 
 
 def source_name(source: str | Path | int) -> str:
@@ -171,8 +185,10 @@ class VideoWriter:
         self._shape = shape
         height, width = shape[:2]
         codecs = WEBM_CODECS if self.path.suffix == ".webm" else CODECS
-        for code, self.codec in codecs.items():
-            writer = cv2.VideoWriter(self.name, cv2.VideoWriter.fourcc(*code), self.fps, (width, height))
+        simple = [round(self.fps, 2), float(round(self.fps))] if self.fps >= 1 else []  # MPEG-4 lacks some others
+        rates = dict.fromkeys([self.fps, *simple])
+        for fps, (code, self.codec) in product(rates, codecs.items()):
+            writer = cv2.VideoWriter(_address(Path(self.name)), cv2.VideoWriter.fourcc(*code), fps, (width, height))
             if writer.isOpened():
                 return writer
         raise ValueError(f"{self.path} cannot be written as a video of {width}x{height} at {self.fps:g} frames/s")
@@ -181,7 +197,7 @@ class VideoWriter:
         """Finalize the file; raises an OSError if it cannot be read back in full, as OpenCV ignores failed writes."""
         if self._writer is not None:
             self._writer.release()
-            written = cv2.VideoCapture(self.name)
+            written = cv2.VideoCapture(_address(Path(self.name)))
             if not written.read()[0] or written.get(cv2.CAP_PROP_FRAME_COUNT) < 0.9 * self._frames:
                 raise OSError(f"{self.path} could not be written completely: is the disk full?")
 

@@ -46,7 +46,7 @@ class Records:
         remove_leftovers(self.folder)
         self.writer = SummaryWriter(self.folder, purge_step=iteration)
         self.writer.add_text("config", indent(config, "    "))  # a Markdown code block
-        file = logging.FileHandler(self.folder / "train.log", encoding="utf-8")
+        file = logging.FileHandler(self.folder / "train.log", encoding="utf-8", errors="backslashreplace")
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         self._memory.setTarget(file)
         self._memory.flush()

@@ -140,6 +140,7 @@ class RunState:
             "scaler": self.scaler.state_dict(),
             "losses": self.losses.state_dict(),
             "rates": self.rates,
+            "epoch_length": self.epoch_length,
             "best_miou": self.best_miou,
             "best_name": self.best_path.name if self.best_path else None,
             "random": runtime.random_state(),
@@ -154,6 +155,11 @@ class RunState:
         """Continue where `save_last` was called, from a checkpoint that `check_resumable` accepts."""
         state = checkpoint.training
         assert state is not None
+        if state["epoch_length"] != self.epoch_length:
+            raise ValueError(
+                f"cannot resume: an epoch had {state['epoch_length']} iterations and now has {self.epoch_length}, as "
+                "the number of training images has changed; restore them, or start a new run with these model.weights"
+            )
         load_state(self.trained, checkpoint.state_dict)
         if self.ema is not None:
             load_state(self.network, state["network"])

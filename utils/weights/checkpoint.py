@@ -194,13 +194,15 @@ def _from_caffe(layers: Mapping[str, list[Tensor]], path: Path) -> Checkpoint:
             raise ValueError(f"it holds {', '.join(unused[:3]) or 'no weights'}, none of them the paper's layers")
         known = {name: blobs for name, blobs in layers.items() if name not in unused}
         checkpoint = _from_layout(PAPER, caffe.as_state(known))
-        if (stem := "backbone.conv1.0.weight") not in checkpoint.state_dict:
-            raise ValueError(f"missing: {PAPER.original_name(stem)}")
+        stem, *projections = "backbone.conv1.0.weight", "cff_24.conv_low.0.weight", "cff_12.conv_low.0.weight"
+        for name in (stem, *projections):
+            if name not in checkpoint.state_dict:
+                raise ValueError(f"missing: {PAPER.original_name(name)}")
     except ValueError as error:
         raise ValueError(f"{path} does not hold the paper's ICNet: {error}") from None
     state, classes = checkpoint.state_dict, len(checkpoint.classes)
-    for cff in ("cff_24", "cff_12"):
-        channels = state[f"{cff}.conv_low.0.weight"].shape[1]
+    for name in projections:
+        cff, channels = name.partition(".")[0], state[name].shape[1]
         zeros = {"weight": torch.zeros(classes, channels, 1, 1), "bias": torch.zeros(classes)}
         state |= {f"{cff}.aux_classifier.{kind}": tensor for kind, tensor in zeros.items()}
     width = len(state[stem]) / 64

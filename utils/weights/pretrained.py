@@ -5,12 +5,14 @@ from pathlib import Path
 
 from torch import nn
 
+from models import ICNet
+from models.variants import complete_structure
 from utils.weights.checkpoint import Checkpoint
 from utils.weights.layouts import MMSEG_STEM, rename
 from utils.weights.tensors import load_state, read_tensors, state_dict_of
 
 
-def load_pretrained(network: nn.Module, checkpoint: Checkpoint) -> list[str]:
+def load_pretrained(network: ICNet, checkpoint: Checkpoint) -> list[str]:
     """Load a checkpoint's weights, except classifiers for another number of classes, which stay random.
 
     Returns:
@@ -19,6 +21,12 @@ def load_pretrained(network: nn.Module, checkpoint: Checkpoint) -> list[str]:
     Raises:
         ValueError: weights of another network.
     """
+    unset = {"variant": "published", "ppm": None, "sub4_input": None, "width": None, "dropout": 0.0}
+    structure = complete_structure(**(unset | checkpoint.structure))
+    for key in ("ppm", "sub4_input"):  # the tensors may fit whatever these are
+        then, now = structure[key], network.structure[key]
+        if then != now:
+            raise ValueError(f"model.weights {checkpoint.describe()}: trained with model.{key}={then}, not {now}")
     own = network.state_dict()
     left_out = [
         name
