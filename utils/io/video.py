@@ -72,7 +72,8 @@ class VideoReader:
         self.truncated = False
         self._position = 0
         if not self._first < self._stop:
-            raise ValueError(f"no frame of {source_name(source)} is between --start and --end, at {self.source_fps:g} frames/s")
+            fps = f"{self.source_fps:g} frames/s"
+            raise ValueError(f"no frame of {source_name(source)} is between --start and --end, at {fps}")
         self._frame = self._read(self._first)
         if self._frame is None:
             ends = f"it ends after {self._position / self.source_fps:.1f} s, before --start ({span.start:g} s)"
