@@ -21,12 +21,6 @@ def load_pretrained(network: ICNet, checkpoint: Checkpoint) -> list[str]:
     Raises:
         ValueError: weights of another network.
     """
-    unset = {"variant": "published", "ppm": None, "sub4_input": None, "width": None, "dropout": 0.0}
-    structure = complete_structure(**(unset | checkpoint.structure))
-    for key in ("ppm", "sub4_input"):  # the tensors may fit whatever these are
-        then, now = structure[key], network.structure[key]
-        if then != now:
-            raise ValueError(f"model.weights {checkpoint.describe()}: trained with model.{key}={then}, not {now}")
     own = network.state_dict()
     left_out = [
         name
@@ -37,6 +31,12 @@ def load_pretrained(network: ICNet, checkpoint: Checkpoint) -> list[str]:
         load_state(network, checkpoint.state_dict | {name: own[name] for name in left_out})
     except ValueError as error:
         raise ValueError(f"model.weights {checkpoint.describe()}: {error}") from None
+    unset = {"variant": "published", "ppm": None, "sub4_input": None, "width": None, "dropout": 0.0}
+    structure = complete_structure(**(unset | checkpoint.structure))
+    for key in ("ppm", "sub4_input"):  # the tensors may fit whatever these are
+        then, now = structure[key], network.structure[key]
+        if then != now:
+            raise ValueError(f"model.weights {checkpoint.describe()}: trained with model.{key}={then}, not {now}")
     return left_out
 
 
