@@ -31,7 +31,7 @@ def main() -> int:
     Smoother(args.smooth)  # rejects a wrong weight before the network is loaded
     sources = find_sources(args.input, recursive=args.recursive)
     if (args.smooth or args.frames or span != Span()) and all(source.kind == "image" for source in sources):
-        raise ValueError(f"--smooth, --frames, --every, --start and --end are for videos; {args.input} has only images")
+        raise ValueError(f"--smooth, --frames, --every, --start and --end are for videos, but {args.input} has none")
     test, train, fallback = config.test, config.train, included_weights(args.config, config.train.ckpt_dir)
     path = find_checkpoint(test.ckpt_path, train.ckpt_dir, name=run_name(config.model), fallback=fallback)
     device = runtime.select_device(train.specific_gpu_num)

@@ -68,6 +68,8 @@ def build_trainer(config: Config, device: torch.device, records: Records, *, las
     model, log, train_set, classes = config.model, records.log, train_batches.dataset, train_batches.dataset.classes
     log.info(f"device: {runtime.describe(device)}, {train_batches.num_workers} loader workers")
     log.info(f"data: {len(train_set)} training, {len(val_batches.dataset)} validation images, {len(classes)} classes")
+    for dataset in (train_set, val_batches.dataset):  # a broken file is reported now, rather than when its turn comes
+        dataset.check_headers(part=slice(distributed.rank(), None, distributed.processes()))
     network, normalization = build_network(config, num_classes=len(classes), log=log, last=last)
     network.to(device).to(memory_format=torch.channels_last)
     description = Checkpoint(
@@ -100,9 +102,6 @@ def build_loaders(config: Config, device: torch.device) -> tuple[TrainLoader, Ev
     transform = build_transform(config.model, config.augment)
     train_set = build_dataset(config.dataset, train.split, cityscapes_root=root, transform=transform, seed=train.seed)
     val_set = build_dataset(config.dataset, config.test.split, cityscapes_root=root)
-    if distributed.rank() == 0:  # a broken file is reported now, rather than when its turn comes
-        train_set.check_headers()
-        val_set.check_headers()
     workers, val_workers = (runtime.loader_workers(train.num_workers, device, training=mode) for mode in (True, False))
     return (
         train_loader(

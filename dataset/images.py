@@ -36,7 +36,7 @@ def open_image(path: str | Path | BinaryIO) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation; 1, upright, for an image without one, or whose metadata are damaged.
 
-    Pillow's `exif_transpose` writes the metadata anew, which fails for more than the orientation's sake.
+    Pillow's `exif_transpose` also rewrites the metadata, which can fail for reasons unrelated to the orientation.
     """
     try:
         value = image.getexif().get(ExifTags.Base.Orientation)
@@ -84,6 +84,9 @@ def read_header(path: str | Path, *, checksums: bool = False) -> tuple[tuple[int
     Raises as `open_image` does.
     """
     with _readable(path), Image.open(path) as image:
+        if image.format == "TIFF":  # Pillow rotates these itself, and when depends on its version
+            image.load()
+            return image.size, image.mode
         upright = image.format == "PNG" and "exif" not in image.info  # getexif would decode a PNG
         rotated = not upright and _orientation(image) >= 5
         size, mode = (image.height, image.width) if rotated else image.size, image.mode
@@ -99,5 +102,7 @@ def _readable(path: str | Path | BinaryIO) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise FileNotFoundError(f"no image {path}") from None
+    except MemoryError:
+        raise
     except Exception as error:  # of damaged files and metadata, Pillow raises many kinds: TypeError, struct.error, …
         raise ValueError(f"{path} cannot be read as an image: {error}") from None

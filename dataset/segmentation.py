@@ -95,14 +95,14 @@ class SegmentationDataset(Dataset):
             )
         return Image.fromarray(target)
 
-    def check_headers(self) -> None:
-        """Check all files quickly before a long run: the headers, and the checksums of the masks.
+    def check_headers(self, *, part: slice = slice(None)) -> None:
+        """Check all files, or those of a part of the samples, quickly: the headers, and the checksums of the masks.
 
         Raises:
             FileNotFoundError: a missing file.
             ValueError: a corrupt file, or a mask of the wrong size or mode. Undefined values only show on loading.
         """
-        for sample in self.samples:
+        for sample in self.samples[part]:
             size, _ = read_header(sample.image)
             if sample.mask is not None:
                 mask_size, mode = read_header(sample.mask, checksums=True)

@@ -35,7 +35,7 @@ def test_script(checkpoint_path, tmp_path, monkeypatch, run_export):
     ("arguments", "words"),
     [
         (["--precision", "int8"], "--precision int8 and --calibrate IMAGES go together"),
-        (["--precision", "int8", "--calibrate", "VIDEO"], "has no images; name a folder of training images"),
+        (["--precision", "int8", "--calibrate", "VIDEO"], "has no images; name a folder of images"),
         (["--format", "openvino", "--precision", "fp16"], "cannot be combined with --precision fp16"),
         (["test.split=train"], "test.split=train overrides a key of --config, which is missing"),
     ],
@@ -48,12 +48,16 @@ def test_a_wrong_argument_is_one_line(checkpoint_path, video, tmp_path, run_expo
     assert not (tmp_path / f"net{suffix}").exists()
 
 
-def test_an_export_does_not_overwrite_its_checkpoint(checkpoint_path, tmp_path, run_export):
+def test_an_export_does_not_overwrite_its_checkpoint(checkpoint_path, tmp_path, run_export, monkeypatch):
     source = tmp_path / "pytorch_model.bin"
     source.write_bytes(checkpoint_path.read_bytes())
     code, printed = run_export("--ckpt", source, "--format", "openvino")
     assert code == 2 and f"--ckpt {source} would be overwritten" in printed.err
     assert source.read_bytes() == checkpoint_path.read_bytes()
+    monkeypatch.setattr(
+        export, "export_onnx", lambda *a, **k: (tmp_path / "pytorch_model.onnx").touch() or {"difference": 0}
+    )
+    assert run_export("--ckpt", source)[0] == 0  # writes no .bin
 
 
 @pytest.mark.parametrize(

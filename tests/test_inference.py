@@ -135,7 +135,7 @@ def test_log_reports_each_image_the_speed_and_a_summary(infer, pictures):
         (("--start", "3", "--end", "2"), "--end must be greater than --start"),
         (("--smooth", "1"), "--smooth must be at least 0 and below 1"),
         (("--smooth", "0.5"), "--smooth, --frames, --every, --start and --end are for videos"),
-        (("--every", "2"), "has only images"),
+        (("--every", "2"), "are for videos, but "),
     ],
 )
 def test_wrong_option_is_an_error(infer, pictures, tmp_path, option, words):

@@ -246,7 +246,10 @@ def test_jpeg_in_another_color_space(tmp_path, mode):
 def test_exif_orientation_is_applied(tmp_path, orientation, upright):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert np.array_equal(read_image(save(tmp_path / "a.png", IMAGE, exif=exif)), upright)
+    for name in ("a.png", "a.tif"):
+        path = save(tmp_path / name, IMAGE, exif=exif)
+        assert np.array_equal(read_image(path), upright)
+        assert read_header(path)[0] == upright.shape[1::-1]
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])

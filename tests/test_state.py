@@ -163,6 +163,9 @@ def test_a_run_whose_training_images_have_changed_cannot_resume(build, tmp_path)
     resumed.state.epoch_length += 1
     with pytest.raises(ValueError, match=r"cannot resume: an epoch had \d iterations and now has .* training images"):
         resumed.state.restore(last, CPU)
+    del last.training["epoch_length"]  # absent from files of earlier versions
+    resumed.state.restore(last, CPU)
+    assert resumed.state.iteration == last.iteration
 
 
 def test_only_settings_that_do_not_affect_the_result_may_change(folder_data):

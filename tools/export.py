@@ -33,7 +33,7 @@ def main() -> None:
     if target.suffix != suffix:
         raise ValueError(f"--target {target} must end in {suffix}")
     check_folder(target.parent, "--target")
-    if Path(args.ckpt).resolve() == target.with_suffix(".bin").resolve():  # mmsegmentation's may have that suffix
+    if args.format == "openvino" and Path(args.ckpt).resolve() == target.with_suffix(".bin").resolve():
         raise ValueError(f"--ckpt {args.ckpt} would be overwritten; set --target to a file of another name")
     checkpoint = read_checkpoint(args.ckpt)
     config = None if args.config is None else load_config(args.config, args.overrides)
@@ -73,7 +73,7 @@ def read_calibration(text: str, test: TestConfig) -> list[np.ndarray]:
     """Read up to 200 images, evenly spread over those that `text` stands for, at the network's input size."""
     sources = [source for source in find_sources(text, recursive=True) if source.kind == "image"]
     if not sources:
-        raise ValueError(f"--calibrate {text} has no images; name a folder of training images")
+        raise ValueError(f"--calibrate {text} has no images; name a folder of images like those to be segmented")
     chosen = np.linspace(0, len(sources) - 1, min(CALIBRATION_IMAGES, len(sources))).round().astype(int)
     return [_at_input_size(Image.fromarray(read_image(str(sources[index].location))), test) for index in chosen]
 
@@ -127,7 +127,9 @@ def parse_arguments() -> argparse.Namespace:
     add("--output", default="logits", choices=OUTPUTS, help="logits (default), or label maps")
     add("--precision", default="fp32", choices=PRECISIONS, help="fp16: ONNX only; int8: with --calibrate")
     add("--normalize", action="store_true", help="take uint8 RGB images and normalise them inside the file")
-    add("--calibrate", metavar="IMAGES", help="for int8: training images, as for inference.py --input; 200 are used")
+    add(
+        "--calibrate", metavar="IMAGES", help="for int8: images like those to be segmented, as for inference.py --input"
+    )
     add("--config", metavar="FILE", help="also measure the mIoU on the validation split of this configuration")
     add("overrides", nargs="*", metavar="section.key=value", help="override keys of --config")
     args = parser.parse_intermixed_args()

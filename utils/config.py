@@ -161,7 +161,7 @@ class TrainConfig(Section):
     split: str = "train"
     oversample: Fraction | None = None  # draw images with classes that fewer than this share of them show more often
     resume: PathText | None = None  # path of a last.pth; auto: the one in ckpt_dir, if it exists
-    save_iter: PositiveInt | None = None  # iterations between saves of last.pth; null: only after each epoch
+    save_iter: PositiveInt | None = None  # iterations between saves of last.pth; null: after epochs, before validations
     num_workers: NonNegativeInt | None = None  # loader workers; null: chosen for the machine
     seed: Annotated[Int, Field(ge=0, le=2**32 - 1)] = 0  # NumPy's range
     amp: Literal["auto", "off", "bf16", "fp16"] = "off"  # auto: the fastest on this hardware

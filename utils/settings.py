@@ -63,7 +63,7 @@ def override(values: dict, setting: str) -> None:
         if not isinstance(values, dict):
             raise ValueError(f"{dotted}: {parent} is a value, not a section")
     if not text.strip():
-        raise ValueError(f"{dotted} has no value; write {dotted}=null to unset it")
+        raise ValueError(f"{dotted} has no value; write {dotted}=VALUE, or null if the key allows it")
     try:
         values[key] = yaml.load(text, _Loader)
     except yaml.YAMLError:

@@ -24,7 +24,7 @@ def test_input_that_is_nothing(infer, tmp_path):
         assert has(infer(tmp_path / name), tmp_path / name)
     (tmp_path / "empty").mkdir()
     assert has(infer(tmp_path / "empty"), tmp_path / "empty", ".jpg")
-    assert has(infer(""), "--input is empty")
+    assert has(infer(""), "no input given")
     assert has(infer("20240501120000"), "no image, video or folder 20240501120000")
 
 

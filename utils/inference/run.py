@@ -136,7 +136,7 @@ class Inference:
         return closed or self.stopping()
 
     def _interruption(self, parts: Sequence[str] = ()) -> Interruption:
-        again = "; a video starts over: rename the file to keep it"
+        again = "; the next run overwrites them: rename them to keep them"
         written = f"; frames so far: {', '.join(parts)}{again}" if parts else ""
         done = f"{self.done} of {len(self.sources)} inputs"
         return Interruption(f"stopped after {done}; run the same command again for the rest{written}")

@@ -19,7 +19,7 @@ from utils.io.video import source_name
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 LIST_SUFFIXES = (".txt", ".lst")
-CAMERAS = 1000  # larger numbers are names of missing folders, such as dates
+CAMERAS = 10_000  # above OpenCV's, whose hundreds name an interface; larger numbers are missing folders, such as dates
 SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES
 SUPPORTED = f"supported suffixes: {' '.join(SUFFIXES)}"
 STDIN = "-"
@@ -57,7 +57,7 @@ def find_sources(text: str, *, recursive: bool = False) -> list[Source]:
     if text == STDIN:
         return [Source(STDIN, "image", f"stdin_{moment}")]
     if not text:
-        raise ValueError("--input is empty; name an image, a video or a folder")
+        raise ValueError("no input given; name an image, a video or a folder")
     is_camera = text.isdecimal() and int(text) < CAMERAS
     if not Path(text).exists() and (is_camera or "://" in text):
         location = int(text) if is_camera else text

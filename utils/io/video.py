@@ -186,7 +186,8 @@ class VideoWriter:
         self._shape = shape
         height, width = shape[:2]
         codecs = WEBM_CODECS if self.path.suffix == ".webm" else CODECS
-        simple = [round(self.fps, 2), float(round(self.fps))] if self.fps >= 1 else []  # MPEG-4 lacks some others
+        # MPEG-4 cannot represent every rate
+        simple = [round(self.fps, 2), float(round(self.fps))] if self.fps >= 1 else []
         rates = dict.fromkeys([self.fps, *simple])
         for fps, (code, self.codec) in product(rates, codecs.items()):
             writer = cv2.VideoWriter(_address(Path(self.name)), cv2.VideoWriter.fourcc(*code), fps, (width, height))

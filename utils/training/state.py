@@ -155,10 +155,12 @@ class RunState:
         """Continue where `save_last` was called, from a checkpoint that `check_resumable` accepts."""
         state = checkpoint.training
         assert state is not None
-        if state["epoch_length"] != self.epoch_length:
+        then = state.get("epoch_length", self.epoch_length)  # absent from files of earlier versions
+        if then != self.epoch_length:
             raise ValueError(
-                f"cannot resume: an epoch had {state['epoch_length']} iterations and now has {self.epoch_length}, as "
-                "the number of training images has changed; restore them, or start a new run with these model.weights"
+                f"cannot resume: an epoch had {then} iterations and now has {self.epoch_length}, as the number of "
+                "training images has changed; restore the images, or start a new run from these weights: "
+                f"train.ckpt_dir=OTHER model.weights={checkpoint.source}"
             )
         load_state(self.trained, checkpoint.state_dict)
         if self.ema is not None:

@@ -33,7 +33,7 @@ def load_pretrained(network: ICNet, checkpoint: Checkpoint) -> list[str]:
         raise ValueError(f"model.weights {checkpoint.describe()}: {error}") from None
     unset = {"variant": "published", "ppm": None, "sub4_input": None, "width": None, "dropout": 0.0}
     structure = complete_structure(**(unset | checkpoint.structure))
-    for key in ("ppm", "sub4_input"):  # the tensors may fit whatever these are
+    for key in ("ppm", "sub4_input"):  # the tensors may fit even if these differ
         then, now = structure[key], network.structure[key]
         if then != now:
             raise ValueError(f"model.weights {checkpoint.describe()}: trained with model.{key}={then}, not {now}")
