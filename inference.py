@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def build_outputs(args: Namespace, ckpt_dir: str, classes: ClassTable) -> Outputs:
-    """Build what writes the files that the options ask for; raise ValueError if it could not write."""
+    """Build the writer for the files that the options request; raise ValueError if it would be unable to write."""
     folder = Path(args.output or Path(ckpt_dir) / "inference_output")
     check_folder(folder, "--output" if args.output else "train.ckpt_dir")
     return Outputs(

@@ -176,8 +176,8 @@ def build_teacher(
 ) -> Callable[[Tensor], Tensor] | None:
     """Build the network that `loss.distill` names; it maps images (B, 3, H, W) uint8 to logits, without gradients.
 
-    They are to be resized with `align_corners`: those of a teacher that aligns otherwise have the images' full size,
-    where both alignments agree.
+    The logits are to be resized with `align_corners`; if the teacher's own alignment differs, they come at the images'
+    full size, where both alignments agree.
     """
     if config.loss.distill is None:
         return None

@@ -13,7 +13,7 @@ Network = TypeVar("Network", bound=nn.Module)
 def fold_batch_norms(network: Network) -> Network:
     """Return a copy in evaluation mode whose batch norms are folded into the convolutions before them.
 
-    What a batch norm contains remains in its place, such as the activation in timm's.
+    Submodules of a batch norm, such as the activation in timm's, remain in its place.
     """
     network = copy.deepcopy(network).eval()
     for (conv_name, conv), (norm_name, norm) in foldable_batch_norms(network):

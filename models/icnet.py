@@ -42,14 +42,14 @@ class ICNet(nn.Module):
 
     Args:
         num_classes: number of classes.
-        backbone: one of `models.BACKBONES`; the published checkpoint has "resnet50_v1s", as the paper's release has at
-            half the width, mmsegmentation's "resnet50_v1c". Or "timm/NAME", see `models.timm_backbone`. None: that of
-            the variant.
+        backbone: one of `models.BACKBONES`: "resnet50_v1s" in the published checkpoint and, at half the width, in the
+            paper's release; "resnet50_v1c" in mmsegmentation's. Or "timm/NAME", see `models.timm_backbone`. None: that
+            of the variant.
         variant: one of `VARIANTS`.
         ppm: pyramid pooling, "sum" (without weights), "concat" (learned) or "none"; None: that of the variant.
         sub4_input: input of sub4, the "image" at 1/4 or the output of "sub2" at 1/2; None: that of the variant.
-        width: share of each layer's channels, classifiers excepted; None: that of the variant, which is 0.5 of the
-            paper's, as released, else 1.
+        width: share of each layer's channels, classifiers excepted; None: that of the variant, which is 0.5 for
+            "paper", as released, and 1 for the others.
         dropout: channel dropout probability in the heads.
 
     Attributes:
@@ -172,8 +172,8 @@ class ICNet(nn.Module):
     def _pool_last(self, deep: Tensor, conv: nn.Conv2d, norm: nn.Module, relu: nn.Module) -> Tensor:
         """Compute `conv_sub4` of the pooled features.
 
-        differs from the release: the 1x1 conv runs before the pooling, with which it commutes, and which then has a
-        quarter of the channels; its bias, there once batch norms are folded, is added afterwards.
+        differs from the release: the 1x1 conv runs before the pooling, with which it commutes, so that only a quarter
+        of the channels are pooled; the conv's bias, present once batch norms are folded, is added afterwards.
         """
         y = self.pyramid_pooling(F.conv2d(deep, conv.weight))
         return relu(norm(y if conv.bias is None else y + conv.bias[:, None, None]))

@@ -22,7 +22,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 class ConvBNReLU(nn.Sequential):
-    """Convolution without bias, batch norm and ReLU; "same" padding, so that only the stride changes the size."""
+    """Bias-free convolution, then batch norm and ReLU; "same" padding, so that only the stride changes the size."""
 
     def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 3, stride: int = 1) -> None:
         super().__init__()
@@ -204,7 +204,8 @@ def conv_of_doubled(x: Tensor, weight: Tensor, size: Sequence[int], *, bias: Ten
     The taps, two pixels apart in the large map, are one pixel apart in `x`, so that convolving and resizing commute:
     the convolution of `x` itself is resized, for a quarter of the arithmetic. The results differ only one pixel inside
     the borders: there, one tap falls outside the large map, where the padding is 0, but the resized convolution counts
-    half of the border pixel of `x`. That half is subtracted. For any other size, at least 3x3, this is the definition.
+    half of the border pixel of `x`. That half is subtracted. For any other size, at least 3x3, the result serves as the
+    definition.
 
     Args and returns: as for `conv_of_resized`, with aligned corners.
     """

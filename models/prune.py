@@ -22,7 +22,7 @@ def prune(wide: nn.Module, narrow: nn.Module) -> dict[str, Tensor]:
     Layers whose outputs are added to one another keep the same channels, those with the largest sum over all of them.
 
     Args:
-        wide: a network of convolutions without groups, batch norms and operations that leave channels apart.
+        wide: a network of ungrouped convolutions, batch norms, and operations that do not mix channels.
         narrow: the same network with fewer channels, which says how many each layer keeps.
     """
     convs = {name: module for name, module in wide.named_modules() if isinstance(module, nn.Conv2d)}
@@ -52,11 +52,11 @@ def prune(wide: nn.Module, narrow: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def observe_sources(network: nn.Module) -> dict[str, dict[int, set[str]]]:
-    """Run a network to see where each convolution and batch norm has its input channels from.
+    """Run a network to see where the input channels of each convolution and batch norm come from.
 
     Returns:
-        by layer and by the first of the channels that they make up: the convolutions whose sum is read there. Layers
-        that read the image itself are missing.
+        for each layer, the convolutions whose sum it reads, keyed by the first input channel of that sum. Layers that
+        read the image itself are missing.
     """
     network = copy.deepcopy(network)
     for module in network.modules():
@@ -82,9 +82,9 @@ def observe_sources(network: nn.Module) -> dict[str, dict[int, set[str]]]:
 
 
 class _Marking(TorchDispatchMode):
-    """Lets each convolution put ones into an item of the batch of its own, so that the items tell what is added up.
+    """Makes each convolution output ones in its own batch item, zeros elsewhere, to show which outputs are added.
 
-    Convolutions are known by their weights, as some are computed by functions that rearrange these.
+    Convolutions are identified by their weights, as some are computed by functions that rearrange these.
 
     Args:
         on_read: called with the input of each convolution and its first weight.

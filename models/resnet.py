@@ -113,8 +113,8 @@ def deep_stem(channels: int, out_channels: int) -> nn.Sequential:
 def stride_early(layer1: Any, *layers: Any) -> None:  # an nn.Sequential's items have no type
     """Move the stride of bottleneck layers from their 3x3 conv to the 1x1 conv before it.
 
-    A 1x1 conv of stride 2 reads every second pixel, so the block before need compute no others. layer2's stride
-    therefore moves on into the 3x3 conv of layer1's last block; the others' strides are removed by `dilate`.
+    A 1x1 conv of stride 2 reads every second pixel, so the preceding block need not compute the rest. layer2's stride
+    therefore moves further, into the 3x3 conv of layer1's last block; those of layers 3 and 4 are removed by `dilate`.
     """
     for layer in layers:
         layer[0].conv1.stride, layer[0].conv2.stride = layer[0].conv2.stride, (1, 1)

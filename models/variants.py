@@ -24,7 +24,7 @@ class Variant:
 
     Attributes:
         backbone, ppm, sub4_input, width: defaults of the arguments of `ICNet`.
-        overlapping: whether the bins of `ppm` "sum" are, see `PyramidPooling`.
+        overlapping: whether the bins of `ppm` "sum" overlap, see `PyramidPooling`.
         narrow: channels of sub2 and sub4 after a 1x1 conv, in multiples of layer2's; None: no conv.
         head: builds a classifier from its channels and classes.
         rectified, doubling: see `CascadeFeatureFusion`.
@@ -76,7 +76,7 @@ VARIANTS = {
 def complete_structure(
     variant: str, *, ppm: str | None, sub4_input: str | None, width: float | None, dropout: float
 ) -> dict[str, Any]:
-    """Return these arguments of `ICNet`, where None as the variant has them; raise ValueError for impossible ones."""
+    """Return these arguments of `ICNet`, the variant's in place of None; raise ValueError for invalid ones."""
     _check("variant", variant, VARIANTS)
     own = VARIANTS[variant]
     ppm, sub4_input, width = ppm or own.ppm, sub4_input or own.sub4_input, own.width if width is None else width
