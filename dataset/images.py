@@ -76,7 +76,7 @@ def check_mask_mode(path: Path, mode: str) -> None:
 
 
 def read_header(path: str | Path, *, checksums: bool = False) -> tuple[tuple[int, int], str]:
-    """Return the size (width, height; after EXIF rotation) and Pillow mode of an image file, without decoding it.
+    """Return the size (width, height; after EXIF rotation) and Pillow mode of an image file, decoding only TIFFs.
 
     Args:
         checksums: read the whole file, to detect truncation and corruption in formats that have checksums.
