@@ -64,6 +64,17 @@ def test_settings_that_an_exported_file_cannot_follow_are_errors(file, settings,
         opening.open_network(file, CPU, config.TestConfig(**settings))
 
 
+@pytest.mark.parametrize("error", [RuntimeError("no such operator\nin torch"), ValueError("no such operator")])
+def test_a_network_that_cannot_be_exported_is_one_line(checkpoint_path, tmp_path, monkeypatch, error):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(opening, "export_onnx", fail)
+    with pytest.raises(ValueError, match=r"^test\.runtime=onnx: no such operator$"):
+        opening.open_network(checkpoint_path, CPU, config.TestConfig(runtime="onnx"))
+
+
 @pytest.mark.parametrize("setting", [{"compile": "default"}, {"branches": True}])
 def test_what_only_pytorch_can_do_is_done_in_pytorch(checkpoint_path, setting):
     with pytest.raises(ValueError, match=r"needs PyTorch; set test\.runtime=pytorch instead of onnx"):

@@ -173,6 +173,15 @@ def test_auto_is_bf16_only_where_the_cpu_computes_in_it(monkeypatch, bf16, amx):
     ]
 
 
+@pytest.mark.parametrize(("native", "printed"), [(True, ""), (False, "bf16 is emulated on this device")])
+def test_warning_where_bf16_is_emulated(monkeypatch, capsys, native, printed):
+    monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: native)
+    for precision in ("fp32", "bf16"):
+        runtime.warn_of_emulation(precision, torch.device("cpu"))
+    errors = capsys.readouterr().err
+    assert errors.startswith(printed) and errors.count("\n") == bool(printed)
+
+
 @pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp16")])
 def test_auto_precision_on_gpus(monkeypatch, native, expected):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: native)

@@ -75,8 +75,9 @@ def compare(workload: Workload, names: Sequence[str], repeats: int) -> dict[str,
     labels = {name: contender.predict(image).cpu() for name, contender in contenders.items()}
     jobs = {name: partial(contender.predict, image) for name, contender in contenders.items()}
     seconds = time_in_turns(jobs, repeats=repeats, device=device)
-    precisions = {contender.precision for contender in contenders.values()} & set(runtime.DTYPES)
-    peaks = {precision: peak_flops(device, runtime.DTYPES[precision]) for precision in sorted(precisions)}
+    measured = set(runtime.DTYPES) - ({"bf16"} if runtime.emulates_bf16(device) else set())  # emulation takes minutes
+    precisions = sorted(measured & {contender.precision for contender in contenders.values()})
+    peaks = {precision: peak_flops(device, runtime.DTYPES[precision]) for precision in precisions}
     network = build_segmenter(workload.checkpoint(), device).logits
     rows: dict[str, dict[str, Any]] = {}
     for name, contender in contenders.items():

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import random
+import sys
 from typing import Any
 
 import numpy as np
@@ -33,14 +34,27 @@ def choose_precision(setting: str, device: torch.device) -> str:
     """Resolve "auto" to bf16 where the hardware has it, else to fp16 on GPUs and fp32 on CPUs; "off" to fp32."""
     if setting != "auto":
         return "fp32" if setting == "off" else setting
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if cpu_has_bf16() else "fp32"
+    if not emulates_bf16(device):
+        return "bf16"
+    return "fp16" if device.type == "cuda" else "fp32"
 
 
 def cpu_has_bf16() -> bool:
-    """Return whether the CPU has instructions for bf16, AVX512-BF16 or AMX; others emulate it, slower than fp32."""
+    """Return whether the CPU has instructions for bf16: AVX512-BF16 or AMX."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def emulates_bf16(device: torch.device) -> bool:
+    """Return whether PyTorch computes in bf16 only by emulation there: four to six times slower than fp32 with AVX2."""
+    if device.type == "cuda":
+        return not torch.cuda.is_bf16_supported(including_emulation=False)
+    return not cpu_has_bf16()
+
+
+def warn_of_emulation(precision: str, device: torch.device) -> None:
+    """Print a warning if PyTorch is about to emulate bf16."""
+    if precision == "bf16" and emulates_bf16(device):
+        print("bf16 is emulated on this device, several times slower than fp32; auto avoids it", file=sys.stderr)
 
 
 def choose_runtime(setting: str, device: torch.device, precision: str) -> str:
@@ -50,13 +64,14 @@ def choose_runtime(setting: str, device: torch.device, precision: str) -> str:
     packages that export networks, and neither computes in fp16 here.
 
     Raises:
-        ValueError: a precision that the runtime does not have.
+        ValueError: a precision that the runtime does not have, on this CPU.
     """
-    available = {"onnx": ("fp32",), "openvino": ("fp32", "bf16")}.get(setting)
+    in_openvino = ("fp32", "bf16") if cpu_has_bf16() else ("fp32",)
+    available = {"onnx": ("fp32",), "openvino": in_openvino}.get(setting)
     if available is not None and precision not in available:
         raise ValueError(
-            f"test.precision={precision} is not available with test.runtime={setting}; set {' or '.join(available)}, "
-            "or test.runtime=auto"
+            f"test.precision={precision} is not available with test.runtime={setting} on this machine; "
+            f"set {' or '.join(available)}, or test.runtime=auto"
         )
     if setting != "auto":
         return setting
@@ -65,7 +80,7 @@ def choose_runtime(setting: str, device: torch.device, precision: str) -> str:
     packages = {"openvino": "openvino", "onnx": "onnxruntime"}
     names = packages if "AVX512" in torch.backends.cpu.get_cpu_capability() else reversed(packages)
     usable = [name for name in names if installed("onnx", "onnxscript", packages[name])]
-    return next((name for name in usable if precision == "fp32" or name == "openvino"), "pytorch")
+    return next((name for name in usable if precision == "fp32" or (name == "openvino" and cpu_has_bf16())), "pytorch")
 
 
 def installed(*packages: str) -> bool:

@@ -120,6 +120,8 @@ def _calibration(workload: Workload, int8: bool) -> list[np.ndarray]:
 
 def eager_bf16(workload: Workload) -> Contender:
     """Execute the network in PyTorch in bf16."""
+    if runtime.emulates_bf16(workload.device):
+        raise ValueError("bf16 is emulated on this device, several times slower than fp32")
     segmenter = build_segmenter(workload.checkpoint(), workload.device, precision="bf16")
     return Contender(segmenter, precision="bf16")
 

@@ -80,10 +80,11 @@ def _open_checkpoint(checkpoint: Checkpoint, device: torch.device, test: TestCon
         try:
             return _open_exported(_export_once(checkpoint, name), device, precision)
         except (ValueError, OSError, RuntimeError) as error:
-            if test.runtime != "auto":
-                raise
             reason = (str(error).splitlines() or [type(error).__name__])[0]
+            if test.runtime != "auto":
+                raise ValueError(f"test.runtime={name}: {reason}") from error
             print(f"using PyTorch, as the network cannot run in {name}: {reason}", file=sys.stderr)
+    runtime.warn_of_emulation(precision, device)
     return build_segmenter(checkpoint, device, precision=precision, compiled=test.compile, branches=branches)
 
 
