@@ -57,9 +57,10 @@ def main() -> None:
 def open_data(config: Config, checkpoint: Checkpoint) -> SegmentationDataset:
     """Find the split and check its files up front; only a submission can do without labels."""
     root, labelled = config.train.cityscapes_root, config.test.submission is None
-    data = build_dataset(config.dataset, config.test.split, cityscapes_root=root, labelled=labelled)
+    once = config.dataset.model_copy(update={"cache": False})  # each image is read only once
+    data = build_dataset(once, config.test.split, cityscapes_root=root, labelled=labelled)
     check_classes(data, checkpoint)
-    data.check_headers()
+    data.check_headers(part=slice(distributed.rank(), None, distributed.processes()))
     return data
 
 

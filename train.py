@@ -54,7 +54,11 @@ def main() -> None:
             state.restore(last, device)
             log.info(f"resumed from {last.source}, after epoch {state.epoch}, iteration {state.iteration}")
         records.begin(iteration=state.iteration, config=config.as_yaml())
-        trainer.fit()
+        try:
+            trainer.fit()
+        except (ValueError, OSError, cli.Interruption) as error:
+            log.debug(cli.one_line(error))  # only into train.log, as it is printed at the end
+            raise
         records.finish()
         if state.best_path is not None:  # else a finished run was resumed in another folder
             log.info(f"best checkpoint: {state.best_path}")

@@ -17,6 +17,7 @@ _TURNS = {  # by EXIF orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_STRETCHED = {"L;2": 85, "L;4": 17}  # Pillow multiplies the greys of PNGs with 2 and 4 bits by this
 
 
 def open_image(path: str | Path | BinaryIO) -> Image.Image:
@@ -66,7 +67,10 @@ def read_mask(path: Path) -> np.ndarray:
     """Return the values of a mask, (H, W) uint8; raises as `open_image` and `check_mask_mode` do."""
     mask = open_image(path)
     check_mask_mode(path, mask.mode)
-    return np.asarray(mask).astype(np.uint8, copy=False)
+    with Image.open(path) as header:
+        raw = header.tile[0][3] if header.tile else None
+    values = np.asarray(mask).astype(np.uint8, copy=False)
+    return values // _STRETCHED[raw] if raw in _STRETCHED else values
 
 
 def check_mask_mode(path: Path, mode: str) -> None:

@@ -90,10 +90,17 @@ def test_default_augmentation_is_the_published_recipe():
     assert (mirror.p, blur.p, distortion.p, distortion.hue) == (0.5, 0.5, 0, 36)
 
 
+def test_generated_streets_have_no_test_split(tmp_path):
+    config = load_config({"dataset": {"name": "streets", "root": str(tmp_path / "streets")}}).dataset
+    with pytest.raises(ValueError, match="have no split 'test'"):
+        build_dataset(config, "test", cityscapes_root="")
+    assert not (tmp_path / "streets").exists()
+
+
 def test_only_the_first_process_generates_streets(tmp_path, monkeypatch):
     config = load_config({"dataset": {"name": "streets", "root": str(tmp_path / "streets")}}).dataset
     monkeypatch.setattr(distributed, "rank", lambda: 1)
-    with pytest.raises((FileNotFoundError, ValueError)):
+    with pytest.raises((FileNotFoundError, ValueError), match="streets"):
         build_dataset(config, "train", cityscapes_root="")
     assert not (tmp_path / "streets").exists()
 

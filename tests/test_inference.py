@@ -42,6 +42,8 @@ def test_every_kind_of_output_of_an_image(infer, pictures, tmp_path, checkpoint_
     labels = np.asarray(Image.open(out / "a_pred.png"))
     assert np.array_equal(labels, Predictor(checkpoint_path).predict(pictures / "a.png"))
     assert Image.open(out / "a_side.png").size == (128, 48)
+    legend = Painter(classes=CLASSES, legend=True).paint("color", np.zeros((48, 64, 3), np.uint8), labels)
+    assert np.array_equal(np.asarray(Image.open(out / "a_color.png")), legend)
     facts = json.loads((out / "a_shares.json").read_text())
     assert (facts["width"], facts["height"], facts["input"]) == (64, 48, str(pictures / "a.png"))
     assert sum(facts["shares"].values()) == pytest.approx(1)
@@ -167,6 +169,22 @@ def test_window_shows_overlays_until_q_is_pressed(infer, pictures, tmp_path, mon
         assert np.array_equal(image, overlay[..., ::-1])  # OpenCV uses BGR
 
 
+def test_closing_the_window_ends_the_run(infer, pictures, monkeypatch):
+    """OpenCV's Qt windows raise an error once the last one is closed."""
+
+    def closed(*_):
+        raise cv2.error("NULL guiReceiver")
+
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0))
+    for name, result in (("namedWindow", None), ("imshow", None), ("waitKey", -1)):
+        monkeypatch.setattr(cv2, name, lambda *_, result=result: result)
+    monkeypatch.setattr(cv2, "getWindowProperty", closed)
+    stopped = infer(pictures, "--show")
+    assert stopped.code == 130 and stopped.err.startswith("stopped after 1 of 2 inputs")
+    last = infer(pictures, "--show")
+    assert (last.code, last.err) == (0, "") and "1 of 2 inputs done" in last.out  # nothing is left to stop
+
+
 def malformed() -> dict[str, bytes]:
     """Twenty image files of four formats: truncated, overwritten or with bytes missing."""
     files = {}
@@ -226,13 +244,6 @@ def test_interrupt_between_images_keeps_finished_outputs(infer, pictures, tmp_pa
     assert result.code == 130 and result.err == "stopped after 1 of 2 inputs; run the same command again for the rest\n"
     assert names(tmp_path / "out") == ["a_overlay.png", "a_pred.png"]
     assert "1 of 2 inputs done, 1 already complete" in infer(pictures).out
-
-
-def test_legend_is_drawn(infer, pictures, tmp_path):
-    infer(pictures / "a.png", "--save", "pred,color", "--legend")
-    labels, color = (np.asarray(Image.open(tmp_path / "out" / f"a_{kind}.png")) for kind in ("pred", "color"))
-    expected = Painter(classes=CLASSES, legend=True).paint("color", np.zeros((48, 64, 3), np.uint8), labels)
-    assert np.array_equal(color, expected)
 
 
 def test_an_input_is_not_overwritten_through_a_link(pictures, tmp_path):

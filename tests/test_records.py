@@ -72,6 +72,9 @@ def test_a_truncated_line_is_skipped(tmp_path):
     path = tmp_path / "train.jsonl"
     path.write_text('{"epoch": 1}\n{"epo')
     assert read_json_lines(path) == [{"epoch": 1}]
+    for epoch in (2, 3):
+        Records(tmp_path).epoch({"epoch": epoch, "loss": 1.0, "seconds": 1}, epochs=3, best=False)
+    assert [record["epoch"] for record in read_json_lines(path)] == [1, 2, 3]
 
 
 def test_tensorboard_hides_what_an_interrupted_run_wrote_later(tmp_path, monkeypatch):

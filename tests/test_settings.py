@@ -64,6 +64,11 @@ def test_unknown_key_names_itself_and_the_nearest_key(key, nearest):
     assert str(error.value) == f"unknown key {unknown}; did you mean {nearest}?"
 
 
+def test_unknown_key_that_resembles_none():
+    with pytest.raises(ValueError, match=r"^unknown key zzz; docs/configuration\.md lists them all$"):
+        load_config({}, ["zzz.y=1"])
+
+
 @pytest.mark.parametrize("text", ["1: 2", "~: 2", "true: {epochs: 1}", "train: {1: 2}", "train: {no: 2}", "2.5: {}"])
 def test_key_that_is_not_a_string(tmp_path, text):
     with pytest.raises(ValueError, match="unknown key"):

@@ -208,6 +208,8 @@ def test_sigterm_finishes_the_iteration_and_the_run_resumes(folder_data, run_scr
         stopped = run_script(*command)
     assert stopped.code == 130, stopped.err
     assert "continue with train.resume=auto" in stopped.err and "Traceback" not in stopped.err
+    logged = (folder_data.ckpt_dir / "train.log").read_text().splitlines()[-1]
+    assert stopped.err.strip() in logged and stopped.err.strip() not in stopped.out  # printed only once
     assert read_checkpoint(folder_data.ckpt_dir / "last.pth").iteration == 2
     resumed = run_script(*command)
     assert resumed.code == 0, resumed.err
@@ -275,3 +277,15 @@ def test_which_settings_may_change_on_resuming(folder_data, setting):
 def test_a_run_resumes_from_a_given_file(tmp_path, checkpoint_path):
     shutil.copy(checkpoint_path, tmp_path / "other.pth")
     assert find_last(str(tmp_path / "other.pth"), str(tmp_path / "run")).source == tmp_path / "other.pth"
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_part_of_a_checkpoint(folder_data, run_script, monkeypatch):
+    def save(content, path):
+        path.write_bytes(b"half of it")
+        raise RuntimeError("[enforce fail] PytorchStreamWriter failed writing file data/3\nmore")
+
+    monkeypatch.setattr(torch, "save", save)
+    result = run_script("train", "--config", folder_data.config)
+    assert result.code == 2 and len(result.err.splitlines()) == 1
+    assert f"cannot write {folder_data.ckpt_dir / 'last.pth'}" in result.err and "is the disk full?" in result.err
+    assert not list(folder_data.ckpt_dir.glob("*.pth")) and not list(folder_data.ckpt_dir.glob(".*.pth"))

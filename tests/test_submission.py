@@ -74,6 +74,12 @@ def test_faulty_files_are_reported(written, tmp_path, values, message):
     assert not (tmp_path / "out" / "submission.zip").exists()
 
 
+def test_a_folder_that_cannot_be_written_to_is_refused(data, tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(ValueError, match=r"out is a file; set test\.submission to another folder"):
+        Submission(tmp_path / "out", data)
+
+
 def test_files_of_other_images_are_refused(data, tmp_path):
     (tmp_path / "out").mkdir()
     Image.new("L", (4, 4)).save(tmp_path / "out" / "other.png")

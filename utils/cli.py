@@ -87,13 +87,14 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         if sys.flags.dev_mode:
             raise
         code, message = 2, f"error: {one_line(error)}"
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which cannot be imported here
+    except (RuntimeError, MemoryError) as error:
+        on_gpu = type(error).__name__ == "OutOfMemoryError"  # torch's, which cannot be imported here
+        if not (on_gpu or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)):
             raise
         code = 2
         message = (
-            "error: out of GPU memory; lower train.train_batch_size or model.crop_size for training, "
-            "train.valid_batch_size for evaluation, or set test.window"
+            f"error: out of {'GPU ' if on_gpu else ''}memory; lower train.train_batch_size or model.crop_size for "
+            "training, train.valid_batch_size for evaluation, or set test.window"
         )
     except (Interruption, KeyboardInterrupt) as interruption:
         code, message = 130, str(interruption) or "interrupted"
@@ -117,14 +118,17 @@ class _TerminalHandler(logging.Handler):
 
 
 def open_log(*, quiet: bool = False) -> logging.Logger:
-    """Return the project's logger, which prints unless `quiet`; handlers of an earlier run are closed."""
+    """Return the project's logger, which prints unless `quiet`; handlers of an earlier run are closed.
+
+    What is logged at the level of debugging is not printed, and left to other handlers.
+    """
     logger = logging.getLogger("icnet")
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG)
     logger.propagate = False
     for handler in list(logger.handlers):
         handler.close()
         logger.removeHandler(handler)
-    logger.addHandler(logging.NullHandler() if quiet else _TerminalHandler())
+    logger.addHandler(logging.NullHandler() if quiet else _TerminalHandler(logging.INFO))
     return logger
 
 

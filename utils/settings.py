@@ -98,8 +98,10 @@ def describe(error: ValidationError, keys: list[str]) -> str:
     if kind in ("extra_forbidden", "invalid_key"):
         name = path.rpartition(".")[2]
         similar = [key for key in keys if key.startswith(path) or f".{key}".endswith((f".{name}", f"_{name}"))]
-        similar = similar or get_close_matches(path, keys, n=1, cutoff=0)
-        return f"unknown key {path}; did you mean {similar[0]}?"
+        similar = similar or get_close_matches(path, keys, n=1)
+        return f"unknown key {path}; " + (
+            f"did you mean {similar[0]}?" if similar else "docs/configuration.md lists them all"
+        )
     yaml_types = {"bool_type": "true or false", "tuple_type": "a list", "model_type": "a section with keys"}
     problem = re.sub(r"^\w+ should (.*?)(, unable.*|, got.*| after.*)?$", r"must \1", first["msg"])
     problem = f"must be {yaml_types[kind]}" if kind in yaml_types else problem

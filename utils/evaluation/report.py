@@ -80,7 +80,7 @@ def _plot(path: Path, pixels: np.ndarray, names: Sequence[str], columns: Sequenc
 def remove_worst(folder: Path) -> None:
     """Delete the sheets that `write_worst` wrote to this folder, and nothing else."""
     for sheet in folder.glob("[0-9][0-9]_*.png"):
-        sheet.unlink()
+        sheet.unlink(missing_ok=True)  # several processes delete them
 
 
 def write_worst(
@@ -89,12 +89,10 @@ def write_worst(
     """Write a sheet `{rank}_{name}.png` (image, label, prediction, errors) for each of the images with the lowest mIoU.
 
     Args:
-        folder: sheets of an earlier evaluation are deleted.
         iou: mIoU of each image, by its index in `data`.
         segmenter: predicts these images again, so that no predictions need to be kept during evaluation.
         names: of all images.
     """
-    remove_worst(folder)
     for rank, index in enumerate(sorted(iou, key=lambda index: (iou[index], index))[:WORST], start=1):
         sample = data[index]
         pred = segmenter(sample["image"][None])[0].cpu().numpy()

@@ -9,7 +9,7 @@ import numpy as np
 from dataset.images import open_image, read_header
 from dataset.labels import cityscapes_label_ids
 from dataset.segmentation import SegmentationDataset
-from utils.io.files import replacing, save_image
+from utils.io.files import check_folder, replacing, save_image
 
 
 class Submission:
@@ -20,12 +20,13 @@ class Submission:
         data: in the Cityscapes layout, labelled or not.
 
     Raises:
-        ValueError: other data, or PNGs of other images in the folder.
+        ValueError: other data, or a folder that is not writable or contains PNGs of other images.
     """
 
     def __init__(self, folder: Path, data: SegmentationDataset) -> None:
         if not data.classes.categories:
             raise ValueError("test.submission requires data in the Cityscapes layout; leave it out")
+        check_folder(folder, "test.submission")
         self.folder = folder
         self.archive = folder / "submission.zip"
         self.samples = data.samples

@@ -55,7 +55,7 @@ class Inference:
         """
         started = time.perf_counter()
         pending = self.outputs.pending(self.sources)
-        self._segment_images([source for source in pending if source.kind == "image"])
+        self._segment_images([source for source in pending if source.kind == "image"], of=len(pending))
         for source in pending:
             if source.kind != "image":
                 if self.stopping():  # while nothing was segmented, as all frames existed or no image was readable
@@ -72,7 +72,7 @@ class Inference:
         skipped = f", {kept} already complete (--overwrite replaces them)" if kept else ""
         self.log.info(f"{self.done} of {len(self.sources)} inputs done{skipped}; results in {self.outputs.folder}")
 
-    def _segment_images(self, sources: Sequence[Source]) -> None:
+    def _segment_images(self, sources: Sequence[Source], *, of: int) -> None:
         decoded = self.predictor.watch.each("decode", read_images(sources, self._skip))
         with closing(self.predictor.pipeline(decoded)) as results:
             bar = progress(results, "images", total=len(sources), unit="image", quiet=self.quiet)
@@ -84,7 +84,7 @@ class Inference:
                 shares = self.outputs.painter.shares(labels).items()
                 listed = ", ".join(f"{name} {100 * share:.0f}%" for name, share in shares if share >= 0.005)
                 self.log.info(f"{source}: {width}x{height}, {listed}")
-                if stop:
+                if stop and self.done + self.skipped < of:
                     raise self._interruption()
 
     def _segment_video(self, source: Source) -> None:

@@ -2,6 +2,7 @@
 
 import glob
 import io
+import os
 import re
 import sys
 from collections import Counter
@@ -59,9 +60,9 @@ def find_sources(text: str, *, recursive: bool = False) -> list[Source]:
     if not text:
         raise ValueError("no input given; name an image, a video or a folder")
     is_camera = text.isdecimal() and int(text) < CAMERAS
-    if not Path(text).exists() and (is_camera or "://" in text):
+    if not os.path.exists(text) and (is_camera or "://" in text):  # unlike Path.exists, for URLs of any length
         location = int(text) if is_camera else text
-        name = re.sub(r"[^A-Za-z0-9]+", "_", source_name(location)).strip("_")
+        name = re.sub(r"[^A-Za-z0-9]+", "_", source_name(location)).strip("_")[:LONGEST]
         return [Source(location, "live", f"{name}_{moment}")]
     paths = _find_files(text, recursive)
     kinds = ["video" if path.suffix.lower() in VIDEO_SUFFIXES else "image" for path in paths]
@@ -73,7 +74,8 @@ def _find_files(text: str, recursive: bool) -> list[Path]:
     if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
         return _read_list(path)
     if path.is_dir():
-        matches = list(path.rglob("*") if recursive else path.iterdir())
+        inside = f"{glob.escape(text)}/**"  # enters symbolic links, unlike Path.rglob
+        matches = [Path(name) for name in glob.glob(inside, recursive=True)] if recursive else list(path.iterdir())
     else:
         matches = [path] if path.is_file() else [Path(name) for name in glob.glob(text, recursive=True)]
     found = sorted(p for p in matches if p.suffix.lower() in SUFFIXES and p.is_file())

@@ -29,4 +29,7 @@ def show(image: np.ndarray, waiting: Callable[[], bool]) -> bool:
 
 
 def _is_open() -> bool:
-    return cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) >= 1
+    try:
+        return cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) >= 1
+    except cv2.error:  # of OpenCV's Qt windows, once the last one is closed
+        return False

@@ -55,7 +55,7 @@ class Records:
 
     def prediction(self, dataset: SegmentationDataset, iteration: int, index: int, pred: Tensor) -> None:
         """Show image, label and prediction (H, W) side by side in TensorBoard, for the first few images."""
-        if self.writer is not None and index < SHOWN:
+        if self.writer is not None and index < SHOWN * distributed.processes():  # the others predict those between
             sample = dataset[index]
             maps = [colorize(labels.cpu().numpy(), dataset.classes) for labels in (sample["target"], pred)]
             image = grid([sample["image"].permute(1, 2, 0).numpy(), *maps], columns=3)
@@ -70,8 +70,10 @@ class Records:
             line += f"  mIoU {record['miou']:.4f}{mark}  pixel accuracy {record['pixel_accuracy']:.4f}"
         self.log.info(f"{line}  {record['seconds']:.1f} s, {left} left")
         if distributed.rank() == 0:
-            with (self.folder / "train.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"run": self.started, **record}) + "\n")
+            path = self.folder / "train.jsonl"
+            cut = path.is_file() and not path.read_bytes().endswith(b"\n")  # its last line, by a kill or a full disk
+            with path.open("a", encoding="utf-8") as file:
+                file.write(cut * "\n" + json.dumps({"run": self.started, **record}) + "\n")
         if self.writer is not None:
             for key, value in flatten(record).items():
                 if isinstance(value, float):

@@ -19,13 +19,13 @@ from utils.data import EvalLoader, TrainLoader, read_batches
 from utils.engine import evaluate, train_one_epoch
 from utils.inference.segmenter import PyTorchSegmenter
 from utils.inference.views import with_options
-from utils.io.files import replacing
 from utils.metrics import ConfusionMatrix, format_table
 from utils.optim import WeightEMA, build_optimizer, build_scheduler
 from utils.training.records import Records
 from utils.training.state import LossMeter, RunState
 from utils.weights.checkpoint import Checkpoint
 from utils.weights.run_folder import LAST
+from utils.weights.tensors import write_tensors
 
 
 @dataclass(kw_only=True)
@@ -47,6 +47,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.precision = runtime.choose_precision(self.config.amp, self.device)
+        runtime.warn_of_emulation(self.precision, self.device)
         optimizer, epoch_length = build_optimizer(self.network, self.optimizer_config), len(self.train_loader)
         self.parallel = distributed.parallel(self.network, self.device)
         self.state = RunState(
@@ -136,8 +137,7 @@ class Trainer:
         if distributed.rank() == 0:
             batch = [dataset[key] for key in keys]  # with the same augmentation as in training
             content = {"iteration": iteration + 1, "learning_rates": rates, "images": images, "batch": batch}
-            with replacing(path) as temporary:
-                torch.save(content, temporary)
+            write_tensors(path, content)
         raise ValueError(
             f"the loss is not finite at iteration {iteration + 1} (learning rates: "
             f"{', '.join(f'{name} {rate:g}' for name, rate in rates.items())}; images: {', '.join(images)}); "

@@ -11,10 +11,9 @@ from torch import Tensor
 from dataset.labels import ClassTable, cityscapes_classes, class_table
 from dataset.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalization
 from models import BACKBONES, TIMM, ICNet
-from utils.io.files import replacing
 from utils.weights import caffe
 from utils.weights.layouts import MMSEG, PAPER, PUBLISHED, Layout
-from utils.weights.tensors import load_state, read_tensors, state_dict_of
+from utils.weights.tensors import load_state, read_tensors, state_dict_of, write_tensors
 
 FORMAT = "icnet-checkpoint-1"
 STRUCTURE = {"variant": str, "ppm": str, "sub4_input": str, "width": float | int, "dropout": float | int}
@@ -130,8 +129,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint; if killed or out of disk space, the previous file at `path` stays intact."""
     progress = {name: getattr(checkpoint, name) for name in ("epoch", "iteration", "metrics", "training")}
     content = {"format": FORMAT, "state_dict": checkpoint.state_dict, **checkpoint.metadata(), **progress}
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
+    write_tensors(path, content)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.io.files import replacing
+
 
 def read_tensors(path: Path) -> Any:
     """Load a file of tensors and plain values without running any code from it.
@@ -30,6 +32,19 @@ def read_tensors(path: Path) -> Any:
         if "Weights only load failed" in reason:
             reason = "it holds more than tensors and plain values; nothing in it was run"
         raise ValueError(f"{path} cannot be read as a checkpoint: {reason}") from None
+
+
+def write_tensors(path: str | Path, content: Any) -> None:
+    """Write tensors and plain values; if killed or out of disk space, the previous file at `path` stays intact.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with replacing(path) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # which PyTorch raises for a full disk
+            raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}; is the disk full?") from None
 
 
 def state_dict_of(content: Any) -> dict[str, Tensor]:
