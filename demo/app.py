@@ -16,7 +16,7 @@ from utils import cli
 def main() -> None:
     """Serve the page until Ctrl-C."""
     args = parse_arguments()
-    check_address(args.host, args.port)
+    port = free_port(args.host, args.port)
     try:  # imported here, as they are slow: --help and wrong options are answered without them
         from demo.page.layout import build_page, launch
         from demo.page.service import Service, find_weights
@@ -28,18 +28,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="icnet-") as folder, cli.catching_signals() as stopping:
         # Uploads go to a folder that is deleted at the end; nothing is reported or recorded.
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
+        os.environ["no_proxy"] = "*"  # Gradio asks itself whether it runs; a proxy could not reach it
         page = build_page(Service(weights, Path(folder)))
-        launch(page, args.host, args.port)
-        print(f"open http://{args.host}:{args.port} in a browser; Ctrl-C ends it", flush=True)
+        launch(page, args.host, port)
+        print(f"open http://{args.host}:{port} in a browser; Ctrl-C ends it", flush=True)
         while not stopping():
             time.sleep(0.2)
         page.close(verbose=False)
 
 
-def check_address(host: str, port: int) -> None:
-    """Raise an OSError unless a server can listen there; Gradio would not say what to do."""
+def free_port(host: str, port: int) -> int:
+    """Return the port, or a free one for 0; raise an OSError where none can listen, as Gradio would not say why."""
     try:
-        socket.create_server((host, port)).close()
+        with socket.create_server((host, port)) as server:
+            return server.getsockname()[1]
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OSError(f"cannot listen on {host}, port {port}: {reason}; choose another --host or --port") from None
@@ -57,7 +59,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: %(default)s, for this machine only)"
     )
-    parser.add_argument("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=7860, help="port to listen on, 0 for a free one (default: %(default)s)"
+    )
     return parser.parse_args()
 
 

@@ -62,6 +62,7 @@ def run_app(monkeypatch, capsys, *options: object) -> tuple[int, str]:
     monkeypatch.setattr(sys, "argv", ["app.py", *map(str, options)])
     for name in ("TEMP_DIR", "ANALYTICS_ENABLED", "RUN_HISTORY"):
         monkeypatch.setenv(f"GRADIO_{name}", "")  # so that what the script sets is undone
+    monkeypatch.setenv("no_proxy", "")
     with pytest.raises(SystemExit) as stopped:
         cli.run(app.main)
     return stopped.value.code, capsys.readouterr().err.splitlines()[-1]
@@ -170,11 +171,11 @@ def test_unusable_weights_are_one_line(layout, tmp_path, capsys, monkeypatch, na
     assert code == 2 and printed.startswith("error: ") and name in printed
 
 
-def test_the_page_is_served_without_telemetry_and_leaves_no_uploads(monkeypatch):
+def test_the_page_is_served_without_telemetry_and_leaves_no_uploads(monkeypatch, capsys):
     seen = {}
 
     def launch(page, host, port):
-        seen.update({name: value for name, value in os.environ.items() if name.startswith("GRADIO_")})
+        seen.update(os.environ, port=port)
         assert Path(seen["GRADIO_TEMP_DIR"]).is_dir()
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -183,7 +184,10 @@ def test_the_page_is_served_without_telemetry_and_leaves_no_uploads(monkeypatch)
     monkeypatch.setitem(sys.modules, "demo.page.layout", layout)
     for name in ("TEMP_DIR", "ANALYTICS_ENABLED", "RUN_HISTORY"):
         monkeypatch.setenv(f"GRADIO_{name}", "")
+    monkeypatch.setenv("no_proxy", "")
     monkeypatch.setattr(sys, "argv", ["app.py", "--port", "0"])
     app.main()
+    assert seen["port"] > 0 and f"open http://127.0.0.1:{seen['port']} in a browser" in capsys.readouterr().out
+    assert seen["no_proxy"] == "*"
     assert (seen["GRADIO_ANALYTICS_ENABLED"], seen["GRADIO_RUN_HISTORY"]) == ("False", "False")
     assert not Path(seen["GRADIO_TEMP_DIR"]).exists()
