@@ -38,6 +38,14 @@ def seeded() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def unsynced() -> Iterator[None]:
+    """Do not wait until files are on the disk: no test cuts the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda file: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def quiet_videos() -> None:
     """Silence FFmpeg before the first video, when it takes its log level, even if a test opens that with OpenCV."""
     _silence_opencv()

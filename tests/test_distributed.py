@@ -92,9 +92,3 @@ def share(rank, folder):
 def test_the_main_process_comes_first_and_its_buffers_are_copied(tmp_path):
     torch.multiprocessing.start_processes(share, (tmp_path,), nprocs=2, start_method="fork")
     assert (tmp_path / "order").read_text() == "0 1 "
-
-
-def test_a_single_process_neither_waits_nor_copies():
-    with distributed.main_process_first():
-        pass
-    distributed.broadcast_buffers(torch.nn.BatchNorm2d(2))

@@ -15,9 +15,10 @@ from PIL import Image
 
 from dataset.labels import cityscapes_classes
 from models import ICNet
+from utils import runtime
 from utils.config import load_config
 from utils.evaluation.measure import WARM_UP, Timer
-from utils.inference.predictor import Predictor
+from utils.inference import opening
 from utils.weights import run_folder
 from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
@@ -58,14 +59,15 @@ def test_all_files_are_written(evaluated):
 def test_the_last_line_names_what_was_written(run_script, folder_data, checkpoint_path):
     given = ["--config", folder_data.config, f"test.ckpt_path={checkpoint_path}"]
     for save, files in (
-        ("pred", "confusion matrix, worst images, predictions"),
         ("none", "confusion matrix, worst images"),
+        ("pred", "confusion matrix, worst images, predictions"),
     ):
         stale = folder_data.ckpt_dir / "evaluate_output" / "worst" / "07_old.png"  # of an earlier evaluation
         stale.parent.mkdir(parents=True, exist_ok=True)
         stale.touch()
         result = run_script("evaluate", *given, f"test.save={save}")
         assert not stale.exists()
+        assert len(list(stale.parent.parent.glob("*.png"))) == (1 if save == "none" else 3)  # confusion.png
         assert result.out.splitlines()[-1] == f"in {folder_data.ckpt_dir / 'evaluate_output'}: metrics.json, {files}"
 
 
@@ -91,6 +93,7 @@ def test_images_of_different_sizes_in_one_batch(evaluated, folder_data):
         save(folder_data.root / "val_mask" / f"{index}.png", rng.integers(0, 3, shape))
     one, _ = evaluated("test.save=none")
     four, _ = evaluated("test.save=none", "train.valid_batch_size=4")
+    assert "after 3 to warm up" in one["speed"]["latency_of"] and "after 2 to warm up" in four["speed"]["latency_of"]
     assert one["images"] == four["images"] == 4
     assert four["miou"] == pytest.approx(one["miou"], abs=1e-3)
 
@@ -103,11 +106,16 @@ def test_metrics_of_every_branch(evaluated):
     assert all(part["speed"]["latency_median_ms"] > 0 for part in metrics["branches"].values())
 
 
-def test_augmentation_sliding_windows_and_bf16(evaluated):
+def test_augmentation_sliding_windows_and_bf16(evaluated, monkeypatch):
+    given = []
+    monkeypatch.setattr(opening, "with_options", lambda segmenter, test, device: given.append(test) or segmenter)
+    monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: True)  # no warning
     options = ["test.tta={scales: [0.75, 1], flip: true}", "test.window=40", "test.stride=24", "test.precision=bf16"]
     metrics, _ = evaluated("test.save=none", *options)
     assert metrics["precision"] == "bf16"
-    assert metrics["config"]["test"]["tta"] == {"scales": [0.75, 1.0], "flip": True}
+    assert [(test.window, test.stride, test.tta.scales, test.tta.flip) for test in given] == [
+        (40, 24, (0.75, 1.0), True)
+    ]
 
 
 @pytest.fixture
@@ -147,19 +155,6 @@ def test_without_a_trained_network_the_included_weights_are_used(
         assert result.code == 2 and "no *_best_model.pth in" in result.err
 
 
-def test_inference_uses_the_input_size_of_the_checkpoint(own, run_script, folder_data, tmp_path):
-    source = folder_data.root / "val" / "0.png"
-
-    def labels(*overrides):
-        given = [*own, *overrides, "--input", source, "--output", tmp_path / "out", "--overwrite"]
-        assert run_script("inference", *given).code == 0
-        return np.asarray(Image.open(tmp_path / "out" / "0_pred.png"))
-
-    larger = labels()
-    assert np.array_equal(larger, Predictor(tmp_path / "own.pth", "cpu").predict(source))
-    assert not np.array_equal(larger, labels("test.short_side=0"))
-
-
 def test_branches_without_labels_are_only_timed(cityscapes, run_script, tmp_path):
     given = [*cityscapes, "test.split=test", f"test.submission={tmp_path / 'submission'}", "test.branches=true"]
     result = run_script("evaluate", *given)
@@ -187,17 +182,6 @@ def test_submission_of_an_unlabelled_split(run_script, cityscapes, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"berlin_000000_000019_pred.png", "submission.zip"}
     metrics = json.loads((tmp_path / "ckpt" / "evaluate_output" / "metrics.json").read_text())
     assert "miou" not in metrics and metrics["split"] == "test"
-
-
-def test_an_unlabelled_split_needs_a_submission(run_script, cityscapes):
-    result = run_script("evaluate", *cityscapes, "test.split=test")
-    assert result.code == 2 and "no labels" in result.err
-
-
-def test_submissions_require_cityscapes(run_script, folder_data, checkpoint_path, tmp_path):
-    given = ["--config", folder_data.config, f"test.ckpt_path={checkpoint_path}"]
-    result = run_script("evaluate", *given, f"test.submission={tmp_path / 'out'}")
-    assert result.code == 2 and "test.submission requires data in the Cityscapes layout" in result.err
 
 
 @pytest.mark.parametrize(
@@ -228,21 +212,6 @@ def test_a_full_disk_is_reported(run_script, folder_data, checkpoint_path, monke
     result = run_script("evaluate", "--config", folder_data.config, f"test.ckpt_path={checkpoint_path}")
     assert result.code == 2 and "No space left" in result.err
     assert not (folder_data.ckpt_dir / "evaluate_output" / "metrics.json").exists()
-
-
-def test_two_processes_give_bitwise_the_metrics_of_one(evaluated, folder_data, checkpoint_path, tmp_path):
-    rng = np.random.default_rng(0)
-    for index in range(7):
-        save(folder_data.root / "val" / f"{index}.png", rng.integers(0, 256, (48, 64, 3)))
-        save(folder_data.root / "val_mask" / f"{index}.png", rng.integers(0, 3, (48, 64)))
-    one, _ = evaluated("train.valid_batch_size=2")
-    given = ["--config", str(folder_data.config), f"test.ckpt_path={checkpoint_path}", "train.valid_batch_size=2"]
-    given.append("test.runtime=pytorch")
-    run_distributed("evaluate.py", *given, f"train.ckpt_dir={tmp_path}")
-    two = json.loads((tmp_path / "evaluate_output" / "metrics.json").read_text())
-    assert len(list((tmp_path / "evaluate_output").glob("*_pred.png"))) == 7
-    assert (one["processes"], two["processes"]) == (1, 2)
-    assert deterministic(one) == deterministic(two)
 
 
 def run_distributed(*arguments, processes=2):
@@ -283,18 +252,7 @@ def test_at_least_one_call_is_timed(calls, kept):
     assert f"; {kept} calls after {calls - kept} to warm up" in timer.summary(images=1, batch_size=1)["latency_of"]
 
 
-def test_nothing_but_the_report_is_saved(evaluated):
-    _, folder = evaluated("test.save=none")
-    assert [path.name for path in folder.glob("*.png")] == ["confusion.png"]
-
-
-def test_batch_size_of_evaluation(evaluated, folder_data):
-    one, _ = evaluated("test.save=none")
-    two, _ = evaluated("test.save=none", "train.valid_batch_size=2")
-    assert "after 1 to warm up" in one["speed"]["latency_of"] and "after 0 to warm up" in two["speed"]["latency_of"]
-
-
-def test_two_processes_give_the_instance_metrics_of_one(run_script, tmp_path):
+def test_two_processes_give_bitwise_the_metrics_of_one(run_script, tmp_path):
     path, state = tmp_path / "x.pth", ICNet(19, "resnet18").state_dict()
     save_checkpoint(path, Checkpoint(state_dict=state, backbone="resnet18", classes=cityscapes_classes()))
     given = [f"test.ckpt_path={path}", "test.runtime=pytorch"]
@@ -304,4 +262,6 @@ def test_two_processes_give_the_instance_metrics_of_one(run_script, tmp_path):
     assert run_script("evaluate", *given, f"train.ckpt_dir={tmp_path / 'one'}").code == 0
     run_distributed("evaluate.py", *given, f"train.ckpt_dir={tmp_path / 'two'}")
     one, two = (json.loads((tmp_path / n / "evaluate_output" / "metrics.json").read_text()) for n in ("one", "two"))
+    assert (one["processes"], two["processes"]) == (1, 2)
     assert len(one["class_iiou"]) == 8 and deterministic(one) == deterministic(two)
+    assert len(list((tmp_path / "two" / "evaluate_output").glob("*_pred.png"))) == 5

@@ -29,7 +29,7 @@ def trained():
 
 @pytest.fixture(scope="module")
 def psp():
-    return trained_checkpoint(variant="psp")
+    return trained_checkpoint(variant="psp", width=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +62,8 @@ def test_a_logits_file_predicts_as_its_checkpoint(psp, logits_file, shape):
     assert (labels == expected(image)).float().mean() > (0.99 if min(height, width) >= 32 else 0.9)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_the_papers_variant_is_exported_for_any_size(tmp_path, precision):
-    export_onnx(trained_checkpoint(variant="paper"), tmp_path / "paper.onnx", precision=precision)  # compares
+def test_the_papers_variant_is_exported_for_any_size_in_half_precision(tmp_path):
+    export_onnx(trained_checkpoint(variant="paper"), tmp_path / "paper.onnx", precision="fp16")  # compares
     operators = {node.op_type for node in onnx.load(tmp_path / "paper.onnx").graph.node}
     assert not [name for name in operators if name.startswith("Scatter")]  # slow: they assign to a part of a map
 

@@ -2,7 +2,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.layers import resize_target
 from utils.inference import label_map as module
 from utils.inference.label_map import label_map
 
@@ -57,13 +56,6 @@ def test_without_aligned_corners_the_borders_have_the_outermost_values():
     labels = label_map(logits, (4, 8), align_corners=False)
     # centres of the pixels at -3/8, -1/8, 1/8 … 11/8 of the small ones; even at 3/4, between columns 4 and 5
     assert labels.tolist() == [[[0, 0, 0, 0, 0, 1, 1, 1]] * 4]
-
-
-def test_labels_without_aligned_corners_are_those_at_the_pixels_centres():
-    target = torch.arange(6, dtype=torch.uint8).view(1, 1, 6)
-    assert resize_target(target, (1, 2), align_corners=False).tolist() == [[[1, 4]]]
-    assert resize_target(target, (1, 2)).tolist() == [[[0, 5]]]
-    assert torch.equal(resize_target(target, (1, 6), align_corners=False), target)
 
 
 def test_half_precision_and_channels_last_logits():

@@ -21,13 +21,12 @@ NETWORKS = [
 ]
 
 
-@pytest.mark.parametrize("width", [0.75, 0.5, 0.3])
 @pytest.mark.parametrize(("backbone", "options"), NETWORKS)
 @torch.no_grad()
-def test_removing_kernels_that_are_zero_changes_no_output(backbone, options, width):
+def test_removing_kernels_that_are_zero_changes_no_output(backbone, options):
     """Layers with equally many channels lose the same ones, so it need not be known which are added up."""
     wide = with_statistics(ICNet(5, backbone, **options))
-    narrow = ICNet(5, backbone, **options | {"width": width})
+    narrow = ICNet(5, backbone, **options | {"width": 0.3})
     leaves = [(name, module) for name, module in wide.named_modules() if not list(module.children())]
     for name, module in leaves:
         kept = narrow.get_submodule(name).weight.shape[0] if hasattr(module, "weight") else 0

@@ -9,7 +9,7 @@ from PIL import Image
 
 from dataset.segmentation import Sample, SegmentationDataset
 from tests.conftest import CLASSES
-from utils.evaluation.report import ERROR_COLOR, branch_table, error_map, write_confusion, write_worst
+from utils.evaluation.report import ERROR_COLOR, branch_table, error_map, remove_worst, write_confusion, write_worst
 
 NAMES = ("road", "car", "sky")
 
@@ -63,6 +63,7 @@ def test_worst_images_are_ranked_and_replace_earlier_ones(folder_data):
     (folder / "mine.png").write_bytes(b"")
     names = [f"image{n}" for n in range(4)]
     iou = {3: 0.5, 0: 0.1, 2: 0.7}
+    remove_worst(folder)
     write_worst(folder, iou, data, lambda x: torch.zeros(1, *x.shape[-2:]).byte(), names)
     assert sorted(path.name for path in folder.iterdir()) == [
         "01_image0.png",

@@ -110,12 +110,6 @@ def test_checkpoint_with_a_configuration_of_another_kind(refused, checkpoint_pat
     assert has(line, path, word)
 
 
-def test_evaluation_of_a_checkpoint_whose_weights_do_not_fit(refused, folder_data, checkpoint_path, tmp_path):
-    path = tmp_path / "damaged.pth"
-    torch.save(torch.load(checkpoint_path, weights_only=True) | {"state_dict": {}}, path)
-    assert has(refused("evaluate", *arguments("evaluate", folder_data), f"test.ckpt_path={path}"), path)
-
-
 def test_checkpoint_cut_short(refused, folder_data, checkpoint_path, tmp_path):
     content = checkpoint_path.read_bytes()
     path = tmp_path / "short.pth"

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 from tests.bad_input.conftest import arguments, has, put, untrained
 from utils.weights.checkpoint import read_checkpoint, save_checkpoint
@@ -129,17 +128,3 @@ def test_evaluation_that_fails_leaves_no_figures_of_an_earlier_one(refused, run_
     put(folder_data.root / "val_mask" / "1.png", np.full((48, 64), 9))
     refused("evaluate", *given, logs=True)
     assert not figures.exists() and not list((figures.parent / "worst").iterdir())
-
-
-def test_training_run_on_the_tiny_data_is_good_for_the_other_scripts(run_script, folder_data, tmp_path):
-    """The control of this file: the same data without a fault."""
-    result = run_script("train", "--config", folder_data.config)
-    assert (result.code, result.err) == (0, "")
-    (best,) = folder_data.ckpt_dir.glob("*_best_model.pth")
-    assert read_checkpoint(best).classes.names == ("road", "sky", "car")
-    assert run_script("evaluate", "--config", folder_data.config).code == 0
-    given = ["--config", folder_data.config, "--input", folder_data.root / "val" / "0.png"]
-    assert run_script("inference", *given).code == 0
-    with Image.open(folder_data.ckpt_dir / "inference_output" / "0_pred.png") as pred:
-        assert pred.size == (64, 48)
-        assert set(np.unique(pred)) <= {0, 1, 2}

@@ -5,7 +5,6 @@ import shutil
 import pytest
 
 from tests.bad_input.conftest import has
-from utils.io.sources import Source
 
 
 @pytest.fixture
@@ -64,27 +63,3 @@ def test_broken_inputs_among_good_ones_are_reported_and_skipped(run_script, fold
     assert "2 of 5" in result.out
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == ["0_overlay.png", "0_pred.png", "1_overlay.png", "1_pred.png"]
-
-
-def test_good_inputs_end_with_zero(run_script, folder_data, checkpoint_path, tmp_path):
-    result = run_script(
-        "inference",
-        *("--config", folder_data.config, f"test.ckpt_path={checkpoint_path}"),
-        *("--input", folder_data.root / "val", "--output", tmp_path / "out"),
-    )
-    assert (result.code, result.err) == (0, "")
-    assert len(list((tmp_path / "out").iterdir())) == 4
-
-
-def test_input_that_is_removed_on_the_way_is_skipped(run_script, folder_data, checkpoint_path, tmp_path, monkeypatch):
-    def find(text: str, *, recursive: bool) -> list[Source]:
-        return [Source(folder_data.root / "val" / f"{name}.png", "image", name) for name in ("gone", "0")]
-
-    monkeypatch.setattr("inference.find_sources", find)
-    result = run_script(
-        "inference",
-        *("--config", folder_data.config, f"test.ckpt_path={checkpoint_path}"),
-        *("--input", "x", "--output", tmp_path / "out"),
-    )
-    assert result.code == 1 and "gone.png" in result.err
-    assert (tmp_path / "out" / "0_pred.png").is_file()
