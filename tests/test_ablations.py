@@ -115,6 +115,12 @@ def test_a_run_with_other_settings_is_not_taken(tmp_path, run_tool):
         run_tool("model.backbone=resnet50", "--out", tmp_path, "--only", "psp", "--seeds", 0)
 
 
+def test_a_wrong_seed_is_refused_before_the_first_training(tmp_path, run_tool, monkeypatch):
+    monkeypatch.setattr(ablations, "run_trial", lambda *_: pytest.fail("trained"))
+    with pytest.raises(ValueError, match=r"train\.seed must be"):
+        run_tool("--out", tmp_path, "--only", "psp", "--seeds", "0", "-1")
+
+
 def test_an_unknown_trial_is_named_with_the_known_ones(run_tool):
     with pytest.raises(ValueError, match="--only sub5: no such trial; camvid has baseline, rate-1x"):
         run_tool("--only", "sub5", "psp")

@@ -124,6 +124,7 @@ def test_machine_lists_the_vector_extensions_of_the_cpu():
         ("--size", "20x", "is not WIDTHxHEIGHT"),
         ("--device", "gpu", "is not a device of this machine"),
         ("--device", "cuda:9", "is not a device of this machine"),
+        ("--device", "cpu:", "is not a device of this machine"),
         ("--batch", "0", "is not a whole number above 0"),
         ("--repeats", "-1", "is not a whole number above 0"),
         ("--crop", "31", "is not a whole number of at least 32"),
@@ -143,6 +144,7 @@ def test_impossible_option_is_refused(monkeypatch, capsys, option, value, proble
         (["--what", "predict", "--backbone", "resnet5"], "resnet5"),
         (["--what", "runtimes", "--only", "eager"], "--only selects contenders of --what predict, which is missing"),
         (["--json", "network.onnx/speed.json"], "is a file; set --json to another folder"),
+        (["--json", "."], "--json . is a folder; name a file"),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_is_measured(tmp_path, monkeypatch, capsys, arguments, words):

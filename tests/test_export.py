@@ -97,6 +97,13 @@ def test_a_file_that_differs_is_refused(psp, logits_file):
         compare(exported, replace(psp, state_dict=state), "logits", tolerance=1e-4)
 
 
+def test_a_file_that_gives_nan_is_refused(psp, logits_file, monkeypatch):
+    _, exported = open_network(logits_file, CPU, config.TestConfig())
+    monkeypatch.setattr(exported, "scores", lambda image: torch.full((1,), torch.nan))
+    with pytest.raises(ValueError, match="differs from PyTorch: logits by nan"):
+        compare(exported, psp, "logits", tolerance=np.inf)
+
+
 @pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
 def test_missing_packages_are_named(trained, tmp_path, monkeypatch, missing):
     find = importlib.util.find_spec

@@ -75,6 +75,19 @@ def test_a_network_that_cannot_be_exported_is_one_line(checkpoint_path, tmp_path
         opening.open_network(checkpoint_path, CPU, config.TestConfig(runtime="onnx"))
 
 
+def test_a_precision_that_the_cpu_lacks_is_refused_before_the_export(checkpoint_path, monkeypatch, capsys):
+    def lacking(precision):
+        raise ValueError(f"no {precision}")
+
+    monkeypatch.setattr(runtime, "choose_runtime", lambda *_: "openvino")
+    monkeypatch.setattr(opening, "check_precision", lacking)
+    monkeypatch.setattr(opening, "_export_once", lambda *_: pytest.fail("exported"))
+    with pytest.raises(ValueError, match=r"^test\.runtime=openvino: no bf16$"):
+        opening.open_network(checkpoint_path, CPU, config.TestConfig(runtime="openvino", precision="bf16"))
+    _, segmenter = opening.open_network(checkpoint_path, CPU, config.TestConfig(precision="bf16"))
+    assert segmenter.runtime == "PyTorch" and "cannot run in openvino: no bf16" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("setting", [{"compile": "default"}, {"branches": True}])
 def test_what_only_pytorch_can_do_is_done_in_pytorch(checkpoint_path, setting):
     with pytest.raises(ValueError, match=r"needs PyTorch; set test\.runtime=pytorch instead of onnx"):

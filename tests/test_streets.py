@@ -103,6 +103,19 @@ def test_scenes_do_not_depend_on_their_number(tmp_path):
     assert few.items() <= more.items() and len(more) == len(few) + 3 + 1
 
 
+def test_a_dataset_that_another_process_has_finished_meanwhile_is_kept(tmp_path, monkeypatch):
+    render = files.render
+
+    def slowly(*arguments, **options):
+        monkeypatch.setattr(files, "render", render)
+        assert generate(tmp_path / "streets", **SMALL)
+        return render(*arguments, **options)
+
+    monkeypatch.setattr(files, "render", slowly)
+    assert not generate(tmp_path / "streets", **SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["streets"]
+
+
 def test_no_progress_bar_without_a_terminal(tmp_path, capsys):
     generate(tmp_path / "streets", **SMALL)
     assert capsys.readouterr() == ("", "")

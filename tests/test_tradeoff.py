@@ -106,6 +106,12 @@ def test_wrong_files_are_refused_before_the_first_evaluation(run_tool, monkeypat
         run_tool(*options, "--config", "c.yaml", "--out", "out")
 
 
+def test_int8_without_its_packages_is_refused(run_tool, monkeypatch):
+    monkeypatch.setattr(runtime, "installed", lambda *packages: "nncf" not in packages)
+    with pytest.raises(ValueError, match=r"--calibrate needs OpenVINO and NNCF: pip install -r requirements-openvino"):
+        run_tool("--ckpt", "a.pth", "--calibrate", "images", "--config", "c.yaml", "--out", "out")
+
+
 def test_networks_of_one_name_are_refused(run_tool, capsys):
     with pytest.raises(SystemExit):
         run_tool("--ckpt", "a/last.pth", "b/last.pth", "--config", "c.yaml", "--out", "out")

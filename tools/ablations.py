@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 
-from tools.runs import REPOSITORY, finished, run_script
+from tools.runs import REPOSITORY, finished, run_script, save_plot
 from utils import cli
 from utils.config import load_config
 from utils.settings import setting
@@ -83,8 +83,8 @@ def main() -> None:
     parser = cli.Parser(description=__doc__)
     parser.add_argument("study", choices=STUDIES, help="which study")
     parser.add_argument("overrides", nargs="*", help="section.key=value for every trial, such as dataset.root=FOLDER")
-    parser.add_argument("--config", type=Path, help="default: that of the study")
-    parser.add_argument("--out", type=Path, help="folder (default: ckpt/ablations/STUDY)")
+    parser.add_argument("--config", type=cli.path, help="default: that of the study")
+    parser.add_argument("--out", type=cli.path, help="folder (default: ckpt/ablations/STUDY)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="default: 0 1")
     parser.add_argument("--only", nargs="+", metavar="TRIAL", help="default: all")
     parser.add_argument("--report", action="store_true", help="train nothing, only report existing results")
@@ -96,13 +96,15 @@ def main() -> None:
     if unknown := set(args.only or ()) - set(names):
         raise ValueError(f"--only {' '.join(sorted(unknown))}: no such trial; {args.study} has {', '.join(names)}")
     trials = [trial for trial in study.trials if args.only is None or trial.name in args.only]
-    if not args.report:
-        for seed in args.seeds:
-            for trial in trials:
-                run_trial(trial, seed, args)
-    mious = {trial: [final_miou(trial, seed, args) for seed in args.seeds] for trial in trials}
-    finished = {trial: [100 * miou for miou in values if miou is not None] for trial, values in mious.items()}
-    results = {trial: values for trial, values in finished.items() if values}
+    runs = [(trial, seed) for seed in args.seeds for trial in trials]
+    for trial, seed in runs:  # wrong settings, or runs with others, are refused before the first training
+        final_miou(trial, seed, args)
+    for trial, seed in [] if args.report else runs:
+        run_trial(trial, seed, args)
+    results: dict[Trial, list[float]] = {}
+    for trial, seed in runs:
+        if (miou := final_miou(trial, seed, args)) is not None:
+            results.setdefault(trial, []).append(100 * miou)
     if args.report and not results:
         raise ValueError(f"no complete run in {args.out}; leave out --report to train, or set --out")
     print(format_results(results))
@@ -128,7 +130,7 @@ def folder_of(trial: Trial, seed: int, args: argparse.Namespace) -> Path:
 
 
 def settings_of(trial: Trial, seed: int, args: argparse.Namespace) -> list[str]:
-    """Return the overrides of a run, of which the last of a key counts."""
+    """Return the overrides of a run; if a key occurs several times, the last value counts."""
     own = [f"train.seed={seed}", setting("train.ckpt_dir", folder_of(trial, seed, args))]
     return [*STUDIES[args.study].baseline, *args.overrides, *trial.overrides, *own]
 
@@ -157,7 +159,7 @@ def plot_results(results: dict[Trial, list[float]], path: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("mIoU % on val; bar: mean, points: seeds")
     axes.grid(axis="x", alpha=0.3)
-    figure.savefig(path, metadata={"Date": None})  # the same results give the same file
+    save_plot(figure, path)
 
 
 if __name__ == "__main__":

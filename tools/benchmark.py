@@ -38,6 +38,8 @@ def main() -> None:
     device = args.device
     if args.json:
         check_folder(Path(args.json).parent, "--json")
+        if Path(args.json).is_dir():
+            raise ValueError(f"--json {args.json} is a folder; name a file")
     results: dict[str, Any] = {"machine": describe_machine(device), "arguments": vars(args) | {"device": str(device)}}
     network, (height, width) = args.ckpt or f"{args.variant}, {args.backbone}, random weights, 19 classes", args.size
     print(results["machine"])
@@ -93,7 +95,7 @@ def compare(workload: Workload, names: Sequence[str], repeats: int) -> dict[str,
             "gflop": flops / 1e9,
             "share_of_peak": flops / median / peaks[own] if (own := contender.precision) in peaks else None,
             "memory_mb": None if memory is None else memory / 1e6,
-            "same_labels": same if contender.same_network else None,
+            "same_labels": same if contender.same_network and contenders[first].same_network else None,
         }
     print_table("from image tensor to label map", HEADINGS, FORMATS, {name: row.values() for name, row in rows.items()})
     print(f"speedup, same labels: compared with {first}; peak MB: beyond the loaded model")
@@ -164,9 +166,10 @@ def image_side(text: str) -> int:
 
 def usable_device(text: str) -> torch.device:
     """Parse "cpu", "cuda" or "cuda:1"."""
-    kind, _, index = text.partition(":")
+    kind, colon, index = text.partition(":")
     found = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(kind, 0)
-    if not ((index or "0").isdecimal() and int(index or 0) < found):
+    index = index if colon else "0"
+    if not (index.isdecimal() and int(index) < found):
         raise argparse.ArgumentTypeError(f"{text!r} is not a device of this machine; use cpu, cuda or cuda:N")
     return torch.device(text)
 

@@ -46,7 +46,10 @@ def main() -> int:
     for split in dict.fromkeys((config.train.split, config.test.split)):
         found[split] = find_pairs(config.dataset, split, cityscapes_root=config.train.cityscapes_root)
         if any(sample.mask is None for sample in found[split][0].samples):
-            raise ValueError(f"the split {split!r} has no labels; choose another train.split or test.split")
+            raise ValueError(
+                f"the split {split!r} has no labels; choose another train.split or test.split, or set "
+                f"dataset.{split}.masks"
+            )
     checks: dict[str, SplitCheck] = {}
     for split, (pairs, classes, train_ids) in found.items():
         dataset = SegmentationDataset(pairs.samples, classes, train_ids, transform=transform, seed=config.train.seed)

@@ -1,4 +1,4 @@
-"""Convert weights: other projects' to a checkpoint of this one, or, with --half, a run's to a small one to pass on.
+"""Convert another project's weights to a checkpoint of this one or, with --half, make a small one of a run to share.
 
 python tools/convert.py SOURCE TARGET
 python tools/convert.py --half ckpt/last.pth shared.pth

@@ -16,7 +16,7 @@ from utils.config import Config, TestConfig, load_config
 from utils.data import build_dataset, check_classes
 from utils.evaluation.measure import measure
 from utils.inference.export import OUTPUTS, PRECISIONS, export_onnx, export_openvino
-from utils.inference.opening import open_network, with_own_input
+from utils.inference.opening import check_exported, open_network, with_own_input
 from utils.io.files import check_folder
 from utils.io.sources import find_sources, read_image
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
@@ -38,6 +38,8 @@ def main() -> None:
     checkpoint = read_checkpoint(args.ckpt)
     config = None if args.config is None else load_config(args.config, args.overrides)
     data = None if config is None else open_split(config, checkpoint)
+    if config is not None:
+        check_exported(target, _test_of(target, config))
     own = with_own_input(checkpoint, TestConfig() if config is None else config.test)
     images = [] if args.calibrate is None else read_calibration(args.calibrate, own)
     if args.format == "openvino":
@@ -94,10 +96,15 @@ def open_split(config: Config, checkpoint: Checkpoint) -> SegmentationDataset:
 
 def miou(path: str | Path, data: SegmentationDataset, config: Config) -> float:
     """Return the mIoU, 0 to 1, of a checkpoint in PyTorch in fp32, or of an exported file."""
-    name = "pytorch" if Path(path).suffix not in SUFFIXES.values() else "auto"  # an exported file has its own
-    device, test = torch.device("cpu"), config.test.model_copy(update={"runtime": name, "precision": "fp32"})
-    _, segmenter = open_network(path, device, test)
+    device = torch.device("cpu")
+    _, segmenter = open_network(path, device, _test_of(path, config))
     return measure(segmenter, data, config.train, device, title=Path(path).name)[1]["miou"]
+
+
+def _test_of(path: str | Path, config: Config) -> TestConfig:
+    """Return the settings for evaluating a checkpoint in PyTorch, or an exported file in its own runtime."""
+    name = "pytorch" if Path(path).suffix not in SUFFIXES.values() else "auto"
+    return config.test.model_copy(update={"runtime": name, "precision": "fp32"})
 
 
 def label_agreement(ckpt: str, target: Path, images: list[np.ndarray]) -> float:

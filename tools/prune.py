@@ -7,6 +7,7 @@ All steps, each followed by retraining; what is complete is skipped, so the same
 """
 
 import argparse
+import os
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -40,7 +41,7 @@ from utils.weights.tensors import load_state
 
 @dataclass(frozen=True)
 class Stage:
-    """A network of the table: a checkpoint and its mIoU (0 to 1), also before it was retrained, if it was."""
+    """A row of the table: a checkpoint and its mIoU (0 to 1) before retraining, None for the original, and after."""
 
     path: Path
     before: float | None
@@ -69,13 +70,22 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("--ckpt", required=True, metavar="FILE", help="checkpoint to prune")
+    parser.add_argument("--ckpt", required=True, type=os.path.expanduser, metavar="FILE", help="checkpoint to prune")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--keep", type=_share, help="share of the original network's channels that remain in each layer")
     what.add_argument("--steps", type=_steps, help="several such shares, in descending order, with training after each")
-    parser.add_argument("--target", metavar="FILE", help="with --keep: *.pth (default: beside --ckpt)")
-    parser.add_argument("--config", metavar="FILE", help="with --steps: configuration of the training")
-    parser.add_argument("--output", metavar="FOLDER", help="with --steps: folder of the runs, of this --ckpt only")
+    parser.add_argument(
+        "--target", type=os.path.expanduser, metavar="FILE", help="with --keep: *.pth (default: beside --ckpt)"
+    )
+    parser.add_argument(
+        "--config", type=os.path.expanduser, metavar="FILE", help="with --steps: configuration of the training"
+    )
+    parser.add_argument(
+        "--output",
+        type=os.path.expanduser,
+        metavar="FOLDER",
+        help="with --steps: folder of the runs, of this --ckpt only",
+    )
     parser.add_argument("--size", type=image_size, default=(1024, 2048), metavar="WxH", help="for GFLOP and ms")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="with --steps: train.epochs=10")
     args = parser.parse_intermixed_args()
@@ -134,7 +144,7 @@ def compress(args: argparse.Namespace, config: Config) -> Iterator[Stage]:
     """Prune and retrain step by step; yield the original network and that of each step."""
     folder, source = Path(args.output), Path(args.ckpt)
     original = read_checkpoint(source)
-    prune_checkpoint(original, args.steps[0])  # a network that cannot be pruned is refused at once
+    write_pruned(source, args.steps[0], _pruned(folder, args.steps[0]))  # now, so that a mistake shows at once
     overrides = [*args.overrides, *input_settings(original, config)]
 
     def measure(path: Path, run: Path) -> float:
@@ -142,7 +152,7 @@ def compress(args: argparse.Namespace, config: Config) -> Iterator[Stage]:
 
     yield Stage(source, None, measure(source, folder / "original"))
     for keep in args.steps:
-        pruned, run = folder / f"pruned-{keep:g}" / "pruned.pth", folder / f"retrained-{keep:g}"
+        pruned, run = _pruned(folder, keep), folder / f"retrained-{keep:g}"
         write_pruned(source, keep, pruned)
         before = measure(pruned, pruned.parent)
         settings = [*overrides, *settings_of(pruned), setting("train.ckpt_dir", run), "train.resume=auto"]
@@ -150,6 +160,10 @@ def compress(args: argparse.Namespace, config: Config) -> Iterator[Stage]:
             run_alone(run, "train.py", "--config", args.config, *settings)
         source = find_checkpoint(None, run)
         yield Stage(source, before, measure(source, run))
+
+
+def _pruned(folder: Path, keep: float) -> Path:
+    return folder / f"pruned-{keep:g}" / "pruned.pth"
 
 
 def input_settings(original: Checkpoint, config: Config) -> list[str]:

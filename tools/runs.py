@@ -1,18 +1,23 @@
 """Running the scripts in processes of their own, for tools that need several runs; what is complete is not repeated."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from utils.cli import Interruption, catching_signals
 from utils.config import Config, load_config
+from utils.io.files import replacing
 from utils.settings import setting
 from utils.training.state import check_resumable
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
 from utils.weights.run_folder import LAST
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -31,7 +36,7 @@ def run_script(folder: Path, script: str, *arguments: str) -> bool:
     except FileExistsError:
         print(f"{folder.name}: skipped, running in another process; if there is none, delete {lock}")
         return False
-    print(f"{folder.name}: python {' '.join([script, *arguments])}", flush=True)
+    print(f"{folder.name}: python {shlex.join([script, *arguments])}", flush=True)
     try:
         command = [sys.executable, str(REPOSITORY / script), *arguments]
         process = subprocess.Popen(command, start_new_session=True)  # Ctrl-C, too, reaches the script once, from here
@@ -49,7 +54,7 @@ def run_script(folder: Path, script: str, *arguments: str) -> bool:
 def run_alone(folder: Path, script: str, *arguments: str) -> None:
     """Run a script as `run_script` does; raise a ValueError, too, if another process is at work in `folder`."""
     if not run_script(folder, script, *arguments):
-        raise ValueError(f"{folder} is in use; wait for the other process, or set another folder")
+        raise ValueError(f"{folder} is in use; wait for the other process, delete its lock, or set another folder")
 
 
 def finished(folder: Path, config: Config) -> Checkpoint | None:
@@ -88,3 +93,11 @@ def changed_since(reference: Path, path: Path) -> bool:
     """Return whether a file has been written, or another one moved to its place, since `reference` was written."""
     status = path.stat()
     return max(status.st_mtime, status.st_ctime) > reference.stat().st_mtime
+
+
+def save_plot(figure: "Figure", path: Path) -> None:
+    """Write an SVG; the same plot gives the same file."""
+    from matplotlib import rc_context
+
+    with rc_context({"svg.hashsalt": "icnet"}), replacing(path) as temporary:
+        figure.savefig(temporary, metadata={"Date": None})

@@ -7,6 +7,7 @@ skipped, so the same command continues after a stop.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 
-from tools.runs import changed_since, evaluate, run_alone
+from tools.runs import changed_since, evaluate, run_alone, save_plot
 from utils import cli, runtime
 from utils.io.files import check_folder
 from utils.io.sources import find_sources
@@ -40,9 +41,10 @@ def main() -> None:
         read_checkpoint(ckpt)  # a wrong file, like wrong images, ends the run here, not after some of the evaluations
     if args.calibrate is not None:
         find_sources(args.calibrate, recursive=True)
-    points = []
-    for ckpt in args.ckpt:
-        points += [measure(ckpt, name, args) for name in executions(int8=args.calibrate is not None)]
+    names = executions(int8=args.calibrate is not None)
+    if args.calibrate is not None and "openvino int8" not in names:
+        raise ValueError("--calibrate needs OpenVINO and NNCF: pip install -r requirements-openvino.txt")
+    points = [measure(ckpt, name, args) for ckpt in args.ckpt for name in names]
     rows = [(p.network, p.execution, p.milliseconds, 1000 / p.milliseconds, 100 * p.miou) for p in points]
     headings = ("network", "runtime and precision", "ms per image", "images/s", "mIoU %")
     print(tabulate(rows, headings, tablefmt="github", floatfmt=("", "", ".1f", ".1f", ".2f")))
@@ -52,10 +54,16 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("--ckpt", required=True, nargs="+", type=Path, metavar="FILE", help="checkpoints to compare")
-    parser.add_argument("--config", required=True, metavar="FILE", help="configuration with the data")
-    parser.add_argument("--calibrate", metavar="IMAGES", help="training images for int8 (default: no int8)")
-    parser.add_argument("--out", type=Path, default=Path("ckpt/tradeoff"), help="folder of the runs and the plot")
+    parser.add_argument(
+        "--ckpt", required=True, nargs="+", type=cli.path, metavar="FILE", help="checkpoints to compare"
+    )
+    parser.add_argument(
+        "--config", required=True, type=os.path.expanduser, metavar="FILE", help="configuration with the data"
+    )
+    parser.add_argument(
+        "--calibrate", type=os.path.expanduser, metavar="IMAGES", help="training images for int8 (default: no int8)"
+    )
+    parser.add_argument("--out", type=cli.path, default=Path("ckpt/tradeoff"), help="folder of the runs and the plot")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="for evaluate.py")
     args = parser.parse_intermixed_args()
     if len({path.stem for path in args.ckpt}) < len(args.ckpt):
@@ -119,7 +127,7 @@ def plot(points: list[Point], path: Path) -> None:
     axes.margins(0.12, 0.4)
     axes.grid(which="both", alpha=0.3)
     axes.legend(loc="lower left")
-    figure.savefig(path, metadata={"Date": None})  # the same results give the same file
+    save_plot(figure, path)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import platform
 import random
 import sys
 from typing import Any
@@ -34,9 +35,9 @@ def choose_precision(setting: str, device: torch.device) -> str:
     """Resolve "auto" to bf16 where the hardware has it, else to fp16 on GPUs and fp32 on CPUs; "off" to fp32."""
     if setting != "auto":
         return "fp32" if setting == "off" else setting
-    if not emulates_bf16(device):
-        return "bf16"
-    return "fp16" if device.type == "cuda" else "fp32"
+    if device.type == "cuda":
+        return "fp16" if emulates_bf16(device) else "bf16"
+    return "bf16" if cpu_has_bf16() else "fp32"
 
 
 def cpu_has_bf16() -> bool:
@@ -48,12 +49,12 @@ def emulates_bf16(device: torch.device) -> bool:
     """Return whether PyTorch computes in bf16 only by emulation there: four to six times slower than fp32 with AVX2."""
     if device.type == "cuda":
         return not torch.cuda.is_bf16_supported(including_emulation=False)
-    return not cpu_has_bf16()
+    return platform.machine() in ("x86_64", "AMD64") and not cpu_has_bf16()
 
 
 def warn_of_emulation(precision: str, device: torch.device) -> None:
-    """Print a warning if PyTorch is about to emulate bf16."""
-    if precision == "bf16" and emulates_bf16(device):
+    """Print a warning in the first process if PyTorch is about to emulate bf16."""
+    if distributed.rank() == 0 and precision == "bf16" and emulates_bf16(device):
         print("bf16 is emulated on this device, several times slower than fp32; auto avoids it", file=sys.stderr)
 
 
@@ -64,13 +65,12 @@ def choose_runtime(setting: str, device: torch.device, precision: str) -> str:
     packages that export networks, and neither computes in fp16 here.
 
     Raises:
-        ValueError: a precision that the runtime does not have, on this CPU.
+        ValueError: a precision that the runtime does not have.
     """
-    in_openvino = ("fp32", "bf16") if cpu_has_bf16() else ("fp32",)
-    available = {"onnx": ("fp32",), "openvino": in_openvino}.get(setting)
+    available = {"onnx": ("fp32",), "openvino": ("fp32", "bf16")}.get(setting)
     if available is not None and precision not in available:
         raise ValueError(
-            f"test.precision={precision} is not available with test.runtime={setting} on this machine; "
+            f"test.precision={precision} is not available with test.runtime={setting}; "
             f"set {' or '.join(available)}, or test.runtime=auto"
         )
     if setting != "auto":
@@ -80,7 +80,7 @@ def choose_runtime(setting: str, device: torch.device, precision: str) -> str:
     packages = {"openvino": "openvino", "onnx": "onnxruntime"}
     names = packages if "AVX512" in torch.backends.cpu.get_cpu_capability() else reversed(packages)
     usable = [name for name in names if installed("onnx", "onnxscript", packages[name])]
-    return next((name for name in usable if precision == "fp32" or (name == "openvino" and cpu_has_bf16())), "pytorch")
+    return next((name for name in usable if precision == "fp32" or name == "openvino"), "pytorch")
 
 
 def installed(*packages: str) -> bool:

@@ -1,7 +1,7 @@
 """Writing of the dataset to disk, in the Cityscapes layout."""
 
 import json
-import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,7 @@ RECORD = "streets.json"
 def generate(root: Path | str, *, train: int, val: int, height: int, width: int, seed: int) -> bool:
     """Write `train` and `val` scenes of height x width pixels to `root`, unless they exist.
 
-    Scene i of a split depends only on (seed, split, i). The complete dataset appears at `root` atomically; only one
-    process at a time may generate it.
+    Scene i of a split depends only on (seed, split, i). The complete dataset appears at `root` atomically.
 
     Returns:
         False if the same dataset already exists.
@@ -33,15 +32,18 @@ def generate(root: Path | str, *, train: int, val: int, height: int, width: int,
         raise ValueError(f"cannot generate streets with {wanted}: at least 64 x 128 pixels, and no negative numbers")
     if _exists(root, wanted):
         return False
-    unfinished = root.with_name(f".{root.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a killed process
-    try:
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.") as folder:
+        unfinished = Path(folder, root.name)
         _write(unfinished, wanted)
-        if root.exists():
-            root.rmdir()  # empty, see _exists
-        unfinished.rename(root)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            if root.exists():
+                root.rmdir()  # empty, see _exists
+            unfinished.rename(root)
+        except OSError:
+            if _exists(root, wanted):  # another process was faster
+                return False
+            raise
     return True
 
 

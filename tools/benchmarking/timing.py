@@ -3,6 +3,8 @@
 import multiprocessing
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
@@ -61,15 +63,19 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
 def peak_memory(make_job: Callable[[], Job], device: torch.device) -> int | None:
     """Return the bytes that a job needs at its peak beyond what is allocated before it, in a fresh process.
 
-    On a GPU it is memory from PyTorch's allocator, on a CPU resident memory of the process (None without Linux).
+    On a GPU it is memory from PyTorch's allocator, on a CPU resident memory of the process (None without Linux, or if
+    there is too little).
 
     Args:
         make_job: builds the job with everything it needs already loaded; picklable.
     """
     if device.type == "cpu" and not Path("/proc/self/clear_refs").exists():
         return None
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measure_peak, (make_job, device, torch.get_num_threads()))
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(_measure_peak, make_job, device, torch.get_num_threads()).result()
+        except BrokenProcessPool:  # killed, as it needed more memory than there is
+            return None
 
 
 def _measure_peak(make_job: Callable[[], Job], device: torch.device, threads: int) -> int:

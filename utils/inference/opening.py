@@ -14,7 +14,7 @@ from utils.config import Config, TestConfig, load_config
 from utils.inference.export import export_onnx, export_openvino
 from utils.inference.exported import ExportedSegmenter
 from utils.inference.onnx import OnnxSegmenter
-from utils.inference.openvino import OpenVinoSegmenter
+from utils.inference.openvino import OpenVinoSegmenter, check_precision
 from utils.inference.segmenter import BRANCHES, Segmenter, build_segmenter
 from utils.inference.views import with_options
 from utils.settings import read_yaml
@@ -41,7 +41,7 @@ def open_network(
     """
     segmenter: Segmenter
     if Path(path).suffix.lower() in (".onnx", ".xml"):
-        _check_exported(Path(path), test)
+        check_exported(Path(path), test)
         segmenter = _open_exported(Path(path), device, test.precision)
         checkpoint = segmenter.checkpoint
     else:
@@ -50,7 +50,7 @@ def open_network(
     return checkpoint, with_options(segmenter, with_own_input(checkpoint, test), device)
 
 
-def _check_exported(path: Path, test: TestConfig) -> None:
+def check_exported(path: Path, test: TestConfig) -> None:
     """Raise a ValueError for settings that an exported file cannot follow."""
     name = {".onnx": "onnx", ".xml": "openvino"}[path.suffix.lower()]
     if test.runtime not in ("auto", name):
@@ -78,13 +78,17 @@ def _open_checkpoint(checkpoint: Checkpoint, device: torch.device, test: TestCon
     name = "pytorch" if plain else runtime.choose_runtime(test.runtime, device, precision)
     if name != "pytorch":
         try:
+            if name == "openvino":
+                check_precision(precision)  # before the export
             return _open_exported(_export_once(checkpoint, name), device, precision)
         except (ValueError, OSError, RuntimeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            cause = error.__cause__ or error  # PyTorch's own error begins with general advice
+            reason = (str(cause).splitlines() or [type(cause).__name__])[0]
             if test.runtime != "auto":
                 raise ValueError(f"test.runtime={name}: {reason}") from error
             print(f"using PyTorch, as the network cannot run in {name}: {reason}", file=sys.stderr)
-    runtime.warn_of_emulation(precision, device)
+    if branches == BRANCHES:  # once for all
+        runtime.warn_of_emulation(precision, device)
     return build_segmenter(checkpoint, device, precision=precision, compiled=test.compile, branches=branches)
 
 
@@ -144,7 +148,7 @@ def describe(checkpoint: Checkpoint, segmenter: Segmenter, test: TestConfig) -> 
 
 
 def with_own_data(checkpoint: Checkpoint, default: Path, overrides: Sequence[str] = ()) -> Config:
-    """Build the configuration of a user who names none: a default file with the dataset of the checkpoint.
+    """Build the configuration for a run without --config: a default file with the dataset of the checkpoint.
 
     Raises:
         ValueError: a damaged configuration in the checkpoint, or impossible overrides.

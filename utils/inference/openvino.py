@@ -29,10 +29,7 @@ class OpenVinoSegmenter(ExportedSegmenter):
         if not Path(path).is_file():
             raise FileNotFoundError(f"no OpenVINO file {path}; python tools/export.py --format openvino writes one")
         core = openvino().Core()
-        if precision not in HINTS:
-            raise ValueError(f"test.precision={precision} is not available in OpenVINO; use {' or '.join(HINTS)}")
-        if precision == "bf16" and not has_bf16():
-            raise ValueError("test.precision=bf16: this CPU has no bf16 arithmetic (AVX512-BF16 or AMX); use fp32")
+        check_precision(precision)
         _check_header(Path(path))
         try:
             model = core.read_model(path)
@@ -76,6 +73,14 @@ def _check_header(path: Path) -> None:
         root = None
     if root is None or root.tag != "net" or "version" not in root.attrib or not path.with_suffix(".bin").is_file():
         raise ValueError(f"{path} cannot be read as an OpenVINO file: it is not an IR (.xml) with its .bin")
+
+
+def check_precision(precision: str) -> None:
+    """Raise a ValueError for a precision that OpenVINO, or this CPU, does not have."""
+    if precision not in HINTS:
+        raise ValueError(f"test.precision={precision} is not available in OpenVINO; use {' or '.join(HINTS)}")
+    if precision == "bf16" and not has_bf16():
+        raise ValueError("test.precision=bf16: this CPU has no bf16 arithmetic (AVX512-BF16 or AMX); use fp32")
 
 
 def has_bf16() -> bool:
