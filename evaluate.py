@@ -57,10 +57,12 @@ def main() -> None:
 def open_data(config: Config, checkpoint: Checkpoint) -> SegmentationDataset:
     """Find the split and check its files up front; only a submission can do without labels."""
     root, labelled = config.train.cityscapes_root, config.test.submission is None
-    once = config.dataset.model_copy(update={"cache": False})  # each image is read only once
-    data = build_dataset(once, config.test.split, cityscapes_root=root, labelled=labelled)
+    cache = config.dataset.cache and config.test.branches  # else each image is evaluated only once
+    dataset = config.dataset.model_copy(update={"cache": cache})
+    data = build_dataset(dataset, config.test.split, cityscapes_root=root, labelled=labelled)
     check_classes(data, checkpoint)
     data.check_headers(part=slice(distributed.rank(), None, distributed.processes()))
+    distributed.gather(None)  # no process goes on, and deletes earlier results, before all of them have checked
     return data
 
 

@@ -56,10 +56,10 @@ def main() -> None:
         records.begin(iteration=state.iteration, config=config.as_yaml())
         try:
             trainer.fit()
-        except (ValueError, OSError, cli.Interruption) as error:
+            records.finish()
+        except (Exception, KeyboardInterrupt, cli.Interruption) as error:
             log.debug(cli.one_line(error))  # only into train.log, as it is printed at the end
             raise
-        records.finish()
         if state.best_path is not None:  # else a finished run was resumed in another folder
             log.info(f"best checkpoint: {state.best_path}")
             log.info(f"in {records.folder}: train.log, train.jsonl (metrics of each epoch), curves.png")
@@ -122,7 +122,7 @@ def build_loaders(config: Config, device: torch.device) -> tuple[TrainLoader, Ev
 def build_network(
     config: Config, *, num_classes: int, log: Logger, last: Checkpoint | None = None
 ) -> tuple[ICNet, Normalization]:
-    """Build the network with its initial weights, unless those of `last` follow; freeze the configured parts.
+    """Build the network, load its initial weights unless `last` is restored later, and freeze the configured parts.
 
     Returns:
         the network, and the input normalisation that its weights were trained with.

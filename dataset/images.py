@@ -17,7 +17,6 @@ _TURNS = {  # by EXIF orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_STRETCHED = {"L;2": 85, "L;4": 17}  # Pillow multiplies the greys of PNGs with 2 and 4 bits by this
 
 
 def open_image(path: str | Path | BinaryIO) -> Image.Image:
@@ -65,18 +64,25 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def read_mask(path: Path) -> np.ndarray:
     """Return the values of a mask, (H, W) uint8; raises as `open_image` and `check_mask_mode` do."""
-    mask = open_image(path)
-    check_mask_mode(path, mask.mode)
-    with Image.open(path) as header:
-        raw = header.tile[0][3] if header.tile else None
-    values = np.asarray(mask).astype(np.uint8, copy=False)
-    return values // _STRETCHED[raw] if raw in _STRETCHED else values
+    with _readable(path), Image.open(path) as image:
+        check_mask_mode(path, _mode(image))
+    return np.asarray(open_image(path)).astype(np.uint8, copy=False)
 
 
 def check_mask_mode(path: Path, mode: str) -> None:
     """Raise a ValueError unless a mask's Pillow mode has a single channel of at most 8 bits."""
     if mode not in ("1", "L", "P"):
         raise ValueError(f"{path} is not a mask: expected class indices in one 8-bit channel, got mode {mode!r}")
+
+
+def _mode(image: Image.Image) -> str:
+    """Return the Pillow mode of an image that is not loaded yet, or "L;2" and "L;4" for PNGs of 2 or 4 bits per pixel.
+
+    Pillow stretches their greys to 8 bits, as the format asks, but some programs store class indices in them.
+    """
+    tiles = getattr(image, "tile", ())  # of how pixels are stored
+    stored = tiles[0][3] if image.format == "PNG" and tiles else None
+    return stored if stored in ("L;2", "L;4") else image.mode
 
 
 def read_header(path: str | Path, *, checksums: bool = False) -> tuple[tuple[int, int], str]:
@@ -88,12 +94,12 @@ def read_header(path: str | Path, *, checksums: bool = False) -> tuple[tuple[int
     Raises as `open_image` does.
     """
     with _readable(path), Image.open(path) as image:
-        if image.format == "TIFF":  # Pillow rotates these itself, and when depends on its version
+        if image.format == "TIFF":  # Pillow rotates TIFFs itself, at a time that depends on its version
             image.load()
             return image.size, image.mode
         upright = image.format == "PNG" and "exif" not in image.info  # getexif would decode a PNG
         rotated = not upright and _orientation(image) >= 5
-        size, mode = (image.height, image.width) if rotated else image.size, image.mode
+        size, mode = (image.height, image.width) if rotated else image.size, _mode(image)
         if checksums:
             image.verify()
     return size, mode
@@ -108,5 +114,5 @@ def _readable(path: str | Path | BinaryIO) -> Iterator[None]:
         raise FileNotFoundError(f"no image {path}") from None
     except MemoryError:
         raise
-    except Exception as error:  # of damaged files and metadata, Pillow raises many kinds: TypeError, struct.error, …
+    except Exception as error:  # Pillow raises many types for damaged files and metadata: TypeError, struct.error, …
         raise ValueError(f"{path} cannot be read as an image: {error}") from None

@@ -32,6 +32,20 @@ def test_only_a_further_ctrl_c_stops_at_once():
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+def test_a_closed_terminal_stops_cleanly_except_under_nohup():
+    with cli.catching_signals() as stopping:
+        signal.raise_signal(signal.SIGHUP)
+        assert stopping()
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with cli.catching_signals() as stopping:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stopping()
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+
+
 @pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (1, 1), (3, 3)])
 def test_exit_code_is_the_return_value_of_main(capsys, returned, code):
     assert exit_code(lambda: returned) == code

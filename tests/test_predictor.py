@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.torch_version import TorchVersion
 
 from models import ICNet
 from tests.conftest import CLASSES
@@ -173,3 +174,9 @@ def test_smoother_restarts_when_the_size_changes_and_may_be_off():
 def test_smoothing_weight_out_of_range_is_an_error(weight):
     with pytest.raises(ValueError, match=r"--smooth must be at least 0 and below 1, got"):
         Smoother(weight)
+
+
+def test_cuda_graphs_need_a_pytorch_that_runs_them_in_threads(checkpoint_path, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.13.1+cpu"))
+    with pytest.raises(ValueError, match=r"test\.compile=cuda_graphs needs PyTorch 2\.14 here, not 2\.13\.1"):
+        Predictor(checkpoint_path, test=config.TestConfig(compile="cuda_graphs"))

@@ -48,7 +48,7 @@ def test_records_write_all_their_files(tmp_path):
     records.begin(iteration=0, config="train:\n  epochs: 1")
     dataset = MagicMock(classes=CLASSES)
     dataset.__getitem__.return_value = sample
-    for index in (0, 3):
+    for index in (0, 4, 8, 12):  # those of the first of four processes
         records.prediction(dataset, 7, index, sample["target"])
     records.epoch({"epoch": 1, "iteration": 7, "loss": 0.5, "seconds": 60.0, **VALIDATED}, epochs=3, best=True)
     records.finish()
@@ -63,7 +63,7 @@ def test_records_write_all_their_files(tmp_path):
     events = EventAccumulator(str(tmp_path)).Reload()
     assert set(events.Tags()["scalars"]) == {"class_iou/road", "loss", "miou", "pixel_accuracy", "seconds"}
     assert [(event.step, event.value) for event in events.Scalars("class_iou/road")] == [(7, 0.25)]
-    assert events.Tags()["images"] == ["validation/0"]  # only the first three
+    assert events.Tags()["images"] == ["validation/0", "validation/4", "validation/8"]
     assert events.Images("validation/0")[0].width > 3 * 6 - 1
     assert events.Tags()["tensors"] == ["config/text_summary"]
 

@@ -54,18 +54,16 @@ def test_masks_with_one_8_bit_channel_are_read_as_stored(image_path, tmp_path, m
 
 
 @pytest.mark.parametrize("bits", [2, 4])
-def test_greys_of_few_bits_are_not_stretched_to_8(image_path, tmp_path, bits):
-    """As tools that shrink PNGs store masks of few classes."""
-    mask, pixels, path = MASK % 3, 8 // bits, tmp_path / "mask.png"
-    packed = sum(mask[:, shift::pixels].astype(int) << (8 - bits * (shift + 1)) for shift in range(pixels))
-    rows = b"".join(b"\0" + row.tobytes() for row in packed.astype(np.uint8))  # without a filter
-    header = struct.pack(">IIBBBBB", mask.shape[1], mask.shape[0], bits, 0, 0, 0, 0)
-    parts = {b"IHDR": header, b"IDAT": zlib.compress(rows), b"IEND": b""}
-    chunks = [
-        struct.pack(">I", len(p)) + name + p + struct.pack(">I", zlib.crc32(name + p)) for name, p in parts.items()
-    ]
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
-    assert np.array_equal(dataset_of(image_path, path)[0]["target"].numpy(), mask)
+def test_masks_of_few_bits_are_rejected(image_path, tmp_path, bits):
+    """Pillow, as the PNG format asks, stretches their greys to 0 … 255."""
+    header, row = struct.pack(">IIBBBBB", 64, 48, bits, 0, 0, 0, 0), b"\0" + bytes(64 * bits // 8)
+    parts = {b"IHDR": header, b"IDAT": zlib.compress(48 * row), b"IEND": b""}
+    chunks = [struct.pack(">I", len(p)) + n + p + struct.pack(">I", zlib.crc32(n + p)) for n, p in parts.items()]
+    (tmp_path / "mask.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    data = dataset_of(image_path, tmp_path / "mask.png")
+    for check in (data.check_headers, lambda: data[0]):
+        with pytest.raises(ValueError, match=rf"mask\.png .* one 8-bit channel, got mode 'L;{bits}'"):
+            check()
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "I;16", "I", "F"])

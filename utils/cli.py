@@ -44,15 +44,21 @@ def parse_arguments(
     return parser.parse_intermixed_args()
 
 
+def path(text: str) -> Path:
+    """Parse a path, with a leading `~` for the home folder, which shells leave alone in `--out=~/x`."""
+    return Path(text).expanduser()
+
+
 class Interruption(Exception):
     """The program stopped cleanly on a signal; the message says how to resume."""
 
 
 @contextmanager
 def catching_signals(forward: Callable[[int], None] = lambda number: None) -> Iterator[Callable[[], bool]]:
-    """Defer SIGINT and SIGTERM; yield a function that returns whether one arrived. A further SIGINT stops at once.
+    """Defer SIGINT, SIGTERM and SIGHUP; yield a function that returns whether one arrived.
 
-    A further SIGTERM does not: torchrun passes its own on to processes that may have received one already.
+    A further SIGINT stops at once. Others do not, because torchrun forwards SIGTERM to processes that may have received
+    it already.
 
     Args:
         forward: called with the number of each signal that arrives, to pass it on.
@@ -65,7 +71,12 @@ def catching_signals(forward: Callable[[int], None] = lambda number: None) -> It
             raise KeyboardInterrupt
         received.append(number)
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if (
+        hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+    ):  # else under nohup, or on Windows
+        numbers.append(signal.SIGHUP)  # the terminal was closed
+    previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield lambda: bool(received)
     finally:
@@ -120,7 +131,7 @@ class _TerminalHandler(logging.Handler):
 def open_log(*, quiet: bool = False) -> logging.Logger:
     """Return the project's logger, which prints unless `quiet`; handlers of an earlier run are closed.
 
-    What is logged at the level of debugging is not printed, and left to other handlers.
+    Debug messages are not printed; handlers that are added later may record them.
     """
     logger = logging.getLogger("icnet")
     logger.setLevel(logging.DEBUG)

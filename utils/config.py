@@ -106,7 +106,7 @@ class AugmentConfig(Section):
     class_uniform: Probability = 0.0  # share of crops around a pixel of a class, whichever it is (try 0.5)
     max_class_share: Fraction | None = None  # re-crop, up to ten times, above this share of one class (try 0.75)
     photometric: Probability = 0.0  # of each: brightness, contrast, saturation, hue (try 0.5)
-    photometric_strength: Annotated[Float, Field(gt=0, le=2)] = 1.0  # of these changes; 2: grey, or twice as colourful
+    photometric_strength: Annotated[Float, Field(gt=0, le=2)] = 1.0  # scales these ranges; at 2, factors from 0 to 2
 
     @model_validator(mode="after")
     def _check_order(self) -> "AugmentConfig":
@@ -159,7 +159,7 @@ class TrainConfig(Section):
     val_epoch: PositiveInt = 1  # epochs between validations
     ckpt_dir: PathText = "ckpt"
     split: str = "train"
-    oversample: Fraction | None = None  # draw images with classes that fewer than this share of them show more often
+    oversample: Fraction | None = None  # images with a class that occurs in less than this share are drawn more often
     resume: PathText | None = None  # path of a last.pth; auto: the one in ckpt_dir, if it exists
     save_iter: PositiveInt | None = None  # iterations between saves of last.pth; null: after epochs, before validations
     num_workers: NonNegativeInt | None = None  # loader workers; null: chosen for the machine

@@ -140,8 +140,8 @@ def train_loader(
 def eval_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int) -> EvalLoader:
     """Build the evaluation loader of this process.
 
-    Processes share whole batches, the same as those of a single process, since an image's logits may differ in the last
-    bit with the rest of its batch.
+    The batches are those of a single-process run, divided among the processes, since the last bit of an image's logits
+    may depend on the other images in its batch.
     """
     indices = list(range(len(dataset)))
     batches = [indices[start : start + batch_size] for start in range(0, len(dataset), batch_size)]
@@ -168,7 +168,7 @@ def _ignore_signals(worker: int) -> None:
 
 
 def _kill_workers() -> None:
-    """Kill workers that are left at exit, where multiprocessing would wait forever, as they ignore its SIGTERM."""
+    """Kill the remaining workers at exit: they ignore SIGTERM, so multiprocessing would wait for them forever."""
     if hasattr(signal, "SIGCHLD"):  # not on Windows
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would report them
     for process in multiprocessing.active_children():

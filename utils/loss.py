@@ -123,8 +123,8 @@ class CascadeLoss(nn.Module):
 def interpolate_labels(target: Tensor, size: Sequence[int], *, align_corners: bool = True) -> Tensor:
     """Downsample label maps (B, H, W) as the published code does: interpolate class ids bilinearly and truncate.
 
-    Only to reproduce it: this invents classes (1 between 0 and 2), and, as ignored pixels count as -1, labels their
-    surroundings with lower ids.
+    For comparison only: it invents classes (1 between 0 and 2) and, because ignored pixels count as -1, gives the
+    pixels around them lower ids.
     """
     ids = target.float().where(target != IGNORE_INDEX, -1)
     ids = resize(ids[:, None], size, align_corners=align_corners)[:, 0].long()

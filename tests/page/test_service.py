@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from demo.page import service as module
-from demo.page.service import Result, engines, find_weights
+from demo.page.service import Result, engines, list_weights
 from tests.conftest import CLASSES
 from tests.page.conftest import ENGINE, IMAGES, result
 from utils import runtime
@@ -188,6 +188,6 @@ def test_engines_are_those_of_the_machine(monkeypatch, packages, bf16, expected)
 
 def test_weights_that_ship_are_offered_and_the_given_ones_first(weights):
     shipped = ["icnet_resnet18_cityscapes.pth", "icnet_resnet18_camvid.pth"]
-    assert [name for name in find_weights(None) if name in shipped] == shipped
-    given = find_weights(str(weights["b.pth"]))
+    assert [name for name in list_weights(None) if name in shipped] == shipped
+    given = list_weights(str(weights["b.pth"]))
     assert next(iter(given.items())) == ("b.pth", weights["b.pth"]) and set(given) >= set(shipped)

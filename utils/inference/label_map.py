@@ -36,7 +36,8 @@ def label_map(logits: Tensor, size: Sequence[int], *, align_corners: bool = True
 def _by_cells(logits: Tensor, height: int, width: int, align_corners: bool) -> Tensor:
     """Return the label map (height, width) of logits (C, h, w), interpolating mixed cells only.
 
-    In most of them two classes decide: every other class is nowhere above one of the two, and so cannot win in between.
+    In most of them, only two classes can win: every other class is at or below the same one of the two at all corners,
+    and therefore in the whole cell.
     """
     channels, h, w = logits.shape
     table = logits.permute(1, 2, 0).reshape(h * w, channels)  # a row for each pixel of the logits

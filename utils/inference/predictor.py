@@ -34,6 +34,9 @@ class Predictor:
         device: default: the first CUDA device, or else the CPU.
         test: precision, compilation, input size, test-time augmentation and sliding window.
 
+    Raises:
+        FileNotFoundError, ValueError: as `open_network`, and for CUDA graphs in a PyTorch before 2.14.
+
     Attributes:
         classes: names and colours of the classes.
         description: one line about the network.
@@ -49,6 +52,8 @@ class Predictor:
         test: TestConfig | None = None,
     ) -> None:
         test = test or TestConfig()
+        if test.compile == "cuda_graphs" and torch.__version__ < "2.14":  # fails in threads: pytorch/pytorch#123177
+            raise ValueError(f"test.compile=cuda_graphs needs PyTorch 2.14 here, not {torch.__version__}; set default")
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         path = path or find_checkpoint(None, TrainConfig().ckpt_dir, fallback=INCLUDED)
         checkpoint, self.segment = open_network(path, self.device, test)
@@ -79,7 +84,8 @@ class Predictor:
         frames: Iterable = (
             VideoReader(video, span=span) if isinstance(video, str | Path | int) else enumerate(map(_as_array, video))
         )
-        for _, frame, labels in self.pipeline(frames, smooth=smooth, batch=self.video_batch):
+        live = isinstance(video, int) or (isinstance(video, str) and "://" in video)  # where a batch would be a delay
+        for _, frame, labels in self.pipeline(frames, smooth=smooth, batch=1 if live else self.video_batch):
             yield frame, labels
 
     def pipeline(

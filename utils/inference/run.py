@@ -58,7 +58,8 @@ class Inference:
         self._segment_images([source for source in pending if source.kind == "image"], of=len(pending))
         for source in pending:
             if source.kind != "image":
-                if self.stopping():  # while nothing was segmented, as all frames existed or no image was readable
+                # not noticed before if earlier inputs gave no results: all frames existed, or no image was readable
+                if self.stopping():
                     raise self._interruption()
                 try:
                     self._segment_video(source)

@@ -96,12 +96,7 @@ def build_segmenter(
     """Build a checkpoint's network for inference: batch norms folded, weights cast to the precision, channels last.
 
     Weights cast once need less memory than autocast, which casts them in every call.
-
-    Raises:
-        ValueError: the weights do not fit, or CUDA graphs in a version of PyTorch that cannot run them in a thread.
     """
-    if compiled == "cuda_graphs" and torch.__version__ < "2.14":  # pytorch/pytorch#123177
-        raise ValueError(f"test.compile=cuda_graphs needs PyTorch 2.14, not {torch.__version__}; set default")
     network = fold_batch_norms(checkpoint.build()).to(device, runtime.DTYPES[precision])
     network = network.to(memory_format=torch.channels_last)
     return PyTorchSegmenter(

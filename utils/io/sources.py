@@ -20,7 +20,9 @@ from utils.io.video import source_name
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 LIST_SUFFIXES = (".txt", ".lst")
-CAMERAS = 10_000  # above OpenCV's, whose hundreds name an interface; larger numbers are missing folders, such as dates
+# Camera indices are below this (OpenCV encodes the interface in their hundreds); a larger number, such as a date, is
+# taken for the name of a missing folder.
+CAMERAS = 10_000
 SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES
 SUPPORTED = f"supported suffixes: {' '.join(SUFFIXES)}"
 STDIN = "-"
@@ -74,8 +76,7 @@ def _find_files(text: str, recursive: bool) -> list[Path]:
     if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
         return _read_list(path)
     if path.is_dir():
-        inside = f"{glob.escape(text)}/**"  # enters symbolic links, unlike Path.rglob
-        matches = [Path(name) for name in glob.glob(inside, recursive=True)] if recursive else list(path.iterdir())
+        matches = list(path.rglob("*") if recursive else path.iterdir())
     else:
         matches = [path] if path.is_file() else [Path(name) for name in glob.glob(text, recursive=True)]
     found = sorted(p for p in matches if p.suffix.lower() in SUFFIXES and p.is_file())

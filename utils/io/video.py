@@ -19,7 +19,7 @@ from utils.io.files import growing
 
 CODECS = {"avc1": "H.264", "mp4v": "MPEG-4 part 2, as this OpenCV cannot encode H.264"}  # in order of preference
 WEBM_CODECS = {"VP80": "VP8"}  # for browsers, which do not play MPEG-4 part 2; OpenCV warns of the tag, harmlessly
-HIGHEST_RATE = 480.0  # frames per second; what is above is the clock's rate, as in browsers' recordings, or nonsense
+HIGHEST_RATE = 480.0  # frames/s; a higher value is invalid, or a timestamp clock's rate, as in recordings by browsers
 RESERVE = 16 << 20  # bytes of disk space kept free to finalize a video, since OpenCV does not report a full disk
 
 

@@ -35,6 +35,7 @@ class Records:
         self.log.addHandler(self._memory)
         self.started = time.strftime("%Y-%m-%d %H:%M:%S")
         self.writer: SummaryWriter | None = None
+        self.shown: set[int] = set()  # validation images of this process
 
     def begin(self, *, iteration: int, config: str) -> None:
         """Start writing files, after everything is built, so that a run that cannot start leaves none.
@@ -55,7 +56,8 @@ class Records:
 
     def prediction(self, dataset: SegmentationDataset, iteration: int, index: int, pred: Tensor) -> None:
         """Show image, label and prediction (H, W) side by side in TensorBoard, for the first few images."""
-        if self.writer is not None and index < SHOWN * distributed.processes():  # the others predict those between
+        if self.writer is not None and (index in self.shown or len(self.shown) < SHOWN):
+            self.shown.add(index)
             sample = dataset[index]
             maps = [colorize(labels.cpu().numpy(), dataset.classes) for labels in (sample["target"], pred)]
             image = grid([sample["image"].permute(1, 2, 0).numpy(), *maps], columns=3)
@@ -71,7 +73,7 @@ class Records:
         self.log.info(f"{line}  {record['seconds']:.1f} s, {left} left")
         if distributed.rank() == 0:
             path = self.folder / "train.jsonl"
-            cut = path.is_file() and not path.read_bytes().endswith(b"\n")  # its last line, by a kill or a full disk
+            cut = path.is_file() and not path.read_bytes().endswith(b"\n")  # last line cut off by a kill or a full disk
             with path.open("a", encoding="utf-8") as file:
                 file.write(cut * "\n" + json.dumps({"run": self.started, **record}) + "\n")
         if self.writer is not None:

@@ -51,7 +51,7 @@ def find_checkpoint(
 
 
 def included_weights(config_file: str | None, ckpt_dir: str) -> Path | None:
-    """Return the included weights for someone who names neither a configuration nor a folder of runs, else None."""
+    """Return the included weights if neither a configuration file nor another run folder is given, else None."""
     return INCLUDED if config_file is None and ckpt_dir == TrainConfig().ckpt_dir else None
 
 

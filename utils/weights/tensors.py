@@ -43,7 +43,9 @@ def write_tensors(path: str | Path, content: Any) -> None:
     with replacing(path) as temporary:
         try:
             torch.save(content, temporary)
-        except RuntimeError as error:  # which PyTorch raises for a full disk
+        except RuntimeError as error:
+            if "PytorchStreamWriter" not in str(error):  # whose errors are those of the file
+                raise
             raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}; is the disk full?") from None
 
 
