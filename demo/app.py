@@ -19,16 +19,16 @@ def main() -> None:
     port = free_port(args.host, args.port)
     try:  # imported here, as they are slow: --help and wrong options are answered without them
         from demo.page.layout import build_page, launch
-        from demo.page.service import Service, find_weights
+        from demo.page.service import Service, list_weights
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
         raise ValueError("Gradio is not installed: pip install -r requirements-demo.txt") from None
-    weights = find_weights(args.ckpt)
+    weights = list_weights(args.ckpt)
     with tempfile.TemporaryDirectory(prefix="icnet-") as folder, cli.catching_signals() as stopping:
         # Uploads go to a folder that is deleted at the end; nothing is reported or recorded.
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
-        os.environ["no_proxy"] = "*"  # Gradio asks itself whether it runs; a proxy could not reach it
+        os.environ["no_proxy"] = "*"  # Gradio requests its own page to check that it runs; a proxy cannot reach it
         page = build_page(Service(weights, Path(folder)))
         launch(page, args.host, port)
         print(f"open http://{args.host}:{port} in a browser; Ctrl-C ends it", flush=True)
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def free_port(host: str, port: int) -> int:
-    """Return the port, or a free one for 0; raise an OSError where none can listen, as Gradio would not say why."""
+    """Return the port, or a free one for 0; raise an OSError if no server can listen there (Gradio's says little)."""
     try:
         with socket.create_server((host, port)) as server:
             return server.getsockname()[1]

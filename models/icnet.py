@@ -133,7 +133,7 @@ class ICNet(nn.Module):
         logits = self.classifier(fused)
         if self.variant.quarter == "always" or (self.variant.quarter == "training" and self.training):
             # differs from the published code: the 1x1 classifier runs before this resize, with which it commutes.
-            less = 1 if self.variant.doubling else 0  # the release doubles n pixels to 2 n - 1, which leaves them there
+            less = 1 if self.variant.doubling else 0  # the release enlarges n pixels to 2 n - 1 and keeps their places
             logits = resize(logits, [2 * side - less for side in logits.shape[-2:]])  # (B, num_classes, H/4, W/4)
         return {"out": logits, "aux_8": aux_8, "aux_16": aux_16} if self.training else {"out": logits}
 

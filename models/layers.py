@@ -204,8 +204,8 @@ def conv_of_doubled(x: Tensor, weight: Tensor, size: Sequence[int], *, bias: Ten
     The taps, two pixels apart in the large map, are one pixel apart in `x`, so that convolving and resizing commute:
     the convolution of `x` itself is resized, for a quarter of the arithmetic. The results differ only one pixel inside
     the borders: there, one tap falls outside the large map, where the padding is 0, but the resized convolution counts
-    half of the border pixel of `x`. That half is subtracted. For any other size, at least 3x3, the result serves as the
-    definition.
+    half of the border pixel of `x`. That half is subtracted. For any other size, at least 3x3, the operation is defined
+    by this computation.
 
     Args and returns: as for `conv_of_resized`, with aligned corners.
     """

@@ -68,7 +68,8 @@ VARIANTS = {
         head=partial(Classifier, bias=True),
         shrink=subsample,
         doubling=True,
-        quarter="training",  # twice and then four times is eight times, if sides are one above a multiple of 32
+        # evaluation resizes once, by 8: the same as by 2 and then by 4 if sides are one above a multiple of 32
+        quarter="training",
     ),
 }
 

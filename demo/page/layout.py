@@ -180,7 +180,7 @@ def describe(result: Result) -> str:
 
 
 def percentage(share: float) -> str:
-    """Format a share; one that would round to 0.0 % is not nothing."""
+    """Format a share as a percentage, or as "< 0.1%" if it would round to 0.0%."""
     return f"{100 * share:.1f}%" if share >= LEGEND_MIN_SHARE else "< 0.1%"
 
 

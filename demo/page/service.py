@@ -84,7 +84,7 @@ class Result:
 
 
 class Service:
-    """Segments pictures and videos; keeps networks open, and nothing of its visitors.
+    """Segments pictures and videos; keeps networks in memory, but no state for individual visitors.
 
     Args:
         weights: the files to choose from, by name.
@@ -171,11 +171,13 @@ class Service:
         return str(path)
 
 
-def find_weights(ckpt: str | None) -> dict[str, Path]:
+def list_weights(ckpt: str | None) -> dict[str, Path]:
     """Return the weights to choose from by their names, first the given or else the best ones in `ckpt`."""
     folder = INCLUDED.parent
     first = find_checkpoint(ckpt, folder, fallback=INCLUDED)
-    return {path.name: path for path in (first, *sorted(folder.glob("*.pth")))} | {first.name: first}
+    return {path.name: path for path in (first, *sorted(folder.glob("*.pth"))) if path.stem != "diverged"} | {
+        first.name: first
+    }
 
 
 def engines() -> list[str]:
