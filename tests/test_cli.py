@@ -33,15 +33,13 @@ def test_only_a_further_ctrl_c_stops_at_once():
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
-def test_a_closed_terminal_stops_cleanly_except_under_nohup():
-    with cli.catching_signals() as stopping:
-        signal.raise_signal(signal.SIGHUP)
-        assert stopping()
-    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+@pytest.mark.parametrize(("before", "stops"), [("SIG_DFL", True), ("SIG_IGN", False)])  # the latter is set by nohup
+def test_a_closed_terminal_stops_cleanly_except_under_nohup(before, stops):
+    previous = signal.signal(signal.SIGHUP, getattr(signal, before))
     try:
         with cli.catching_signals() as stopping:
             signal.raise_signal(signal.SIGHUP)
-            assert not stopping()
+            assert stopping() == stops
     finally:
         signal.signal(signal.SIGHUP, previous)
 
