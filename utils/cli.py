@@ -72,10 +72,8 @@ def catching_signals(forward: Callable[[int], None] = lambda number: None) -> It
         received.append(number)
 
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if (
-        hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
-    ):  # else under nohup, or on Windows
-        numbers.append(signal.SIGHUP)  # the terminal was closed
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        numbers.append(signal.SIGHUP)  # of a terminal that is closed
     previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield lambda: bool(received)

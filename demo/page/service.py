@@ -175,9 +175,8 @@ def list_weights(ckpt: str | None) -> dict[str, Path]:
     """Return the weights to choose from by their names, first the given or else the best ones in `ckpt`."""
     folder = INCLUDED.parent
     first = find_checkpoint(ckpt, folder, fallback=INCLUDED)
-    return {path.name: path for path in (first, *sorted(folder.glob("*.pth"))) if path.stem != "diverged"} | {
-        first.name: first
-    }
+    others = [path for path in sorted(folder.glob("*.pth")) if path.stem != "diverged"]  # which has no weights
+    return {path.name: path for path in (first, *others)} | {first.name: first}
 
 
 def engines() -> list[str]:
