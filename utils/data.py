@@ -43,9 +43,14 @@ def build_dataset(
     pairs, classes, train_ids = find_pairs(config, split, cityscapes_root=cityscapes_root)
     samples = pairs.complete()
     if labelled and any(sample.mask is None for sample in samples):
-        remedy = f"set dataset.{split}.masks" if config.name == "folder" else "evaluate with test.submission=FOLDER"
-        raise ValueError(f"the split {split!r} has no labels; choose another train.split or test.split, or {remedy}")
+        raise unlabelled(config, split)
     return SegmentationDataset(samples, classes, train_ids, transform=transform, seed=seed, cache=config.cache)
+
+
+def unlabelled(config: DatasetConfig, split: str) -> ValueError:
+    """Return the error for a split without labels, with its remedy."""
+    remedy = f"set dataset.{split}.masks" if config.name == "folder" else "evaluate with test.submission=FOLDER"
+    return ValueError(f"the split {split!r} has no labels; choose another train.split or test.split, or {remedy}")
 
 
 def find_pairs(config: DatasetConfig, split: str, *, cityscapes_root: str) -> tuple[Pairs, ClassTable, np.ndarray]:

@@ -111,13 +111,13 @@ def test_training_on_the_test_part_of_cityscapes(refused, cityscapes_data, folde
         *("--config", folder_data.config, "dataset.name=cityscapes", f"train.cityscapes_root={cityscapes_data}"),
         *("train.split=test", "train.train_batch_size=1"),
     )
-    assert has(line, "no labels", "test")
+    assert has(line, "no labels", "test.submission=FOLDER") and "masks" not in line  # which Cityscapes ignores
 
 
 def test_evaluation_without_labels(refused, folder_data, checkpoint_path):
     folder_data.values["dataset"]["val"]["masks"] = None
     line = refused("evaluate", "--config", folder_data.write(), f"test.ckpt_path={checkpoint_path}")
-    assert has(line, "no labels", "test.split")
+    assert has(line, "no labels", "test.split", "set dataset.val.masks")
 
 
 def test_evaluation_that_fails_leaves_no_figures_of_an_earlier_one(refused, run_script, folder_data, checkpoint_path):
