@@ -1,6 +1,7 @@
 """OpenVINO as a runtime."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -59,13 +60,15 @@ def test_an_earlier_result_is_not_overwritten_by_the_next(file):
     assert torch.equal(first, kept)
 
 
-def test_a_checkpoint_is_exported_once_into_the_cache(trained, tmp_path, monkeypatch):
+def test_a_checkpoint_is_exported_once_into_the_cache(trained, file, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     exports = []
 
     def export(checkpoint, path):
         exports.append(path)
-        return export_openvino(checkpoint, path)
+        path.parent.mkdir(parents=True)
+        for suffix in (".xml", ".bin"):  # what an export would write, without its half minute
+            shutil.copy(file.with_suffix(suffix), path.with_suffix(suffix))
 
     monkeypatch.setattr(opening, "export_openvino", export)
     save_checkpoint(tmp_path / "trained.pth", trained)
