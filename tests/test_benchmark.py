@@ -108,7 +108,7 @@ def test_script_prints_tables_and_writes_json(tmp_path, monkeypatch, capsys):
     rows = {cells[1]: cells[2:-1] for cells in lines if len(cells) > 1}
     assert all(len(rows[name]) == len(benchmark.HEADINGS) for name in results["predict"])
     assert rows["eager"][6] == "1" and rows["deeplabv3"][-1] == "-"
-    assert rows["label map"][0] == f"{results['stages']['label map']:.1f}" and "this project's" in rows
+    assert rows["label map"][0] == f"{results['stages']['label map']:.1f}" and "train.py" in rows
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs Linux")

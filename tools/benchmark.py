@@ -21,7 +21,7 @@ from dataset.transforms import Normalize
 from models import VARIANTS
 from models.icnet import MIN_SIZE
 from tools.benchmarking.contenders import CONTENDERS, DEFAULT, RUNTIMES, Workload, prediction_job, usable
-from tools.benchmarking.stages import prediction_stages, training_steps
+from tools.benchmarking.stages import prediction_stages, training_step
 from tools.benchmarking.timing import Job, count_flops, peak_flops, peak_memory, time_in_turns
 from utils import cli, runtime
 from utils.inference.segmenter import build_segmenter
@@ -64,7 +64,7 @@ def main() -> None:
             jobs = prediction_stages(workload)
             results["stages"] = time_jobs(jobs, "stage, one image", args.repeats, device)
         if "train" in args.what:
-            jobs = training_steps(workload, crop=args.crop)
+            jobs = {"train.py": training_step(workload, crop=args.crop)}
             results["train"] = time_jobs(jobs, "training step", args.repeats, device)
     if args.json:
         write_json(args.json, results)

@@ -84,11 +84,6 @@ def mean_over_processes(value: Tensor) -> Tensor:
     return sum_over_processes(value.clone()) / processes()
 
 
-def any_process(value: bool, device: torch.device) -> bool:
-    """Return whether `value` is true in any process; a collective operation."""
-    return value if processes() == 1 else bool(sum_over_processes(torch.tensor(float(value), device=device)))
-
-
 def gather(value: Any) -> list[Any]:
     """Return the values of all processes, by rank; a collective operation."""
     values = [value] * processes()

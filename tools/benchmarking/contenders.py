@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ class Workload:
             return read_checkpoint(self.ckpt)
         torch.manual_seed(0)
         classes = cityscapes_classes()
-        network = self.network(len(classes))
+        network = ICNet(len(classes), self.backbone, variant=self.variant)
         for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):
             norm.momentum = None  # cumulative average: one forward pass sets the statistics
         with torch.no_grad():
@@ -51,10 +52,6 @@ class Workload:
         return Checkpoint(
             state_dict=network.state_dict(), backbone=self.backbone, classes=classes, structure=network.structure
         )
-
-    def network(self, num_classes: int) -> ICNet:
-        """Build a network with random weights."""
-        return ICNet(num_classes, self.backbone, variant=self.variant)
 
     def image(self, size: tuple[int, int] | None = None) -> Tensor:
         """Render a street as a batch (B, 3, H, W) uint8 on the device."""
@@ -83,9 +80,11 @@ def published(workload: Workload) -> Contender:
     return _plain(PublishedExecution(checkpoint.build()), Normalize(checkpoint.mean, checkpoint.std), workload)
 
 
-def eager(workload: Workload) -> Contender:
-    """Execute the network the way `evaluate.py` and `inference.py` do."""
-    precision = workload.precision
+def eager(workload: Workload, *, precision: str | None = None) -> Contender:
+    """Execute the network the way `evaluate.py` and `inference.py` do, by default in the workload's precision."""
+    if precision == "bf16" and runtime.emulates_bf16(workload.device):
+        raise ValueError("bf16 is emulated on this device, several times slower than fp32")
+    precision = precision or workload.precision
     segmenter = build_segmenter(workload.checkpoint(), workload.device, precision=precision)
     return Contender(segmenter, precision=precision)
 
@@ -98,55 +97,34 @@ def compiled(workload: Workload) -> Contender:
     return Contender(segmenter, precision=precision)
 
 
-def onnx(workload: Workload) -> Contender:
-    """Export the network in fp32, unless the folder has it already, and run it in ONNX Runtime."""
-    return _onnx(workload)
+def onnx(workload: Workload, *, int8: bool = False) -> Contender:
+    """Export the network, unless the folder has it already, and run it in ONNX Runtime.
 
-
-def onnx_int8(workload: Workload) -> Contender:
-    """Quantise the network to int8, calibrated on the image itself, and run it in ONNX Runtime."""
-    return _onnx(workload, int8=True)
-
-
-def _onnx(workload: Workload, *, int8: bool = False) -> Contender:
+    Args:
+        int8: quantised, and calibrated on the image itself.
+    """
     file = workload.folder / ("int8.onnx" if int8 else "network.onnx")
     if not file.exists():
         export_onnx(workload.checkpoint(), file, normalized_inside=int8, calibration=_calibration(workload, int8))
     return Contender(OnnxSegmenter(file, workload.device), precision="int8" if int8 else "fp32")
 
 
-def _calibration(workload: Workload, int8: bool) -> list[np.ndarray]:
-    return [workload.image()[0].permute(1, 2, 0).cpu().numpy()] if int8 else []
+def openvino(workload: Workload, *, precision: str = "fp32", int8: bool = False) -> Contender:
+    """Export the network, unless the folder has it already, and run it in OpenVINO.
 
-
-def eager_bf16(workload: Workload) -> Contender:
-    """Execute the network in PyTorch in bf16."""
-    if runtime.emulates_bf16(workload.device):
-        raise ValueError("bf16 is emulated on this device, several times slower than fp32")
-    segmenter = build_segmenter(workload.checkpoint(), workload.device, precision="bf16")
-    return Contender(segmenter, precision="bf16")
-
-
-def openvino(workload: Workload) -> Contender:
-    """Export the network and run it in OpenVINO, in fp32."""
-    return _openvino(workload, "fp32")
-
-
-def openvino_bf16(workload: Workload) -> Contender:
-    """Run the same in bf16."""
-    return _openvino(workload, "bf16")
-
-
-def openvino_int8(workload: Workload) -> Contender:
-    """Quantise the network to int8, calibrated on the image itself, and run the rest in bf16 if the CPU has it."""
-    return _openvino(workload, "bf16" if has_bf16() else "fp32", int8=True)
-
-
-def _openvino(workload: Workload, precision: str, *, int8: bool = False) -> Contender:
+    Args:
+        int8: quantised, and calibrated on the image itself; the rest of the network is in bf16 if the CPU has it.
+    """
+    if int8 and has_bf16():
+        precision = "bf16"
     file = workload.folder / ("int8.xml" if int8 else "network.xml")
     if not file.exists():
         export_openvino(workload.checkpoint(), file, calibration=_calibration(workload, int8))
     return Contender(OpenVinoSegmenter(file, precision=precision), precision="int8" if int8 else precision)
+
+
+def _calibration(workload: Workload, int8: bool) -> list[np.ndarray]:
+    return [workload.image()[0].permute(1, 2, 0).cpu().numpy()] if int8 else []
 
 
 def deeplabv3(workload: Workload) -> Contender:
@@ -196,22 +174,18 @@ def _fuse(cff: CascadeFeatureFusion, low: Tensor, high: Tensor) -> tuple[Tensor,
     return F.relu(low + cff.conv_high(high)), cff.aux_classifier(low)
 
 
-CONTENDERS = {
-    function.__name__.replace("_", "-"): function
-    for function in (
-        published,
-        eager,
-        eager_bf16,
-        compiled,
-        onnx,
-        onnx_int8,
-        openvino,
-        openvino_bf16,
-        openvino_int8,
-        deeplabv3,
-    )
+CONTENDERS: dict[str, Callable[[Workload], Contender]] = {
+    "published": published,
+    "eager": eager,
+    "eager-bf16": partial(eager, precision="bf16"),
+    "compiled": compiled,
+    "onnx": onnx,
+    "onnx-int8": partial(onnx, int8=True),
+    "openvino": openvino,
+    "openvino-bf16": partial(openvino, precision="bf16"),
+    "openvino-int8": partial(openvino, int8=True),
+    "deeplabv3": deeplabv3,
 }
-
 DEFAULT = ("published", "eager", "onnx", "deeplabv3")
 RUNTIMES = ("eager", "eager-bf16", "onnx", "onnx-int8", "openvino", "openvino-bf16", "openvino-int8")
 

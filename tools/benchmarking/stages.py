@@ -6,16 +6,12 @@ from functools import partial
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
-from torch.nn import functional as F
 
 from dataset.labels import cityscapes_classes, cityscapes_train_ids
 from dataset.pairs import Sample
 from dataset.segmentation import SegmentationDataset
 from dataset.transforms import Normalize
 from demo.streets import render
-from models import ICNet
-from models.layers import resize_target
 from tools.benchmarking.contenders import Workload
 from tools.benchmarking.timing import Job
 from utils import runtime
@@ -56,40 +52,17 @@ def prediction_stages(workload: Workload) -> dict[str, Job]:
     }
 
 
-def training_steps(workload: Workload, *, crop: int) -> dict[str, Job]:
-    """Return one training step of a plain PyTorch loop and one of `train.py`, on the same batch in memory."""
+def training_step(workload: Workload, *, crop: int) -> Job:
+    """Return a training step of `train.py`, on a batch in memory."""
     checkpoint, image = workload.checkpoint(), workload.image((crop, crop))
     target = torch.randint(0, len(checkpoint.classes), (workload.batch, crop, crop), dtype=torch.uint8)
-    batch = {"image": image, "target": target}
-    steps = {"the plainest loop": _plain_step, "this project's": _own_step}
-    return {name: make(checkpoint.build(), batch, workload) for name, make in steps.items()}
-
-
-def _plain_step(network: ICNet, batch: dict[str, Tensor], workload: Workload) -> Job:
-    device, normalize = workload.device, Normalize()
-    network.to(device).train()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-
-    def step() -> None:
-        image, target = normalize(batch["image"].to(device)), batch["target"].to(device).long()
-        with runtime.autocast(device, workload.precision):
-            outputs = network(image)
-        targets = [resize_target(target, logits.shape[-2:]) for logits in outputs.values()]
-        losses = [F.cross_entropy(x.float(), y) for x, y in zip(outputs.values(), targets, strict=True)]
-        optimizer.zero_grad()
-        (losses[0] + 0.4 * losses[1] + 0.4 * losses[2]).backward()
-        optimizer.step()
-
-    return step
-
-
-def _own_step(network: ICNet, batch: dict[str, Tensor], workload: Workload) -> Job:
+    network = checkpoint.build()
     network.to(workload.device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(network, OptimizerConfig())
     return partial(
         train_one_epoch,
         network,
-        [batch],
+        [{"image": image, "target": target}],
         criterion=CascadeLoss(),
         normalize=Normalize(),
         optimizer=optimizer,

@@ -58,17 +58,15 @@ class LossMeter:
         self.names = list(losses)
         self.unchecked.append(losses["loss"].isfinite())
 
-    def find_divergence(self) -> int | None:
-        """Return how many iterations ago the loss was first non-finite (1 = the latest), checking each iteration once.
+    def find_divergence(self) -> int:
+        """Return how many iterations ago the loss was first non-finite (1: the latest; 0: never); checks each once.
 
         This is fatal under fp16, too: the gradient scaler skips steps whose gradients overflow, but a loss that is not
         finite comes from activations that overflowed, and they have spoilt the batch norms' running statistics.
         """
         finite = torch.stack(self.unchecked).tolist() if self.unchecked else []
         self.unchecked = []
-        if all(finite):
-            return None
-        return len(finite) - finite.index(False)
+        return 0 if all(finite) else len(finite) - finite.index(False)
 
     def means(self) -> dict[str, float]:
         """Return the means over all iterations and processes: of the total as "loss", of another loss X as "loss_X"."""
@@ -155,7 +153,7 @@ class RunState:
         """Continue where `save_last` was called, from a checkpoint that `check_resumable` accepts."""
         state = checkpoint.training
         assert state is not None
-        then = state.get("epoch_length", self.epoch_length)  # absent from files of earlier versions
+        then = state["epoch_length"]
         if then != self.epoch_length:
             raise ValueError(
                 f"cannot resume: an epoch had {then} iterations and now has {self.epoch_length}, as the number of "

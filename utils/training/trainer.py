@@ -73,7 +73,7 @@ class Trainer:
                 if state.step > 0 or not state.losses.names:  # else the run was stopped during validation
                     self._train_epoch(stopping)
                 self._finish_epoch(start)
-                if distributed.any_process(stopping(), self.device) and state.epoch < self.config.epochs:
+                if any(distributed.gather(stopping())) and state.epoch < self.config.epochs:
                     self._interrupt()
         self.records.log.info(format_table(state.metrics))
 
@@ -115,7 +115,7 @@ class Trainer:
         if state.step == 0:
             return  # `_finish_epoch` saves
         # Processes must stop at the same iteration, and agreeing on it waits for the device, too.
-        stop = (logging or distributed.processes() == 1) and distributed.any_process(stopping(), self.device)
+        stop = (logging or distributed.processes() == 1) and any(distributed.gather(stopping()))
         if stop or (config.save_iter is not None and state.iteration % config.save_iter == 0):
             self._check_losses()
             state.save_last()
@@ -124,10 +124,10 @@ class Trainer:
 
     def _check_losses(self) -> None:
         """Save the batch and raise ValueError if the loss was not finite."""
-        own = self.state.losses.find_divergence()
-        if not distributed.any_process(own is not None, self.device):
+        # an overflow in one process reaches the others an iteration later
+        back = max(distributed.gather(self.state.losses.find_divergence()))
+        if back == 0:
             return
-        back = max(distributed.gather(own or 0))  # an overflow in one process reaches the others an iteration later
         dataset, path = self.train_loader.dataset, self.records.folder / "diverged.pth"
         iteration = self.state.iteration - back  # counted from 0
         epoch, step = divmod(iteration, self.state.epoch_length)
