@@ -53,7 +53,7 @@ def main() -> None:
         if last is not None:
             state.restore(last, device)
             log.info(f"resumed from {last.source}, after epoch {state.epoch}, iteration {state.iteration}")
-        records.begin(iteration=state.iteration, config=config.as_yaml())
+        records.begin(first=state.next_recorded, config=config.as_yaml())
         try:
             trainer.fit()
             records.finish()

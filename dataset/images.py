@@ -36,10 +36,11 @@ def open_image(path: str | Path | BinaryIO) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation; 1, upright, for an image without one, or whose metadata are damaged.
 
-    Pillow's `exif_transpose` also rewrites the metadata, which can fail for reasons unrelated to the orientation.
+    Pillow's `exif_transpose` also rewrites the metadata, which can fail for reasons unrelated to the orientation, and a
+    PNG's own `getexif` decodes it.
     """
     try:
-        value = image.getexif().get(ExifTags.Base.Orientation)
+        value = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
     except Exception:  # of many kinds: struct.error, TypeError, …
         value = None
     return value if value in _TURNS else 1
@@ -97,9 +98,7 @@ def read_header(path: str | Path, *, checksums: bool = False) -> tuple[tuple[int
         if image.format == "TIFF":  # Pillow rotates TIFFs itself, at a time that depends on its version
             image.load()
             return image.size, image.mode
-        upright = image.format == "PNG" and "exif" not in image.info  # getexif would decode a PNG
-        rotated = not upright and _orientation(image) >= 5
-        size, mode = (image.height, image.width) if rotated else image.size, _mode(image)
+        size, mode = (image.height, image.width) if _orientation(image) >= 5 else image.size, _mode(image)
         if checksums:
             image.verify()
     return size, mode

@@ -185,13 +185,17 @@ def test_training_batches_are_complete(folder_data):
         train_loader(augmented(folder_data), batch_size=5, workers=0, seed=0)
 
 
-def test_workers_ignore_signals(folder_data):
+@pytest.mark.parametrize(
+    ("number", "start"), [(signal.SIGINT, "fork"), (signal.SIGTERM, "fork"), (signal.SIGHUP, "spawn")]
+)
+def test_workers_ignore_signals(folder_data, number, start):
     """The main process finishes its iteration and saves, for which it needs its workers."""
     batches = train_loader(augmented(folder_data), batch_size=2, workers=1, seed=0)
+    batches.multiprocessing_context = start
     iterator = iter(batches)
     next(iterator)
     for process in multiprocessing.active_children():
-        os.kill(process.pid, signal.SIGTERM)
+        os.kill(process.pid, number)
     time.sleep(0.3)
     assert next(iterator)["image"].shape[0] == 2
     assert all(process.is_alive() for process in multiprocessing.active_children())

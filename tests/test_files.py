@@ -1,13 +1,14 @@
 import json
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from dataset.labels import ClassTable, cityscapes_classes
-from utils.io.files import growing, remove_leftovers, replacing, save_image, save_labels, write_json
+from utils.io.files import check_folder, growing, remove_leftovers, replacing, save_image, save_labels, write_json
 from utils.io.sources import read_image
 
 CLASSES = ClassTable(("a", "b", "c"), ((255, 0, 0), (0, 200, 0), (1, 2, 3)))
@@ -23,6 +24,13 @@ def test_new_content_replaces_the_old_and_leaves_no_other_file(tmp_path):
             temporary.write_text(text)
         assert path.read_text() == text
         assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_drive_that_does_not_exist_is_named(monkeypatch):
+    for question in ("exists", "is_dir"):
+        monkeypatch.setattr(Path, question, lambda self: False)
+    with pytest.raises(ValueError, match=r"cannot write to the folder /z/run: / does not exist; set --output to"):
+        check_folder(Path("/z/run"), "--output")
 
 
 @pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt])

@@ -4,11 +4,11 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import CLASSES
-from utils.training import records as records_module
 from utils.training.records import Records, draw_curves, read_json_lines
 
 VALIDATED = {"miou": 0.5, "pixel_accuracy": 0.8, "class_iou": {"road": 0.25, "traffic.light": None}}
@@ -45,7 +45,7 @@ def test_records_write_all_their_files(tmp_path):
     records.log.info("before the beginning")
     assert not (tmp_path / "train.log").exists()
 
-    records.begin(iteration=0, config="train:\n  epochs: 1")
+    records.begin(first=0, config="train:\n  epochs: 1")
     dataset = MagicMock(classes=CLASSES)
     dataset.__getitem__.return_value = sample
     for index in (0, 4, 8, 12):  # those of the first of four processes
@@ -77,7 +77,24 @@ def test_a_truncated_line_is_skipped(tmp_path):
     assert [record["epoch"] for record in read_json_lines(path)] == [1, 2, 3]
 
 
-def test_tensorboard_hides_what_an_interrupted_run_wrote_later(tmp_path, monkeypatch):
-    monkeypatch.setattr(records_module, "SummaryWriter", writer := MagicMock())
-    Records(tmp_path).begin(iteration=7, config="")
-    writer.assert_called_once_with(tmp_path, purge_step=7)
+def test_tensorboard_hides_what_an_interrupted_run_wrote_later(tmp_path):
+    for first, iterations in ((0, (7, 14, 21)), (15, (21, 28))):
+        records = Records(tmp_path)
+        records.begin(first=first, config="")
+        for iteration in iterations:
+            record = {"epoch": iteration // 7, "iteration": iteration, "loss": float(first), "seconds": 1.0}
+            records.epoch(record, epochs=4, best=False)
+        records.finish()
+    scalars = EventAccumulator(str(tmp_path)).Reload().Scalars("loss")
+    assert [(event.step, event.value) for event in scalars] == [(7, 0), (14, 0), (21, 15), (28, 15)]
+
+
+def test_classes_that_begin_with_an_underscore_are_in_the_legend(tmp_path, monkeypatch):
+    def save(figure, path, **options):
+        path.touch()
+        legends.extend(text.get_text() for axes in figure.axes if axes.lines for text in axes.get_legend().get_texts())
+
+    legends = []
+    monkeypatch.setattr(Figure, "savefig", save)
+    draw_curves([{"epoch": 1, "loss": 1.0, "class_iou": {"_background_": 0.5, "car": 0.25}}], tmp_path / "curves.png")
+    assert [label.strip() for label in legends] == ["loss", "_background_", "car"]

@@ -26,6 +26,12 @@ def test_overrides_do_not_modify_the_source():
     assert source == {"dataset": {"train": {"images": "a"}}}
 
 
+def test_an_override_changes_one_of_two_sections_that_share_an_anchor(tmp_path):
+    path = write(tmp_path, "dataset: {train: &both {images: a, masks: m}, val: *both}")
+    data = load_config(path, ["dataset.val.images=b"]).dataset
+    assert (data.train.images, data.val.images, data.val.masks) == ("a", "b", "m")
+
+
 @pytest.mark.parametrize("text", ["1e-4", "0.0001", '"1e-4"', "1.0e-4"])
 def test_float_in_any_notation(tmp_path, text):
     assert load_config(write(tmp_path, f"optimizer: {{weight_decay: {text}}}")).optimizer.weight_decay == 1e-4

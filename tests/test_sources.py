@@ -1,10 +1,11 @@
 import warnings
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from dataset.images import read_header
 from utils.io.sources import Source, find_sources, output_names, read_image, read_images
@@ -174,6 +175,11 @@ def test_output_names_never_collide_even_where_case_is_ignored(inputs):
     assert all("/" not in name and name.strip(".") for name in names)
 
 
+def test_output_names_are_no_paths_on_windows():
+    names = output_names([PureWindowsPath(name) for name in (r"C:\a\1.jpg", r"C:\b\1.jpg", r"\\server\share\1.jpg")])
+    assert names == ["C__a_1_jpg", "C__b_1_jpg", "server_share__1_jpg"]
+
+
 # --- reading
 
 
@@ -250,6 +256,14 @@ def test_exif_orientation_is_applied(tmp_path, orientation, upright):
         path = save(tmp_path / name, IMAGE, exif=exif)
         assert np.array_equal(read_image(path), upright)
         assert read_header(path)[0] == upright.shape[1::-1]
+
+
+def test_orientation_of_a_png_in_xmp_alone(tmp_path):
+    text = PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", '<rdf:Description tiff:Orientation="6"/>')
+    path = save(tmp_path / "a.png", IMAGE, pnginfo=text)
+    assert read_header(path, checksums=True)[0] == IMAGE.shape[:2]
+    assert np.array_equal(read_image(path), np.rot90(IMAGE, -1))
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])

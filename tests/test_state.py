@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from tests.conftest import CLASSES, CPU, records
+from utils import distributed
 from utils.cli import Interruption
 from utils.config import load_config
 from utils.training import trainer as trainer_module
-from utils.training.records import Records
+from utils.training.records import Records, read_json_lines
 from utils.training.state import LossMeter, check_resumable
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
 from utils.weights.run_folder import find_checkpoint, find_last
@@ -101,6 +102,42 @@ def test_stopped_and_resumed_equals_uninterrupted(build, tmp_path, monkeypatch, 
     assert records(tmp_path / "parts") == records(tmp_path / "whole")
     assert resumed.state.best_path.name == whole.state.best_path.name
     assert len(list((tmp_path / "parts").glob("*_best_model.pth"))) == 1
+
+
+def test_records_begin_after_the_last_recorded_iteration(build, tmp_path, monkeypatch):
+    trainer = build(tmp_path, "train.epochs=2")
+    assert trainer.state.next_recorded == 0
+    stop_after(monkeypatch, trainer, 3)
+    with pytest.raises(Interruption):
+        trainer.fit()
+    assert trainer.state.next_recorded == 3  # within the second epoch
+    monkeypatch.setattr(trainer, "_validate", lambda: pytest.fail("killed"))
+    with pytest.raises(pytest.fail.Exception):
+        trainer.fit()
+    assert trainer.state.next_recorded == 4  # trained, but not validated
+    monkeypatch.undo()
+    trainer.fit()
+    assert trainer.state.next_recorded == 5
+
+
+def test_the_time_of_an_epoch_includes_what_came_before_resuming(build, tmp_path, monkeypatch):
+    trainer = build(tmp_path, "train.epochs=1")
+    trainer.state.begun -= 1000
+    stop_after(monkeypatch, trainer, 1)
+    with pytest.raises(Interruption):
+        trainer.fit()
+    monkeypatch.undo()
+    resumed = build(tmp_path, "train.epochs=1")
+    resumed.state.restore(read_checkpoint(tmp_path / "last.pth"), CPU)
+    resumed.fit()
+    (line,) = read_json_lines(tmp_path / "train.jsonl")
+    assert 1000 < line["seconds"] < 2000
+
+
+def test_saved_losses_are_means_over_the_processes(monkeypatch):
+    filled = meter(1.0, 2.0)
+    monkeypatch.setattr(distributed, "mean_over_processes", lambda totals: totals + torch.tensor([[1.0], [0.0]]))
+    assert filled.state_dict()["totals"].tolist() == [[4, 2.5], [2, 2]]
 
 
 def test_the_fp16_loss_scale_is_restored(build, tmp_path):

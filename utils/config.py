@@ -1,6 +1,5 @@
 """The configuration: typed sections with defaults, overridden by a YAML file, overridden by the command line."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -238,7 +237,7 @@ def load_config(source: str | Path | Mapping, overrides: Sequence[str] = (), *, 
         FileNotFoundError: no such file.
         ValueError: invalid YAML, an unknown key, a wrong type or an invalid value; one line with the dotted path.
     """
-    values = copy.deepcopy(dict(source)) if isinstance(source, Mapping) else read_yaml(Path(source))
+    values = dict(source) if isinstance(source, Mapping) else read_yaml(Path(source))
     for setting in overrides:
         override(values, setting)
     try:

@@ -168,8 +168,9 @@ def _worker_options(workers: int) -> dict:
 
 
 def _ignore_signals(worker: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # they may reach the workers too, but the main process handles them
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # they may reach the workers too, but the main process handles them
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _kill_workers() -> None:

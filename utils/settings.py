@@ -50,18 +50,21 @@ def read_yaml(path: Path) -> dict:
 
 
 def override(values: dict, setting: str) -> None:
-    """Apply one `section.key=value` to nested dicts in place; raises ValueError if it is malformed."""
+    """Apply one `section.key=value` to nested dicts; raises ValueError if it is malformed.
+
+    The outermost dict is changed in place; of the others copies are, as anchors in YAML make one dict of two sections.
+    """
     dotted, equals, text = setting.partition("=")
     *parents, key = dotted.strip().split(".")
     if not equals or not parents or not all([*parents, key]):
         pattern = "; a pattern for --input must be quoted" if Path(setting).exists() else ""
         raise ValueError(f"{setting!r} is not a setting; write section.key=value, as in train.epochs=10{pattern}")
     for parent in parents:
-        if values.get(parent) is None:
-            values[parent] = {}
-        values = values[parent]
-        if not isinstance(values, dict):
+        section = {} if values.get(parent) is None else values[parent]
+        if not isinstance(section, dict):
             raise ValueError(f"{dotted}: {parent} is a value, not a section")
+        values[parent] = dict(section)
+        values = values[parent]
     if not text.strip():
         raise ValueError(f"{dotted} has no value; write {dotted}=VALUE, or null if the key allows it")
     try:

@@ -16,9 +16,10 @@ from dataset.labels import ClassTable
 
 def check_folder(path: Path, key: str) -> None:
     """Raise a ValueError unless a folder is writable or can be created; `key` is the option that sets it."""
-    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    parents = (path, *path.absolute().parents)
+    existing = next((folder for folder in parents if folder.exists()), parents[-1])  # not even a missing drive does
     if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
-        reason = "is not writable" if existing.is_dir() else "is a file"
+        reason = "is not writable" if existing.is_dir() else "is a file" if existing.exists() else "does not exist"
         raise ValueError(f"cannot write to the folder {path}: {existing} {reason}; set {key} to another folder")
 
 

@@ -117,7 +117,7 @@ def output_names(paths: Sequence[Path]) -> list[str]:
     for path in paths:
         name = path.stem
         if stems[name.casefold()] > 1:
-            long = "_".join(path.parts).strip("/\\_").replace(".", "_")[-LONGEST:]
+            long = re.sub(r"[\\/:.]+", "_", "_".join(path.parts)).strip("_")[-LONGEST:]  # without a drive's C:\
             candidates = chain([long], (f"{long}_{number}" for number in count(2)))
             name = next(candidate for candidate in candidates if candidate.casefold() not in taken)
             taken.add(name.casefold())

@@ -37,15 +37,15 @@ class Records:
         self.writer: SummaryWriter | None = None
         self.shown: set[int] = set()  # validation images of this process
 
-    def begin(self, *, iteration: int, config: str) -> None:
+    def begin(self, *, first: int, config: str) -> None:
         """Start writing files, after everything is built, so that a run that cannot start leaves none.
 
-        TensorBoard hides what an interrupted run wrote after `iteration`, where this one starts.
+        TensorBoard hides what an interrupted run wrote for the iteration `first` and later ones.
         """
         if distributed.rank() > 0:
             return
         remove_leftovers(self.folder)
-        self.writer = SummaryWriter(self.folder, purge_step=iteration)
+        self.writer = SummaryWriter(self.folder, purge_step=first)
         self.writer.add_text("config", indent(config, "    "))  # a Markdown code block
         file = logging.FileHandler(self.folder / "train.log", encoding="utf-8", errors="backslashreplace")
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -116,7 +116,8 @@ def draw_curves(records: Sequence[dict[str, Any]], path: Path) -> None:
             points = [(record["epoch"], record[key]) for record in records if record.get(key) is not None]
             if points:
                 dashes = ("-", "--", ":")[number // 10 % 3]  # the colours repeat after ten lines
-                axes.plot(*zip(*points, strict=True), dashes, marker=".", label=key.removeprefix("class_iou."))
+                label = " " + key.removeprefix("class_iou.")  # the legend leaves out what begins with an underscore
+                axes.plot(*zip(*points, strict=True), dashes, marker=".", label=label)
         axes.set(title=title, xlabel="epoch", ylim=limits)
         axes.grid(alpha=0.3)
         if axes.lines:

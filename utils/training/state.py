@@ -1,5 +1,6 @@
 """The state of a training run: the losses of the epoch, checkpoints, and resuming from one."""
 
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,11 @@ class LossMeter:
         return dict(zip(names, means, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state to save, {} if empty; `find_divergence` must have been called before."""
-        return {"names": self.names, "totals": self.totals.cpu()} if self.names else {}
+        """Return the state to save, {} if empty; `find_divergence` must have been called before.
+
+        A collective operation: one process saves, and each continues from the mean of the totals.
+        """
+        return {"names": self.names, "totals": distributed.mean_over_processes(self.totals).cpu()} if self.names else {}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Restore a state; the losses that follow are on `device`."""
@@ -102,6 +106,7 @@ class RunState:
     metrics: dict[str, Any] = field(default_factory=dict)  # of the latest validation
     best_miou: float = -1.0  # best validation so far, and its checkpoint
     best_path: Path | None = None
+    begun: float = field(default_factory=time.perf_counter)  # of the epoch; for a resumed one, by what it took before
 
     @property
     def epoch(self) -> int:
@@ -112,6 +117,12 @@ class RunState:
     def step(self) -> int:
         """Number of completed iterations of the current epoch."""
         return self.iteration % self.epoch_length
+
+    @property
+    def next_recorded(self) -> int:
+        """The first iteration for which records are still to be written; an epoch's are those of its last iteration."""
+        recorded = self.iteration > 0 and not self.losses.names  # as the losses are emptied then
+        return self.iteration + recorded
 
     @property
     def trained(self) -> ICNet:
@@ -128,7 +139,8 @@ class RunState:
                 previous.unlink(missing_ok=True)
 
     def save_last(self) -> None:
-        """Save everything that `restore` needs, as `last.pth`."""
+        """Save everything that `restore` needs, as `last.pth`; a collective operation."""
+        losses = self.losses.state_dict()
         if distributed.rank() > 0:
             return
         training = {
@@ -136,9 +148,10 @@ class RunState:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "losses": self.losses.state_dict(),
+            "losses": losses,
             "rates": self.rates,
             "epoch_length": self.epoch_length,
+            "seconds": time.perf_counter() - self.begun,
             "best_miou": self.best_miou,
             "best_name": self.best_path.name if self.best_path else None,
             "random": runtime.random_state(),
@@ -176,4 +189,5 @@ class RunState:
             self.best_path = best
             if all((now.get(key) or None) == (then.get(key) or None) for key in _VALIDATION):  # else not comparable
                 self.best_miou = state["best_miou"]
+        self.begun = time.perf_counter() - state["seconds"]
         runtime.set_random_state(state["random"])

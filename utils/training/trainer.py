@@ -69,10 +69,9 @@ class Trainer:
         state = self.state
         with catching_signals() as stopping:
             while state.epoch < self.config.epochs or state.losses.names:
-                start = time.perf_counter()
                 if state.step > 0 or not state.losses.names:  # else the run was stopped during validation
                     self._train_epoch(stopping)
-                self._finish_epoch(start)
+                self._finish_epoch()
                 if any(distributed.gather(stopping())) and state.epoch < self.config.epochs:
                     self._interrupt()
         self.records.log.info(format_table(state.metrics))
@@ -144,8 +143,8 @@ class Trainer:
             f"batch saved to {path}; lower optimizer.init_lr, or set optimizer.clip_norm"
         )
 
-    def _finish_epoch(self, start: float) -> None:
-        """Validate if due, save, and record the metrics; `start` is when the epoch began."""
+    def _finish_epoch(self) -> None:
+        """Validate if due, save, and record the metrics."""
         state, config = self.state, self.config
         record: dict[str, Any] = {"epoch": state.epoch, "iteration": state.iteration}
         record |= state.rates | state.losses.means()
@@ -154,10 +153,10 @@ class Trainer:
             state.save_last()  # a run killed during validation resumes with that validation
             best = self._validate()
             record |= {key: state.metrics[key] for key in ("miou", "pixel_accuracy", "class_iou")}
-        record["seconds"] = round(time.perf_counter() - start, 2)
+        record["seconds"] = round(time.perf_counter() - state.begun, 2)
         # recorded before it is saved: a run killed in between records the epoch again, rather than never
         self.records.epoch(record, epochs=config.epochs, best=best)
-        state.losses = LossMeter()
+        state.losses, state.begun = LossMeter(), time.perf_counter()
         state.save_last()
 
     def _validate(self) -> bool:
