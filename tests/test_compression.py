@@ -17,6 +17,7 @@ from tests.networks import trained_checkpoint
 from tests.test_scripts import CONFIG
 from tools import prune, runs
 from utils import cli, config
+from utils.io.files import write_json
 from utils.training.records import Records
 from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
@@ -113,6 +114,10 @@ def streets(tmp_path, monkeypatch, run_script):
 
     def run(folder: Path, script: str, *arguments: str) -> bool:
         calls.append(f"{script} {folder.name}")
+        if script == "evaluate.py":
+            own = config.load_config(arguments[1], arguments[2:]).as_dict()
+            write_json(folder / "evaluate_output" / "metrics.json", {"miou": len(calls) / 100, "config": own})
+            return True
         result = run_script(script.removesuffix(".py"), *arguments)
         if result.code == 130:
             raise cli.Interruption(result.err)

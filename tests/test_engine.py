@@ -1,6 +1,7 @@
 """Training steps, and the options of `train_one_epoch`."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -169,3 +170,15 @@ def test_a_fully_ignored_batch_changes_nothing(network):
     trained, losses = step(network, ignored)
     assert losses[0]["loss"].item() == 0
     assert change(trained, network) == 0
+
+
+def test_gradients_are_shared_with_the_last_micro_batch_alone(monkeypatch):
+    shared = []
+
+    def sharing(network, *, now):
+        shared.append(now)
+        return nullcontext()
+
+    monkeypatch.setattr(distributed, "sharing_gradients", sharing)
+    step(ICNet(3, "resnet18", width=0.25), batch(4), accumulate=2)
+    assert shared == [False, True]

@@ -1,5 +1,7 @@
 import importlib.util
 import json
+import re
+import shutil
 import sys
 from dataclasses import replace
 
@@ -40,9 +42,14 @@ def logits_file(psp, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def labels_file(trained, tmp_path_factory):
+def paper():
+    return trained_checkpoint(variant="paper")
+
+
+@pytest.fixture(scope="module")
+def labels_file(paper, tmp_path_factory):
     path = tmp_path_factory.mktemp("onnx") / "labels.onnx"
-    assert export_onnx(trained, path, output="labels", precision="fp16", normalized_inside=True)["different"] < 0.01
+    assert export_onnx(paper, path, output="labels", precision="fp16", normalized_inside=True)["different"] < 0.01
     return path
 
 
@@ -62,18 +69,17 @@ def test_a_logits_file_predicts_as_its_checkpoint(psp, logits_file, shape):
     assert (labels == expected(image)).float().mean() > (0.99 if min(height, width) >= 32 else 0.9)
 
 
-def test_the_papers_variant_is_exported_for_any_size_in_half_precision(tmp_path):
-    export_onnx(trained_checkpoint(variant="paper"), tmp_path / "paper.onnx", precision="fp16")  # compares
-    operators = {node.op_type for node in onnx.load(tmp_path / "paper.onnx").graph.node}
-    assert not [name for name in operators if name.startswith("Scatter")]  # slow: they assign to a part of a map
+def test_the_papers_variant_assigns_to_no_part_of_a_map(labels_file):
+    operators = {node.op_type for node in onnx.load(labels_file).graph.node}
+    assert not [name for name in operators if name.startswith("Scatter")]  # which are slow
 
 
-def test_labels_file_takes_uint8_images_and_gives_uint8_labels(trained, labels_file, monkeypatch):
+def test_labels_file_takes_uint8_images_and_gives_uint8_labels(paper, labels_file, monkeypatch):
     session = onnxruntime.InferenceSession(str(labels_file))
     image = torch.randint(0, 256, (2, 3, 48, 80), dtype=torch.uint8)
     (labels,) = session.run(None, {"image": image.numpy()})
     assert labels.shape == (2, 48, 80) and labels.dtype == np.uint8
-    expected = build_segmenter(trained, "cpu")(image).numpy()
+    expected = build_segmenter(paper, "cpu")(image).numpy()
     assert (labels == expected).mean() > 0.98  # in half precision
     _, segment = open_network(labels_file, CPU, config.TestConfig())
     assert (segment(image).numpy() == labels).all()
@@ -146,6 +152,24 @@ def test_int8_is_calibrated_on_images_and_named(trained, tmp_path):
     assert (segment(image) == build_segmenter(trained, "cpu")(image)).float().mean() > 0.9
 
 
+def test_script_quantises_and_compares_on_the_calibration_images(
+    psp, logits_file, folder_data, tmp_path, monkeypatch, capsys
+):
+    def export_given(checkpoint, path, **options):
+        given.update(options)
+        shutil.copy(logits_file, path)
+        return {}
+
+    given = {}
+    save_checkpoint(tmp_path / "a.pth", psp)
+    arguments = ["--ckpt", str(tmp_path / "a.pth"), "--precision", "int8", "--calibrate", str(folder_data.root / "val")]
+    monkeypatch.setattr(export, "export_onnx", export_given)
+    monkeypatch.setattr(sys, "argv", ["export.py", *arguments])
+    export.main()
+    assert given["precision"] == "fp32" and len(given["calibration"]) == 2
+    assert re.search(r"(99|100)\.\d+% of the labels of the calibration images agree", capsys.readouterr().out)
+
+
 def test_script_measures_the_miou_of_a_split(checkpoint_path, logits_file, folder_data, tmp_path, monkeypatch, capsys):
     target = tmp_path / "net.onnx"
     monkeypatch.setattr(
@@ -181,12 +205,12 @@ def test_evaluation_and_inference_take_the_file(psp, logits_file, folder_data, t
     assert (tmp_path / "out" / "0_pred.png").exists() and (tmp_path / "out" / "0_overlay.png").exists()
 
 
-def test_inference_resizes_images_for_a_label_map_file(trained, labels_file, folder_data, tmp_path, run_script):
+def test_inference_resizes_images_for_a_label_map_file(paper, labels_file, folder_data, tmp_path, run_script):
     picture, given = folder_data.root / "val" / "0.png", [f"test.ckpt_path={labels_file}", "test.short_side=96"]
     result = run_script("inference", "--input", picture, "--output", tmp_path / "out", *given)
     assert result.code == 0, result.err
-    save_checkpoint(tmp_path / "trained.pth", trained)
-    expected = Predictor(tmp_path / "trained.pth", "cpu", test=config.TestConfig(short_side=96)).predict(picture)
+    save_checkpoint(tmp_path / "paper.pth", paper)
+    expected = Predictor(tmp_path / "paper.pth", "cpu", test=config.TestConfig(short_side=96)).predict(picture)
     assert (np.asarray(Image.open(tmp_path / "out" / "0_pred.png")) == expected).mean() > 0.8  # nearest, not bilinear
     result = run_script("inference", "--input", picture, "--output", tmp_path / "out", *given, "test.tta.flip=true")
     assert result.code == 2 and "--output logits" in result.err

@@ -1,7 +1,6 @@
 import pytest
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from models import BACKBONES, ICNet
 from utils.loss import CascadeLoss
@@ -100,21 +99,13 @@ def test_all_parts_resize_in_the_same_alignment(variant, align_corners, ppm):
     assert [part.align_corners for part in parts] == [align_corners] * 4
 
 
-@pytest.mark.parametrize(("backbone", "limit"), [("resnet50_v1s", 201), ("resnet50", 166)])
-def test_arithmetic_at_2048x1024(backbone, limit):
-    with torch.device("meta"):
-        network, image = ICNet(19, backbone).eval(), torch.empty(1, 3, 1024, 2048)
-    with FlopCounterMode(display=False) as counter:
-        network(image)
-    assert counter.get_total_flops() < limit * 1e9
-
-
 # --- only the lowest branches
 
 
+@pytest.mark.parametrize(("variant", "backbone"), [("published", "resnet18"), ("psp", "resnet18_v1c")])
 @pytest.mark.parametrize("size", [(32, 32), (65, 91), (64, 96), (100, 33)])
-def test_cut_off_network_returns_the_auxiliary_logits_of_training(size):
-    network, image = ICNet(4, "resnet18").eval(), torch.randn(1, 3, *size)
+def test_cut_off_network_returns_the_auxiliary_logits_of_training(variant, backbone, size):
+    network, image = ICNet(4, backbone, variant=variant).eval(), torch.randn(1, 3, *size)
     network.training = network.cff_24.training = network.cff_12.training = True  # the norms stay in evaluation mode
     outputs = network(image)
     for branches, name in ((1, "aux_16"), (2, "aux_8")):

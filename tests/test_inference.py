@@ -21,12 +21,10 @@ from utils.io.drawing import Painter
 from utils.io.outputs import Outputs
 from utils.io.sources import Source
 
-RNG = np.random.default_rng(0)
-
 
 def put(path: Path, **options: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(RNG.integers(0, 256, (48, 64, 3)).astype(np.uint8)).save(path, **options)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)).save(path, **options)
     return path
 
 
@@ -44,10 +42,25 @@ def test_every_kind_of_output_of_an_image(infer, pictures, tmp_path, checkpoint_
     assert Image.open(out / "a_side.png").size == (128, 48)
     legend = Painter(classes=CLASSES, legend=True).paint("color", np.zeros((48, 64, 3), np.uint8), labels)
     assert np.array_equal(np.asarray(Image.open(out / "a_color.png")), legend)
+    image = np.asarray(Image.open(pictures / "a.png"))
+    faint = Painter(classes=CLASSES, legend=True, alpha=0.3).paint("overlay", image, labels)
+    assert np.array_equal(np.asarray(Image.open(out / "a_overlay.png")), faint)
     facts = json.loads((out / "a_shares.json").read_text())
     assert (facts["width"], facts["height"], facts["input"]) == (64, 48, str(pictures / "a.png"))
     assert sum(facts["shares"].values()) == pytest.approx(1)
     assert facts["shares"].get("road", 0) == pytest.approx((labels == 0).mean())
+
+
+def test_only_the_classes_asked_for_are_painted(infer, pictures, tmp_path):
+    assert infer(pictures / "a.png", "--save", "pred,overlay", "--classes", "sky, car").code == 0
+    labels, image = (np.asarray(Image.open(path)) for path in (tmp_path / "out" / "a_pred.png", pictures / "a.png"))
+    expected = Painter(classes=CLASSES, shown=("sky", "car")).paint("overlay", image, labels)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "a_overlay.png")), expected)
+
+
+def test_shares_alone(infer, pictures, tmp_path):
+    assert infer(pictures / "a.png", "--save", "none", "--json").code == 0
+    assert names(tmp_path / "out") == ["a_shares.json"]
 
 
 def test_label_ids_are_the_official_ones(tmp_path):
@@ -187,13 +200,13 @@ def test_closing_the_window_ends_the_run(infer, pictures, monkeypatch):
 
 def malformed() -> dict[str, bytes]:
     """Twenty image files of four formats: truncated, overwritten or with bytes missing."""
-    files = {}
-    image = Image.fromarray(RNG.integers(0, 256, (48, 64, 3)).astype(np.uint8))
+    files, rng = {}, np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (48, 64, 3)).astype(np.uint8))
     for suffix, kind in (("png", "png"), ("jpg", "jpeg"), ("tif", "tiff"), ("webp", "webp")):
         file = BytesIO()
         image.save(file, kind)
         good = file.getvalue()
-        noise = RNG.integers(0, 256, len(good)).astype(np.uint8).tobytes()
+        noise = rng.integers(0, 256, len(good)).astype(np.uint8).tobytes()
         files |= {
             f"cut.{suffix}": good[: len(good) // 2],
             f"head.{suffix}": noise[:16] + good[16:],

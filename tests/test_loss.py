@@ -171,8 +171,10 @@ def test_a_network_like_its_teacher_has_nothing_to_learn_from_it():
     distill = CascadeLoss()({"out": out}, target, out.detach())["distill"]
     distill.backward()
     assert abs(distill.item()) < 1e-6 and out.grad.abs().max() < 1e-6
-    large = torch.nn.functional.interpolate(out.detach(), (7, 9), mode="bilinear", align_corners=True)
-    assert CascadeLoss()({"out": out}, target, large + 3)["distill"].item() < 0.1  # of another size; shifted alike
+    for aligned, size in ((True, (7, 9)), (False, (12, 15))):  # sizes from which resizing back is exact
+        large = torch.nn.functional.interpolate(out.detach(), size, mode="bilinear", align_corners=aligned)
+        distill = CascadeLoss(align_corners=aligned)({"out": out}, target, large + 3)["distill"]  # shifted alike
+        assert distill.item() < 1e-6
 
 
 def test_distillation_on_ignored_pixels_alone_is_zero():

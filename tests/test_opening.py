@@ -29,7 +29,7 @@ def test_a_checkpoint_in_onnx_runtime_is_exported_once(checkpoint_path, tmp_path
 
     def export_once(checkpoint, path, **options):
         exports.append(options)
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -40,6 +40,9 @@ def test_a_checkpoint_in_onnx_runtime_is_exported_once(checkpoint_path, tmp_path
         _, segment = opening.open_network(checkpoint_path, CPU, config.TestConfig(runtime="onnx", precision=precision))
         assert segment.source.parent == tmp_path / "icnet"
     assert exports == [{"normalized_inside": True}]
+    monkeypatch.setattr(opening, "EXPORT_VERSION", b"next")  # of other graphs
+    opening.open_network(checkpoint_path, CPU, config.TestConfig(runtime="onnx"))
+    assert len(exports) == 2
 
 
 def test_the_checkpoints_own_data_folder_is_found(checkpoint_path):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from models import ICNet
 from tests.conftest import CLASSES, CPU
 from tests.networks import trained_checkpoint
 from utils import config, runtime
@@ -18,7 +17,7 @@ from utils.inference.exported import METADATA
 from utils.inference.openvino import OpenVinoSegmenter, has_bf16
 from utils.inference.predictor import Predictor
 from utils.inference.segmenter import build_segmenter
-from utils.weights.checkpoint import Checkpoint, save_checkpoint
+from utils.weights.checkpoint import save_checkpoint
 
 openvino = pytest.importorskip("openvino")
 
@@ -205,13 +204,3 @@ def test_int8_leaves_the_other_layers_of_a_bottleneck_network_in_bf16(tmp_path):
     segment = OpenVinoSegmenter(tmp_path / "int8.xml", precision="bf16")
     assert segment.precision == "int8 and bf16"
     assert segment(torch.zeros(1, 3, 64, 96, dtype=torch.uint8)).shape == (1, 64, 96)
-
-
-def test_a_backbone_from_timm_predicts_as_its_checkpoint(tmp_path):
-    pytest.importorskip("timm")
-    network = ICNet(3, "timm/regnetx_002").train()
-    with torch.no_grad():
-        for _ in range(10):
-            network(torch.randn(4, 3, 96, 96))
-    checkpoint = Checkpoint(state_dict=network.state_dict(), backbone="timm/regnetx_002", classes=CLASSES)
-    assert export_openvino(checkpoint, tmp_path / "x.xml")["difference"] < 1e-4  # of two sizes, one odd

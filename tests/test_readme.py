@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 import yaml
+from torch.utils.flop_counter import FlopCounterMode
 
 import models.layers
 import models.resnet
@@ -112,6 +113,18 @@ def test_the_table_of_variants_counts_the_parameters_of_the_networks_with_publis
     assert row.split(" | ") == [f"{count:.1f} M" for count in counts]
 
 
+def test_the_table_of_variants_counts_their_arithmetic():
+    (row,) = re.findall(r"^\| GFLOP .+$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    backbones = {"published": "resnet50_v1s", "psp": "resnet50_v1c", "paper": "resnet50_v1s"}
+    for text, (variant, backbone) in zip(re.findall(r"\| ([\d.]+) \(", row), backbones.items(), strict=True):
+        height, width = (1025, 2049) if variant == "paper" else (1024, 2048)
+        with torch.device("meta"):
+            network, image = ICNet(19, backbone, variant=variant).eval(), torch.empty(1, 3, height, width)
+        with FlopCounterMode(display=False) as counter:
+            network(image)
+        assert counter.get_total_flops() / 1e9 == pytest.approx(float(text), rel=3e-3)
+
+
 def _text(tensor: torch.Tensor) -> str:
     return "\N{MULTIPLICATION SIGN}".join(map(str, tensor.shape[1:]))
 
@@ -163,5 +176,7 @@ def test_settings_in_the_documents_exist(document):
 
 
 def test_configurations_in_the_readme_load():
-    for block in re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL):
+    blocks = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert blocks
+    for block in blocks:
         load_config(yaml.safe_load(block))

@@ -172,7 +172,7 @@ def test_arithmetic_at_2048x1024():
         network, image = ICNet(19, FAMILIES[0]).eval(), torch.empty(1, 3, 1024, 2048)
     with FlopCounterMode(display=False) as counter:
         network(image)
-    assert counter.get_total_flops() < 36e9
+    assert 35e9 < counter.get_total_flops() < 36e9
 
 
 # --- its checkpoints
@@ -208,7 +208,7 @@ def test_a_checkpoint_without_timm_says_how_to_install_it(tmp_path, monkeypatch)
 
 
 def test_exported_networks_take_any_size(tmp_path):
-    assert export_onnx(trained_checkpoint(FAMILIES[1]), tmp_path / "x.onnx")["difference"] < 1e-4
+    assert export_onnx(trained_checkpoint(FAMILIES[0]), tmp_path / "x.onnx")["difference"] < 1e-4
 
 
 def test_names_of_checkpoints_contain_no_folder():

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tools import export as export_tool
 from tools import tradeoff
 from utils import runtime
+from utils.config import load_config
 from utils.io import sources
 from utils.weights import checkpoint
 
@@ -28,12 +30,15 @@ def run_tool(tmp_path, monkeypatch):
 
     def evaluate(path: Path, folder: Path, config: str, overrides: list[str]) -> dict:
         commands.append([str(path), config, *overrides])
+        load_config({}, overrides)
         folder.mkdir(parents=True, exist_ok=True)
         speed = {"latency_median_ms": MILLISECONDS["-".join(folder.name.split("-")[-2:])]}
         return {"miou": 0.5, "device": "CPU, 2 threads", "runtime": "OpenVINO", "speed": speed}
 
     def export(folder: Path, *command: str) -> None:
         commands.append(list(command))
+        monkeypatch.setattr(sys, "argv", list(command))
+        export_tool.parse_arguments()
         folder.mkdir(parents=True, exist_ok=True)
         Path(command[command.index("--target") + 1]).touch()
 

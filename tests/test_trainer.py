@@ -11,6 +11,7 @@ from tests.conftest import records
 from tests.networks import trained_checkpoint
 from train import build_network
 from utils import distributed
+from utils.cli import Interruption
 from utils.config import load_config
 from utils.inference.segmenter import PyTorchSegmenter, build_segmenter
 from utils.training import trainer as trainer_module
@@ -161,6 +162,15 @@ def test_the_first_process_to_overflow_names_the_batch(build, tmp_path, monkeypa
     monkeypatch.setattr(distributed, "gather", lambda own: [own, 2])
     with pytest.raises(ValueError, match="not finite at iteration 1 "):
         trainer._check_losses()
+
+
+def test_all_processes_stop_where_they_agree_to(build, tmp_path, monkeypatch):
+    trainer = build(tmp_path, "train.train_batch_size=1", "train.log_iter=3")
+    monkeypatch.setattr(distributed, "processes", lambda: 2)
+    monkeypatch.setattr(distributed, "mean_over_processes", lambda value: value)
+    monkeypatch.setattr(distributed, "gather", lambda own: [own, True] if isinstance(own, bool) else [own, own])
+    with pytest.raises(Interruption, match="after iteration 3,"):  # a signal has reached the other process alone
+        trainer.fit()
 
 
 def test_save_iter_saves_within_an_epoch(build, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The service behind the web page, which needs no Gradio."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -94,8 +95,24 @@ def test_only_offered_weights_and_engines_are_opened(service, files, checkpoint_
 
 
 def test_visitors_at_the_same_time_do_not_mix(service, files, labels, monkeypatch):
-    opened = []
-    monkeypatch.setattr(module, "Predictor", lambda path, **options: opened.append(path) or Predictor(path, **options))
+    class Exclusive(Predictor):
+        """A predictor that, like OpenVINO's, cannot be used by two threads at once."""
+
+        def __init__(self, path: Path, **options: object) -> None:
+            super().__init__(path, **options)
+            opened.append(path)
+            self.busy = threading.Lock()
+
+        def predict(self, image: np.ndarray) -> np.ndarray:
+            assert self.busy.acquire(blocking=False)
+            time.sleep(0.005)
+            try:
+                return super().predict(image)
+            finally:
+                self.busy.release()
+
+    opened: list[Path] = []
+    monkeypatch.setattr(module, "Predictor", Exclusive)
     jobs = [(name, number) for _ in range(4) for name in ("a.pth", "b.pth") for number in range(len(IMAGES))]
     barrier = threading.Barrier(8)
 
