@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -8,11 +9,13 @@ import pytest
 import torch
 
 from models import ICNet
+from tests.networks import trained_checkpoint
 from tools import benchmark
 from tools.benchmarking import timing
 from tools.benchmarking.contenders import CONTENDERS, DEFAULT, RUNTIMES, Contender, PublishedExecution, Workload, usable
 from tools.benchmarking.timing import count_flops, peak_flops, peak_memory, time_in_turns
 from utils import cli, runtime
+from utils.weights.checkpoint import save_checkpoint
 
 
 @torch.inference_mode()
@@ -142,6 +145,7 @@ def test_impossible_option_is_refused(monkeypatch, capsys, option, value, proble
     [
         (["--what", "runtimes", "--ckpt", "network.onnx"], "network.onnx"),
         (["--what", "predict", "--backbone", "resnet5"], "resnet5"),
+        (["--what", "runtimes", "--ckpt", "lacking.pth"], "lacking.pth"),
         (["--what", "runtimes", "--only", "eager"], "--only selects contenders of --what predict, which is missing"),
         (["--json", "network.onnx/speed.json"], "is a file; set --json to another folder"),
         (["--json", "."], "--json . is a folder; name a file"),
@@ -150,6 +154,7 @@ def test_impossible_option_is_refused(monkeypatch, capsys, option, value, proble
 def test_a_mistake_is_one_line_before_anything_is_measured(tmp_path, monkeypatch, capsys, arguments, words):
     monkeypatch.chdir(tmp_path)
     Path("network.onnx").write_bytes(b"-")
+    save_checkpoint("lacking.pth", replace(trained_checkpoint(), state_dict={"conv_sub2.bn.weight": torch.ones(1)}))
     monkeypatch.setattr(benchmark, "compare", lambda *args: pytest.fail("measured"))
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
     with pytest.raises(SystemExit) as stopped:

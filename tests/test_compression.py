@@ -184,6 +184,7 @@ def test_the_steps_continue_where_they_were_interrupted(streets, run_prune, monk
         (["--keep", "0.5", "--target", "half.onnx"], "--target half.onnx must end in .pth"),
         (["--keep", "0.5", "--target", "half"], "--target half must end in .pth"),
         (["--keep", "0.5", "--config", "x.yaml"], "go with --steps, not with --keep"),
+        (["--keep", "0.5", "--size", "64x64"], "go with --steps, not with --keep"),
         (["--keep", "0.5", "--steps", "0.5"], "not allowed with argument"),
         (["--steps", "0.5", "--output", "out", "--config", "x.yaml", "--target", "x.pth"], "--target goes with --keep"),
         (["--steps", "0.5,0.75"], "'0.5,0.75' does not fall from step to step"),

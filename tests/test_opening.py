@@ -78,6 +78,15 @@ def test_a_network_that_cannot_be_exported_is_one_line(checkpoint_path, tmp_path
         opening.open_network(checkpoint_path, CPU, config.TestConfig(runtime="onnx"))
 
 
+def test_without_a_cache_folder_nothing_is_exported(checkpoint_path, tmp_path, monkeypatch, capsys):
+    (tmp_path / "icnet").touch()  # in the place of the folder
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(runtime, "choose_runtime", lambda *_: "onnx")
+    monkeypatch.setattr(opening, "export_onnx", lambda *_, **options: pytest.fail("exported"))
+    _, segmenter = opening.open_network(checkpoint_path, CPU, config.TestConfig())
+    assert segmenter.runtime == "PyTorch" and "set XDG_CACHE_HOME to another folder" in capsys.readouterr().err
+
+
 def test_a_precision_that_the_cpu_lacks_is_refused_before_the_export(checkpoint_path, monkeypatch, capsys):
     def lacking(precision):
         raise ValueError(f"no {precision}")

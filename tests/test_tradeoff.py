@@ -71,12 +71,13 @@ def test_int8_is_exported_first_and_leaves_the_rest_in_bf16(run_tool):
     target = "out/a-openvino-int8/a.xml"
     assert export[:5] == ["tools/export.py", "--ckpt", "a.pth", "--target", target]
     assert export[-2:] == ["--calibrate", "images"]
-    assert evaluation == [target, "c.yaml", "test.precision=bf16", "train.valid_batch_size=1"]
+    options = ["test.runtime=openvino", "test.precision=bf16", "train.valid_batch_size=1"]
+    assert evaluation == [target, "c.yaml", *options]
 
 
 def test_int8_is_exported_again_for_other_calibration_images(run_tool):
     exports = []
-    for images in ("images", "images", "others"):
+    for images in ("images", "images", "\N{HIRAGANA LETTER A}\udcff"):  # of any name
         commands = run_tool("--ckpt", "a.pth", "--config", "c.yaml", "--calibrate", images, "--out", "out")
         exports.append(any(command[0] == "tools/export.py" for command in commands))
         commands.clear()

@@ -1,6 +1,7 @@
 """Measure speed and memory, by default against the published code: python tools/benchmark.py --ckpt ckpt/last.pth"""
 
 import argparse
+import os
 import platform
 import re
 import statistics
@@ -55,7 +56,7 @@ def main() -> None:
             device=device,
             precision=args.precision,
         )
-        workload.checkpoint()  # a file that cannot be used ends the run here, not after some of the measurements
+        workload.checkpoint().build()  # an unusable file ends the run here, not after some of the measurements
         if "predict" in args.what:
             results["predict"] = compare(workload, args.only or usable(DEFAULT, workload), args.repeats)
         if "runtimes" in args.what:
@@ -134,7 +135,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = cli.Parser(description=__doc__)
     parser.add_argument("--what", nargs="+", default=["predict"], choices=("predict", "runtimes", "stages", "train"))
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, help=f"default: {' '.join(DEFAULT)}, if usable")
-    parser.add_argument("--ckpt", metavar="FILE", help="checkpoint (default: --backbone with random weights)")
+    parser.add_argument(
+        "--ckpt", type=os.path.expanduser, metavar="FILE", help="checkpoint (default: --backbone with random weights)"
+    )
     parser.add_argument("--backbone", default="resnet50_v1s", help="without --ckpt (default: the published one's)")
     parser.add_argument("--variant", default="published", choices=VARIANTS, help="without --ckpt")
     parser.add_argument("--size", type=image_size, default=(1024, 2048), metavar="WxH", help="default: 2048x1024")
@@ -143,7 +146,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", type=usable_device, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="fp32", choices=runtime.DTYPES)
     parser.add_argument("--repeats", type=positive, default=10)
-    parser.add_argument("--json", metavar="FILE", help="also write the results to this file")
+    parser.add_argument("--json", type=os.path.expanduser, metavar="FILE", help="also write the results to this file")
     args = parser.parse_args()
     if args.only and "predict" not in args.what:
         parser.error("--only selects contenders of --what predict, which is missing")

@@ -1,6 +1,7 @@
 """Export a checkpoint to ONNX or OpenVINO: python tools/export.py --ckpt ckpt/last.pth --format onnx"""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -126,18 +127,32 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "--ckpt",
         required=True,
+        type=os.path.expanduser,
         metavar="FILE",
         help="a checkpoint of this project, of mmsegmentation, the published one, or a .caffemodel",
     )
     add("--format", default="onnx", choices=SUFFIXES)
-    add("--target", metavar="FILE", help="the file to write (default: the checkpoint's name, *.onnx or *.xml)")
+    add(
+        "--target",
+        type=os.path.expanduser,
+        metavar="FILE",
+        help="the file to write (default: the checkpoint's name, *.onnx or *.xml)",
+    )
     add("--output", default="logits", choices=OUTPUTS, help="logits (default), or label maps")
     add("--precision", default="fp32", choices=PRECISIONS, help="fp16: ONNX only; int8: with --calibrate")
     add("--normalize", action="store_true", help="take uint8 RGB images and normalise them inside the file")
     add(
-        "--calibrate", metavar="IMAGES", help="for int8: images like those to be segmented, as for inference.py --input"
+        "--calibrate",
+        type=os.path.expanduser,
+        metavar="IMAGES",
+        help="for int8: images like those to be segmented, as for inference.py --input",
     )
-    add("--config", metavar="FILE", help="also measure the mIoU on the validation split of this configuration")
+    add(
+        "--config",
+        type=os.path.expanduser,
+        metavar="FILE",
+        help="also measure the mIoU on the validation split of this configuration",
+    )
     add("overrides", nargs="*", metavar="section.key=value", help="override keys of --config")
     args = parser.parse_intermixed_args()
     if (args.precision == "int8") != (args.calibrate is not None):

@@ -64,7 +64,8 @@ def main() -> None:
     config = load_config(args.config, args.overrides)
     check_folder(Path(args.output), "--output")
     stages = list(compress(args, config))
-    print(format_table(stages, args.size, runtime.select_device(config.train.specific_gpu_num.split(",")[0])))
+    device = runtime.select_device(config.train.specific_gpu_num.split(",")[0])
+    print(format_table(stages, args.size or (1024, 2048), device))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -86,15 +87,17 @@ def parse_arguments() -> argparse.Namespace:
         metavar="FOLDER",
         help="with --steps: folder of the runs, of this --ckpt only",
     )
-    parser.add_argument("--size", type=image_size, default=(1024, 2048), metavar="WxH", help="for GFLOP and ms")
+    parser.add_argument(
+        "--size", type=image_size, metavar="WxH", help="with --steps: for GFLOP and ms (default: 2048x1024)"
+    )
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="with --steps: train.epochs=10")
     args = parser.parse_intermixed_args()
     if args.steps and not (args.config and args.output):
         parser.error("--steps needs --config and --output")
     if args.steps and args.target:
         parser.error("--target goes with --keep; --steps writes to --output")
-    if args.keep and (args.config or args.output or args.overrides):
-        parser.error("--config, --output and overrides go with --steps, not with --keep")
+    if args.keep and (args.config or args.output or args.size or args.overrides):
+        parser.error("--config, --output, --size and overrides go with --steps, not with --keep")
     return args
 
 

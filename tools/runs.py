@@ -1,6 +1,7 @@
 """Running the scripts in processes of their own, for tools that need several runs; what is complete is not repeated."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -40,7 +41,8 @@ def run_script(folder: Path, script: str, *arguments: str) -> bool:
     try:
         command = [sys.executable, str(REPOSITORY / script), *arguments]
         process = subprocess.Popen(command, start_new_session=True)  # Ctrl-C, too, reaches the script once, from here
-        with catching_signals(process.send_signal) as stopping:
+        posix = os.name == "posix"  # on Windows, the console sends Ctrl-C to both
+        with catching_signals(process.send_signal if posix else lambda number: None) as stopping:
             code = process.wait()  # it needs time to save its state
     finally:
         lock.unlink(missing_ok=True)

@@ -36,7 +36,9 @@ def parse_arguments(
 ) -> argparse.Namespace:
     """Parse `--config FILE`, the options of `add_arguments`, and any number of `section.key=value` overrides."""
     parser = Parser(description=description, epilog="All keys: docs/configuration.md")
-    parser.add_argument("--config", metavar="FILE", help="YAML file (default: configs/icnet.yaml)")
+    parser.add_argument(
+        "--config", type=os.path.expanduser, metavar="FILE", help="YAML file (default: configs/icnet.yaml)"
+    )
     add_arguments(parser)
     parser.add_argument(
         "overrides", nargs="*", metavar="section.key=value", help="override configuration values: train.epochs=10"

@@ -140,7 +140,10 @@ def show_picture(
     if picture is None:
         return show_nothing()
     with errors_shown():
-        result = service.segment(picture["path"], weights, engine)
+        file = Path(picture.get("path") or "").resolve()
+        if not file.is_relative_to(service.folder.resolve()):  # without preprocessing, Gradio lets any path through
+            raise ValueError("only uploaded pictures and examples are segmented: choose the picture again")
+        result = service.segment(str(file), weights, engine)
         shares = result.shares()
         state = result, service.save_picture(f"{result.name}_original", result.image)
         choices = [(f"{name} {percentage(share)}", name) for name, share in shares.items()]

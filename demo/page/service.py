@@ -175,7 +175,7 @@ def list_weights(ckpt: str | None) -> dict[str, Path]:
     """Return the weights to choose from by their names, first the given or else the best ones in `ckpt`."""
     folder = INCLUDED.parent
     first = find_checkpoint(ckpt, folder, fallback=INCLUDED)
-    others = [path for path in sorted(folder.glob("*.pth")) if path.stem != "diverged"]  # which has no weights
+    others = [path for path in sorted(folder.glob("[!.]*.pth")) if path.stem != "diverged"]  # which has no weights
     return {path.name: path for path in (first, *others)} | {first.name: first}
 
 

@@ -40,14 +40,16 @@ def labels(weights) -> dict[str, list[np.ndarray]]:
 @pytest.fixture
 def service(weights, tmp_path) -> Service:
     folder = tmp_path / "results"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     return Service(weights, folder)
 
 
 @pytest.fixture
 def files(tmp_path) -> list[str]:
-    """The images as files."""
-    paths = [tmp_path / f"street{number}.png" for number in range(len(IMAGES))]
+    """The images as files, where uploads are."""
+    folder = tmp_path / "results" / "uploads"
+    folder.mkdir(parents=True)
+    paths = [folder / f"street{number}.png" for number in range(len(IMAGES))]
     for path, image in zip(paths, IMAGES, strict=True):
         Image.fromarray(image).save(path)
     return [str(path) for path in paths]

@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -126,11 +127,20 @@ def test_without_a_picture_nothing_is_shown(layout, service):
     assert state is None and not details.visible and others == [None] * 6
 
 
-def test_mistakes_are_errors_on_the_page(layout, service, tmp_path):
-    (tmp_path / "a.jpg").write_bytes(b"no picture")
+def test_pictures_of_the_machine_are_not_shown(layout, service, files, tmp_path):
+    """A request can name any file: Gradio checks paths only of inputs that it preprocesses."""
+    private = Path(shutil.copy(files[0], tmp_path / "private.png"))
+    way_out = service.folder / ".." / private.name
+    for picture in ({"path": str(private)}, {"path": str(way_out)}, {"path": None}, {"url": "file:///etc/hosts"}):
+        with pytest.raises(pytest.importorskip("gradio").Error, match="only uploaded pictures and examples"):
+            layout.show_picture(service, picture, "a.pth", ENGINE, 0.5)
+
+
+def test_mistakes_are_errors_on_the_page(layout, service):
+    (service.folder / "a.jpg").write_bytes(b"no picture")
     error = pytest.importorskip("gradio").Error
     with pytest.raises(error, match=r"a\.jpg cannot be read as an image"):
-        layout.show_picture(service, {"path": str(tmp_path / "a.jpg")}, "a.pth", ENGINE, 0.5)
+        layout.show_picture(service, {"path": str(service.folder / "a.jpg")}, "a.pth", ENGINE, 0.5)
     with pytest.raises(error, match="choose the picture again"):
         layout.redraw(service, None, 0.5, [])
     with pytest.raises(error, match="choose or record a video first"):

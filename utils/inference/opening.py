@@ -17,6 +17,7 @@ from utils.inference.onnx import OnnxSegmenter
 from utils.inference.openvino import OpenVinoSegmenter, check_precision
 from utils.inference.segmenter import BRANCHES, Segmenter, build_segmenter
 from utils.inference.views import with_options
+from utils.io.files import check_folder
 from utils.settings import read_yaml
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
 
@@ -110,6 +111,7 @@ def _export_once(checkpoint: Checkpoint, name: str) -> Path:
     digest = hashlib.sha256(path.read_bytes() + EXPORT_VERSION).hexdigest()[:20]
     file = cache_folder() / f"{path.stem}-{digest}.{'xml' if name == 'openvino' else 'onnx'}"
     if not file.is_file():
+        check_folder(file.parent, "XDG_CACHE_HOME")  # before half a minute of work
         print(f"exporting the network for {name}, once, to {file}", file=sys.stderr)
         if name == "openvino":
             export_openvino(checkpoint, file)
