@@ -39,7 +39,7 @@ def training_outputs(network: nn.Module, image: Tensor) -> dict[str, Tensor]:
 
 
 def assert_close(ours: Tensor, theirs: np.ndarray) -> None:
-    """Make sure that logits are within 1e-4 of the largest, and label alike where the highest is clear."""
+    """Assert that logits differ by less than 1e-4 of the largest, and labels agree where the top two differ by more."""
     expected = torch.from_numpy(theirs)
     assert ours.shape == expected.shape
     tolerance = 1e-4 * expected.abs().max()

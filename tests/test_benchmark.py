@@ -92,11 +92,11 @@ def test_peak_memory_is_what_the_job_allocates():
     assert peak_memory(make_job, torch.device("cpu")) == pytest.approx(50 * 2**20, rel=0.1)
 
 
-def test_script_prints_tables_and_writes_json(tmp_path, monkeypatch, capsys):
+def test_script_prints_tables_and_writes_json(checkpoint_path, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "peak_flops", lambda *args, **kwargs: 1e9)
     monkeypatch.setattr(benchmark, "peak_memory", lambda *args: 10**6)
     what = ["--what", "predict", "stages", "train", "--only", "published", "eager", "deeplabv3"]
-    size = ["--size", "96x64", "--crop", "64", "--backbone", "resnet18", "--repeats", "1", "--batch", "2"]
+    size = ["--size", "96x64", "--crop", "64", "--ckpt", str(checkpoint_path), "--repeats", "1", "--batch", "2"]
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *what, *size, "--json", str(tmp_path / "speed.json")])
     with pytest.raises(SystemExit) as stopped:
         cli.run(benchmark.main)

@@ -245,7 +245,7 @@ def evaluation(tmp_path, monkeypatch):
     return evaluate
 
 
-def test_an_evaluation_counts_only_under_its_own_settings(evaluation):
+def test_an_evaluation_is_reused_only_under_the_same_settings(evaluation):
     assert evaluation(result={"miou": 0.5})
     assert not evaluation(result={"miou": 0.5})
     assert evaluation("test.short_side=640", result={"miou": 0.6})

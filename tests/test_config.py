@@ -236,7 +236,7 @@ def test_configuration_is_immutable():
         Config().train.epochs = 3
 
 
-def test_backbones_from_timm_are_known_to_timm_alone():
+def test_names_of_timm_backbones_are_not_checked_here():
     config = load_config({}, ["model.backbone=timm/any_name"])
     assert load_config(config.as_dict()) == config and "backbone: timm/any_name" in config.as_yaml()
 

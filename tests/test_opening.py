@@ -67,6 +67,22 @@ def test_settings_that_an_exported_file_cannot_follow_are_errors(file, settings,
         opening.open_network(file, CPU, config.TestConfig(**settings))
 
 
+@pytest.mark.parametrize("error", [ValueError("differs"), OSError("read-only"), RuntimeError("cannot be traced")])
+def test_auto_falls_back_to_pytorch_where_the_export_fails(checkpoint_path, tmp_path, monkeypatch, capsys, error):
+    def fail(checkpoint, path):
+        raise error
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(opening, "export_openvino", fail)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(runtime, "installed", lambda *names: True)
+    _, segment = opening.open_network(checkpoint_path, CPU, config.TestConfig())
+    assert segment.runtime == "PyTorch"
+    assert f"using PyTorch, as the network cannot run in openvino: {error}" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=f"^test.runtime=openvino: {error}$"):  # asked for by name, it is an error
+        opening.open_network(checkpoint_path, CPU, config.TestConfig(runtime="openvino"))
+
+
 @pytest.mark.parametrize("error", [RuntimeError("no such operator\nin torch"), ValueError("no such operator")])
 def test_a_network_that_cannot_be_exported_is_one_line(checkpoint_path, tmp_path, monkeypatch, error):
     def fail(*arguments, **options):
@@ -108,7 +124,7 @@ def test_what_only_pytorch_can_do_is_done_in_pytorch(checkpoint_path, setting):
     assert segmenter.runtime == "PyTorch"
 
 
-def test_automatic_precision_is_that_of_where_the_runtime_runs(monkeypatch):
+def test_automatic_precision_is_chosen_for_the_device_of_the_runtime(monkeypatch):
     opened = []
     monkeypatch.setattr(opening, "OpenVinoSegmenter", lambda path, precision, cache: opened.append(precision))
     monkeypatch.setattr(runtime, "choose_precision", lambda setting, device: f"{setting} on {device}")

@@ -10,7 +10,7 @@ import torch
 
 from tests.conftest import CLASSES, CPU
 from tests.networks import trained_checkpoint
-from utils import config, runtime
+from utils import config
 from utils.inference import opening
 from utils.inference.export import export_openvino
 from utils.inference.exported import METADATA
@@ -81,50 +81,6 @@ def test_a_checkpoint_is_exported_once_into_the_cache(trained, file, tmp_path, m
     monkeypatch.setattr(opening, "export_openvino", lambda checkpoint, path: pytest.fail("exported"))
     with pytest.raises(pytest.fail.Exception):
         opening.open_network(tmp_path / "trained.pth", CPU, config.TestConfig(runtime="openvino"))
-
-
-@pytest.mark.parametrize("error", [ValueError("differs"), OSError("read-only"), RuntimeError("cannot be traced")])
-def test_auto_falls_back_to_pytorch_where_the_export_fails(trained, tmp_path, monkeypatch, capsys, error):
-    def fail(checkpoint, path):
-        raise error
-
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(opening, "export_openvino", fail)
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    monkeypatch.setattr(runtime, "installed", lambda *names: True)
-    save_checkpoint(tmp_path / "trained.pth", trained)
-    _, segment = opening.open_network(tmp_path / "trained.pth", CPU, config.TestConfig())
-    assert segment.runtime == "PyTorch"
-    assert f"using PyTorch, as the network cannot run in openvino: {error}" in capsys.readouterr().err
-    with pytest.raises(ValueError, match=f"^test.runtime=openvino: {error}$"):  # asked for by name, it is an error
-        opening.open_network(tmp_path / "trained.pth", CPU, config.TestConfig(runtime="openvino"))
-
-
-@pytest.mark.parametrize(
-    ("cpu", "packages", "precision", "expected"),
-    [
-        ("AVX512", {"onnx", "onnxscript", "onnxruntime", "openvino"}, "fp32", "openvino"),
-        ("AVX2", {"onnx", "onnxscript", "onnxruntime", "openvino"}, "fp32", "onnx"),
-        ("AVX2", {"onnx", "onnxscript", "openvino"}, "fp32", "openvino"),
-        ("AVX512", {"onnx", "onnxscript", "onnxruntime"}, "fp32", "onnx"),
-        ("AVX512", {"onnxruntime", "openvino"}, "fp32", "pytorch"),  # nothing to export with
-        ("AVX512", {"onnx", "onnxscript", "onnxruntime", "openvino"}, "bf16", "openvino"),
-        ("AVX512", {"onnx", "onnxscript", "onnxruntime"}, "bf16", "pytorch"),
-        ("AVX512", {"onnx", "onnxscript", "onnxruntime", "openvino"}, "fp16", "pytorch"),
-    ],
-)
-def test_auto_is_the_fastest_installed_runtime(monkeypatch, cpu, packages, precision, expected):
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: cpu)
-    monkeypatch.setattr(runtime, "installed", lambda *names: set(names) <= packages)
-    assert runtime.choose_runtime("auto", CPU, precision) == expected
-    assert runtime.choose_runtime("auto", torch.device("cuda"), precision) == "pytorch"
-
-
-def test_onnx_runtime_has_no_bf16():
-    with pytest.raises(ValueError, match=r"test\.precision=bf16 is not available with test\.runtime=onnx"):
-        runtime.choose_runtime("onnx", CPU, "bf16")
-    with pytest.raises(ValueError, match=r"test\.precision=fp16 is not .*=openvino; set fp32 or bf16, or"):
-        runtime.choose_runtime("openvino", CPU, "fp16")  # before the network is exported
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

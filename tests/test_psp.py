@@ -1,4 +1,4 @@
-"""The variant "psp", and the structures that both variants can have."""
+"""The variant "psp", and structures that other variants can have too."""
 
 import pytest
 import torch

@@ -40,10 +40,8 @@ def figure(network: ICNet) -> ElementTree.ElementTree:
 def shapes(network: ICNet) -> dict[str, str]:
     """Run an image of 2048x1024, or for the paper 2049x1025, through the network; return the shape of every tensor.
 
-    It runs in training and in evaluation.
-
-    By the name of the module that it comes out of, or `in:` and the name of that which it goes into, and the number of
-    the call: sub2 is the first through the backbone, sub4 the second.
+    It runs in training and in evaluation. Keys are `MODULE:CALL` for what a module returns and `in:MODULE:CALL` for
+    what it receives; call 0 of the backbone is sub2's, call 1 sub4's.
     """
     found, calls = {}, defaultdict(int)
 
@@ -173,6 +171,15 @@ def test_settings_in_the_documents_exist(document):
     known = set(flatten(Config().as_dict())) | {"test.tta", "dataset.train", "dataset.val"}
     pattern = rf"(?<![\w./])((?:{'|'.join(Config.model_fields)})(?:\.\w+)+)="
     assert set(re.findall(pattern, document.read_text(encoding="utf-8"))) <= known
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_options_in_the_documents_exist(document):
+    text = document.read_text(encoding="utf-8").replace("\\\n", " ")
+    for script, rest in re.findall(r"python ((?:\w+/)?\w+\.py)([^`\n#]*)", text):
+        files = [script, "utils/cli.py", "utils/inference/options.py"][: 3 if script == "inference.py" else 2]
+        sources = "".join((ROOT / file).read_text(encoding="utf-8") for file in files)
+        assert set(re.findall(r"(?<=\s)--[a-z-]+", rest)) <= set(re.findall(r'"(--[a-z-]+)"', sources)), script
 
 
 def test_configurations_in_the_readme_load():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.conftest import CPU
 from utils import distributed, runtime
 
 
@@ -186,3 +187,30 @@ def test_warning_where_bf16_is_emulated(monkeypatch, capsys, native, printed):
 def test_auto_precision_on_gpus(monkeypatch, native, expected):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: native)
     assert runtime.choose_precision("auto", torch.device("cuda")) == expected
+
+
+@pytest.mark.parametrize(
+    ("cpu", "packages", "precision", "expected"),
+    [
+        ("AVX512", {"onnx", "onnxscript", "onnxruntime", "openvino"}, "fp32", "openvino"),
+        ("AVX2", {"onnx", "onnxscript", "onnxruntime", "openvino"}, "fp32", "onnx"),
+        ("AVX2", {"onnx", "onnxscript", "openvino"}, "fp32", "openvino"),
+        ("AVX512", {"onnx", "onnxscript", "onnxruntime"}, "fp32", "onnx"),
+        ("AVX512", {"onnxruntime", "openvino"}, "fp32", "pytorch"),  # nothing to export with
+        ("AVX512", {"onnx", "onnxscript", "onnxruntime", "openvino"}, "bf16", "openvino"),
+        ("AVX512", {"onnx", "onnxscript", "onnxruntime"}, "bf16", "pytorch"),
+        ("AVX512", {"onnx", "onnxscript", "onnxruntime", "openvino"}, "fp16", "pytorch"),
+    ],
+)
+def test_auto_is_the_fastest_installed_runtime(monkeypatch, cpu, packages, precision, expected):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: cpu)
+    monkeypatch.setattr(runtime, "installed", lambda *names: set(names) <= packages)
+    assert runtime.choose_runtime("auto", CPU, precision) == expected
+    assert runtime.choose_runtime("auto", torch.device("cuda"), precision) == "pytorch"
+
+
+def test_onnx_runtime_has_no_bf16():
+    with pytest.raises(ValueError, match=r"test\.precision=bf16 is not available with test\.runtime=onnx"):
+        runtime.choose_runtime("onnx", CPU, "bf16")
+    with pytest.raises(ValueError, match=r"test\.precision=fp16 is not .*=openvino; set fp32 or bf16, or"):
+        runtime.choose_runtime("openvino", CPU, "fp16")  # before the network is exported

@@ -184,7 +184,7 @@ def test_a_new_run_does_not_overwrite_the_state_of_another(tmp_path):
         find_last(str(tmp_path / "older" / "last.pth"), str(tmp_path))
 
 
-def test_validated_at_another_size_the_best_checkpoint_is_sought_anew(build, tmp_path):
+def test_after_a_change_of_the_validation_size_the_best_miou_starts_anew(build, tmp_path):
     build(tmp_path, "train.epochs=1").fit()
     last = read_checkpoint(tmp_path / "last.pth")
     for override, best in (("test.short_side=0", last.training["best_miou"]), ("test.short_side=48", -1)):

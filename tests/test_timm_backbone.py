@@ -101,7 +101,7 @@ def test_full_size_logits_have_the_size_of_the_image(network):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_variant_psp_takes_it(name):
+def test_the_variant_psp_accepts_timm_backbones(name):
     assert ICNet(4, name, variant="psp").eval()(torch.randn(1, 3, 65, 91))["out"].shape == (1, 4, 65, 91)
 
 

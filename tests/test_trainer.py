@@ -129,7 +129,7 @@ def test_the_teacher_is_neither_trained_nor_saved(build, tmp_path, checkpoint_pa
 
 
 @pytest.mark.parametrize(("student", "teacher"), [("published", "psp"), ("psp", "published"), ("psp", "psp")])
-def test_resized_as_the_students_the_teachers_logits_are_its_own(build, tmp_path, student, teacher):
+def test_the_teachers_logits_are_right_once_resized_in_the_students_alignment(build, tmp_path, student, teacher):
     checkpoint, image = trained_checkpoint(variant=teacher), torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
     save_checkpoint(tmp_path / "teacher.pth", checkpoint)
     trainer = build(tmp_path / "run", f"loss.distill={tmp_path / 'teacher.pth'}", f"model.variant={student}")

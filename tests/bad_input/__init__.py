@@ -1,1 +1,1 @@
-"""What a user gets wrong: one line on stderr that names the value and the mend, exit code 2, nothing half-written."""
+"""What a user gets wrong: one line on stderr that names the value and the remedy, exit code 2, nothing half-written."""

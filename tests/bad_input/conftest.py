@@ -23,7 +23,7 @@ def files(folder: Path) -> dict[str, tuple[int, int]]:
 
 @pytest.fixture
 def refused(run_script, tmp_path):
-    """Give a function that runs a script, makes sure that it refuses in one line, and returns that line.
+    """Return a function that runs a script, makes sure that it refuses in one line, and returns that line.
 
     `logs` lets files in `ckpt_dir` pass that a run keeps of itself until then, and the figures of an earlier one go.
     """

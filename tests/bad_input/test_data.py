@@ -74,7 +74,7 @@ def spoil(image: Path, mask: Path, fault: str) -> None:
         ("broken image", [".png", "cannot be read as an image"]),
     ],
 )
-def test_sample(refused, folder_data, checkpoint_path, script, fault, words):
+def test_a_faulty_sample_is_named(refused, folder_data, checkpoint_path, script, fault, words):
     for image in folder_data.root.glob("[tv]*/*.png"):
         if image.parent.name in ("train", "val"):
             spoil(image, image.parent.with_name(f"{image.parent.name}_mask") / image.name, fault)

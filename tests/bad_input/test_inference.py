@@ -9,7 +9,7 @@ from tests.bad_input.conftest import has
 
 @pytest.fixture
 def infer(refused, folder_data, checkpoint_path, tmp_path):
-    """Give a function that runs inference on something that it must refuse."""
+    """Return a function that runs inference on something that it must refuse."""
 
     def run(source: object, *more: object) -> str:
         given = ["--config", folder_data.config, f"test.ckpt_path={checkpoint_path}", "--output", tmp_path / "out"]

@@ -17,7 +17,7 @@ from tests.bad_input.conftest import SCRIPTS, arguments, has
         ("epochs=3", ["epochs=3", "section.key=value"]),
     ],
 )
-def test_setting(refused, folder_data, script, override, words):
+def test_a_wrong_setting_is_named(refused, folder_data, script, override, words):
     assert has(refused(script, *arguments(script, folder_data), override), *words)
 
 
@@ -32,7 +32,7 @@ def test_configuration_file(refused, folder_data, tmp_path, script):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_gpu(refused, folder_data, checkpoint_path, monkeypatch, script):
+def test_a_wrong_gpu_number_is_named(refused, folder_data, checkpoint_path, monkeypatch, script):
     given = [*arguments(script, folder_data), f"test.ckpt_path={checkpoint_path}"]
     line = refused(script, *given, "train.specific_gpu_num=first")
     assert has(line, "train.specific_gpu_num", "number of a GPU", "'first'")
