@@ -192,9 +192,10 @@ def test_workers_ignore_signals(folder_data, number, start):
     """The main process finishes its iteration and saves, for which it needs its workers."""
     batches = train_loader(augmented(folder_data), batch_size=2, workers=1, seed=0)
     batches.multiprocessing_context = start
+    others = set(multiprocessing.active_children())  # of earlier tests
     iterator = iter(batches)
     next(iterator)
-    (worker,) = multiprocessing.active_children()
+    (worker,) = set(multiprocessing.active_children()) - others
     os.kill(worker.pid, number)
     time.sleep(0.3)
     assert next(iterator)["image"].shape[0] == 2
