@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.conftest import CLASSES, CPU
-from tests.networks import trained_checkpoint
+from tests.networks import traced_once, trained_checkpoint
 from utils import config
 from utils.inference import opening
 from utils.inference.export import export_openvino
@@ -20,6 +20,12 @@ from utils.inference.segmenter import build_segmenter
 from utils.weights.checkpoint import save_checkpoint
 
 openvino = pytest.importorskip("openvino")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_trace_per_network():
+    with traced_once():
+        yield
 
 
 @pytest.fixture(scope="module")
