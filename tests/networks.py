@@ -1,14 +1,10 @@
-"""Networks whose batch norms look trained, and a shared trace for their exports."""
+"""Networks whose batch norms look trained."""
 
-from contextlib import contextmanager
-
-import pytest
 import torch
 from torch import nn
 
 from models import ICNet
 from tests.conftest import CLASSES
-from utils.inference import export
 from utils.weights.checkpoint import Checkpoint
 
 
@@ -38,20 +34,3 @@ def trained_checkpoint(backbone="resnet18", **options):
         classes=CLASSES,
         mean=(0.4, 0.5, 0.6),
     )
-
-
-@contextmanager
-def traced_once():
-    """Trace a network once for all exports with the same options, as tracing takes half a minute on a slow machine."""
-    traces, trace = {}, export._trace
-
-    def trace_once(checkpoint, **options):
-        key = (id(checkpoint), *options.values())
-        if key not in traces:
-            traces[key] = (checkpoint, *trace(checkpoint, **options))  # keeps the checkpoint, and with it, its id
-        _, program, facts = traces[key]
-        return program, dict(facts)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "_trace", trace_once)
-        yield
