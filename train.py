@@ -42,7 +42,7 @@ def main() -> None:
     if last is not None:
         check_resumable(config, last)
     distributed.start_process_per_gpu(config.train.specific_gpu_num)
-    device = runtime.select_device(config.train.specific_gpu_num, one_size=True)
+    device = runtime.select_device(config.train.specific_gpu_num)
     with distributed.process_group(device):
         runtime.seed_everything(config.train.seed)
         records = Records(Path(config.train.ckpt_dir))

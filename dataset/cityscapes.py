@@ -42,6 +42,6 @@ def find_cityscapes(root: str | Path, split: str) -> Pairs:
 
 
 def _find(folder: Path, suffix: str) -> dict[str, Path]:
-    """Find `CITY/FRAME{suffix}` in the folder of a split, sorted; keyed by SPLIT/CITY/FRAME."""
-    paths = sorted(folder.glob(f"*/*{suffix}"))
+    """Find `CITY/FRAME{suffix}` in the folder of a split, sorted, except hidden files; keyed by SPLIT/CITY/FRAME."""
+    paths = sorted(folder.glob(f"*/[!.]*{suffix}"))
     return {f"{folder.name}/{path.parent.name}/{path.name.removesuffix(suffix)}": path for path in paths}

@@ -40,11 +40,16 @@ def _glob(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
     pattern = PurePosixPath(pattern).as_posix()  # without ./ and //
     try:
         expression = _regex(pattern)
-        files = {path.relative_to(root).as_posix(): path for path in sorted(root.glob(pattern)) if path.is_file()}
+        files = {path.relative_to(root).as_posix(): path for path in sorted(root.glob(pattern)) if _visible(path)}
     except (NotImplementedError, ValueError, IndexError, re.error) as error:
         raise ValueError(f"{pattern!r} is not a glob pattern relative to dataset.root: {error}") from None
     matches = {name: match for name in files if (match := expression.fullmatch(name))}
     return {match.groups(default=""): files[name] for name, match in matches.items()}
+
+
+def _visible(path: Path) -> bool:
+    """Return whether a path is a file, but not a hidden one, such as `._7.jpg`, which macOS writes beside `7.jpg`."""
+    return path.is_file() and not path.name.startswith(".")
 
 
 def _regex(pattern: str) -> re.Pattern:

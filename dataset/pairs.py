@@ -22,14 +22,14 @@ class Pairs:
 
     Attributes:
         samples: images with their masks (None in an unlabelled split).
-        images: images without a mask.
-        masks: masks without an image; harmless, but worth reporting.
+        unpaired_images: images without a mask.
+        unpaired_masks: masks without an image; harmless, but worth reporting.
         expected: the mask that each image needs, for the error message.
     """
 
     samples: list[Sample]
-    images: list[Path] = field(default_factory=list)
-    masks: list[Path] = field(default_factory=list)
+    unpaired_images: list[Path] = field(default_factory=list)
+    unpaired_masks: list[Path] = field(default_factory=list)
     expected: str = "mask"
 
     def complete(self) -> list[Sample]:
@@ -38,10 +38,10 @@ class Pairs:
         Raises:
             ValueError: images without a mask.
         """
-        if self.images:
-            total = len(self.samples) + len(self.images)
-            first = ", ".join(map(str, self.images[:3]))
-            raise ValueError(f"{len(self.images)} of {total} images have no {self.expected}; the first: {first}")
+        if self.unpaired_images:
+            missing, total = len(self.unpaired_images), len(self.samples) + len(self.unpaired_images)
+            first = ", ".join(map(str, self.unpaired_images[:3]))
+            raise ValueError(f"{missing} of {total} images have no {self.expected}; the first: {first}")
         return self.samples
 
 
@@ -49,8 +49,8 @@ def match(images: Mapping[Key, Path], masks: Mapping[Key, Path], *, expected: st
     """Pair the images and masks of the same key, in the order of the images."""
     return Pairs(
         samples=[Sample(image, masks[key]) for key, image in images.items() if key in masks],
-        images=[image for key, image in images.items() if key not in masks],
-        masks=[mask for key, mask in masks.items() if key not in images],
+        unpaired_images=[image for key, image in images.items() if key not in masks],
+        unpaired_masks=[mask for key, mask in masks.items() if key not in images],
         expected=expected,
     )
 

@@ -105,10 +105,10 @@ def pool(x: Tensor, bins: int) -> Tensor:
 
     As a matrix product, since ONNX has no adaptive pooling for variable input sizes.
     """
-    return of_pixels(averaging(x.shape[-2:], bins, x), x, (bins, bins))
+    return apply_to_pixels(pooling_matrix(x.shape[-2:], bins, x), x, (bins, bins))
 
 
-def of_pixels(matrix: Tensor, x: Tensor, size: Sequence[int]) -> Tensor:
+def apply_to_pixels(matrix: Tensor, x: Tensor, size: Sequence[int]) -> Tensor:
     """Multiply a matrix (N, H W) with the pixels of (B, C, H, W); return (B, C, h, w), where h w = N.
 
     Channels-last memory is neither copied before nor after the product.
@@ -117,17 +117,17 @@ def of_pixels(matrix: Tensor, x: Tensor, size: Sequence[int]) -> Tensor:
     return y.unflatten(1, tuple(size)).permute(0, 3, 1, 2)
 
 
-def averaging(size: Sequence[int], bins: int, like: Tensor, *, overlapping: bool = False) -> Tensor:
-    """Return the matrix (bins^2, H W) of average pooling, see `bin_means`."""
-    return _outer(*(bin_means(side, bins, like, overlapping=overlapping) for side in size)).to(like.dtype)
+def pooling_matrix(size: Sequence[int], bins: int, like: Tensor, *, overlapping: bool = False) -> Tensor:
+    """Return the matrix (bins^2, H W) of average pooling, see `axis_pooling_matrix`."""
+    return _kronecker(*(axis_pooling_matrix(side, bins, like, overlapping=overlapping) for side in size)).to(like.dtype)
 
 
-def _outer(rows: Tensor, columns: Tensor) -> Tensor:
+def _kronecker(rows: Tensor, columns: Tensor) -> Tensor:
     """Return the Kronecker product of two matrices; `torch.kron` fixes their sizes on export."""
     return (rows[:, None, :, None] * columns[:, None]).flatten(2).flatten(0, 1)
 
 
-def bin_means(size: int, bins: int, like: Tensor, *, overlapping: bool = False) -> Tensor:
+def axis_pooling_matrix(size: int, bins: int, like: Tensor, *, overlapping: bool = False) -> Tensor:
     """Return the averaging matrix (bins, size) of an axis.
 
     Args:
@@ -137,19 +137,22 @@ def bin_means(size: int, bins: int, like: Tensor, *, overlapping: bool = False) 
     """
     place = torch.arange(size, device=like.device)
     number = torch.arange(bins, device=like.device)[:, None]
-    stride = (size - 1) * (32 // bins) // 32
-    start = number * stride if overlapping else number * size // bins
-    stop = start + size - (bins - 1) * stride if overlapping else -(-(number + 1) * size // bins)
+    if overlapping:
+        stride = (size - 1) * (32 // bins) // 32
+        start = number * stride
+        stop = start + size - (bins - 1) * stride
+    else:
+        start, stop = number * size // bins, -(-(number + 1) * size // bins)
     inside = (place >= start) & (place < stop)
     return inside / inside.sum(1, keepdim=True)
 
 
-def enlarging(bins: int, size: Sequence[int], like: Tensor, *, align_corners: bool = True) -> Tensor:
+def upsampling_matrix(bins: int, size: Sequence[int], like: Tensor, *, align_corners: bool = True) -> Tensor:
     """Return the matrix (H W, bins^2) that resizes a map of bins to `size`, see `resize`."""
-    return _outer(*(_resizing(bins, side, like, align_corners) for side in size))
+    return _kronecker(*(_axis_resizing_matrix(bins, side, like, align_corners) for side in size))
 
 
-def _resizing(small: int, large: int, like: Tensor, align_corners: bool) -> Tensor:
+def _axis_resizing_matrix(small: int, large: int, like: Tensor, align_corners: bool) -> Tensor:
     """Return the matrix (large, small) that resizes an axis."""
     identity = torch.eye(small, dtype=like.dtype, device=like.device)[None, None]
     return resize(identity, (large, small), align_corners=align_corners)[0, 0]
@@ -181,7 +184,7 @@ def conv_of_resized(
         (B, D, H, W).
     """
     rows, columns = (
-        _shifted_resizing(small, large, dilation, x, align_corners)
+        _shifted_resizing_matrices(small, large, dilation, x, align_corners)
         for small, large in zip(x.shape[-2:], size, strict=True)
     )
     taps = weight.permute(2, 3, 0, 1).flatten(1, 2)[..., None, None]  # (3, 3 D, C, 1, 1): a row of the kernel at a time
@@ -192,9 +195,9 @@ def conv_of_resized(
     return y if bias is None else y + bias[:, None, None]
 
 
-def _shifted_resizing(small: int, large: int, dilation: int, like: Tensor, align_corners: bool) -> Tensor:
+def _shifted_resizing_matrices(small: int, large: int, dilation: int, like: Tensor, align_corners: bool) -> Tensor:
     """Return the matrices (large, 3, small) that resize an axis and shift it by each tap of a 3-tap convolution."""
-    matrix = F.pad(_resizing(small, large, like, align_corners), (0, 0, dilation, dilation))
+    matrix = F.pad(_axis_resizing_matrix(small, large, like, align_corners), (0, 0, dilation, dilation))
     return torch.stack([matrix[k * dilation : k * dilation + large] for k in range(3)], 1)
 
 

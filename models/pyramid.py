@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import ConvBNReLU, averaging, conv_of_resized, enlarging, of_pixels, pool, scaled
+from models.layers import ConvBNReLU, apply_to_pixels, conv_of_resized, pool, pooling_matrix, scaled, upsampling_matrix
 
 
 class PyramidPooling(nn.Module):
@@ -13,7 +13,7 @@ class PyramidPooling(nn.Module):
     differs from PSPNet: the pooled maps are summed instead of concatenated, so there are no weights.
 
     Args:
-        overlapping: see `models.layers.bin_means`.
+        overlapping: see `models.layers.axis_pooling_matrix`.
         align_corners: see `models.layers.resize`.
     """
 
@@ -28,9 +28,10 @@ class PyramidPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
         size = x.shape[-2:]
-        down = torch.cat([averaging(size, n, x, overlapping=self.overlapping) for n in self.bins])  # (50, H W)
-        up = torch.cat([enlarging(n, size, x, align_corners=self.align_corners) for n in self.bins], 1)  # (H W, 50)
-        return x + of_pixels(up, of_pixels(down, x, (-1, 1)), size)
+        down = [pooling_matrix(size, n, x, overlapping=self.overlapping) for n in self.bins]
+        up = [upsampling_matrix(n, size, x, align_corners=self.align_corners) for n in self.bins]
+        bins = apply_to_pixels(torch.cat(down), x, (-1, 1))  # (B, C, 50, 1): 1 + 4 + 9 + 36 bins
+        return x + apply_to_pixels(torch.cat(up, 1), bins, size)
 
 
 class LearnedPyramidPooling(nn.Module):

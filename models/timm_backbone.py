@@ -22,7 +22,7 @@ class TimmBackbone(nn.ModuleDict):
         name: "timm/" and timm's name of the network, without a tag.
 
     Attributes:
-        network: timm's name of the network.
+        timm_name: timm's name of the network.
         shallow_channels, deep_channels: output channels of `shallow` and `deep`.
 
     Raises:
@@ -43,7 +43,7 @@ class TimmBackbone(nn.ModuleDict):
                 f"{name} cannot serve as a backbone: ICNet needs a sequence of layers with output stride 8, as "
                 f"timm has for {SUITABLE}"
             ) from error
-        self.network = short
+        self.timm_name = short
 
     def shallow(self, image: Tensor) -> Tensor:
         """Run the layers up to stride 8: (B, 3, H, W) -> (B, shallow_channels, H/8, W/8)."""
@@ -65,9 +65,8 @@ class TimmBackbone(nn.ModuleDict):
 
     def named_as_here(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Rename the tensors of timm's whole network; those of layers that the backbone does not have are left out."""
-        flat = {name: name.replace(".", "_", 1) for name in state}
-        here = {name: flat[name] if flat[name].partition(".")[0] in self else name for name in state}
-        return {here[name]: tensor for name, tensor in state.items() if here[name].partition(".")[0] in self}
+        both = ((here, tensor) for name, tensor in state.items() for here in (name, name.replace(".", "_", 1)))
+        return {here: tensor for here, tensor in both if here.partition(".")[0] in self}
 
     def _run(self, x: Tensor, layers: slice) -> Tensor:
         for layer in list(self.values())[layers]:
@@ -101,9 +100,9 @@ class TimmBackbone(nn.ModuleDict):
 def _extractor(network: str) -> tuple[dict[str, nn.Module], list[dict]]:
     """Return the layers of timm's feature extractor, in the order in which they run, and the features that it gives."""
     extractor = timm().create_model(network, features_only=True, output_stride=8)
-    layers = timm().models.FeatureListNet
-    if not isinstance(extractor, layers):
-        extractor = layers(extractor, out_indices=extractor.feature_info.out_indices, flatten_sequential=True)
+    feature_list = timm().models.FeatureListNet
+    if not isinstance(extractor, feature_list):
+        extractor = feature_list(extractor, out_indices=extractor.feature_info.out_indices, flatten_sequential=True)
     return dict(extractor.items()), extractor.feature_info.get_dicts()
 
 

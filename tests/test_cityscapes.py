@@ -91,14 +91,21 @@ def test_missing_masks_are_counted_and_the_first_named(cityscapes_data):
     pairs = find_cityscapes(cityscapes_data, "train")
     with pytest.raises(ValueError, match=r"2 of 3 images have no \*_gtFine_labelIds.png in .* \(extract") as error:
         pairs.complete()
-    assert [image.name in str(error.value) for image in pairs.images] == [True, True]
+    assert [image.name in str(error.value) for image in pairs.unpaired_images] == [True, True]
     assert [sample.mask for sample in pairs.samples] == masks[2:]
     assert find_cityscapes(cityscapes_data, "val").complete()
+
+
+def test_hidden_files_are_left_out(cityscapes_data):
+    before = find_cityscapes(cityscapes_data, "train")
+    for sample in before.samples:
+        sample.image.with_name(f"._{sample.image.name}").touch()
+    assert find_cityscapes(cityscapes_data, "train") == before
 
 
 def test_masks_without_an_image_are_listed(cityscapes_data):
     image = cityscapes_data / "leftImg8bit" / "train" / "aachen" / "aachen_000001_000019_leftImg8bit.png"
     image.unlink()
     pairs = find_cityscapes(cityscapes_data, "trainval")
-    assert [mask.name for mask in pairs.masks] == ["aachen_000001_000019_gtFine_labelIds.png"]
+    assert [mask.name for mask in pairs.unpaired_masks] == ["aachen_000001_000019_gtFine_labelIds.png"]
     assert len(pairs.complete()) == 3

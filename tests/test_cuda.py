@@ -1,6 +1,10 @@
 """CUDA paths, skipped without a GPU: ICNET_TEST_CUDA=1 pytest tests/test_cuda.py"""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,9 +12,11 @@ import torch
 from dataset.transforms import Normalize
 from models import ICNet
 from tests.conftest import CLASSES
+from utils.inference.predictor import Predictor
 from utils.inference.segmenter import build_segmenter
 from utils.runtime import gradient_scaler, select_device
-from utils.weights.checkpoint import Checkpoint, read_checkpoint
+from utils.training.records import Records
+from utils.weights.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 several = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
@@ -31,27 +37,67 @@ def image():
     return torch.randint(0, 256, (2, 3, 97, 161), dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
-def test_training_runs_resumes_and_evaluates(folder_data, run_script, amp):
-    arguments = ["--config", folder_data.config, f"train.amp={amp}", "train.ema=0.9", "train.epochs=2"]
-    first = run_script("train", *arguments, "train.resume=auto")
-    assert first.code == 0 and "cuda:0" in first.out, first.err
-    records = [json.loads(line) for line in (folder_data.ckpt_dir / "train.jsonl").read_text().splitlines()]
-    assert [record["epoch"] for record in records] == [1, 2] and all(record["loss"] > 0 for record in records)
-    again = run_script("train", *arguments, "train.resume=auto")
+def stop_after_an_epoch(monkeypatch):
+    log_epoch = Records.epoch
+
+    def terminate(self, record, **options):
+        log_epoch(self, record, **options)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Records, "epoch", terminate)
+
+
+def losses(folder_data):
+    lines = (folder_data.ckpt_dir / "train.jsonl").read_text().splitlines()
+    return {record["epoch"]: record["loss"] for record in map(json.loads, lines)}
+
+
+@pytest.mark.parametrize("more", [["off"], ["bf16"], ["fp16", "train.accumulate=2", "optimizer.clip_norm=1.0"]])
+def test_training_stops_resumes_and_evaluates(folder_data, run_script, monkeypatch, more):
+    arguments = ["--config", folder_data.config, "train.ema=0.9", "train.epochs=2", "train.resume=auto"]
+    arguments += [f"train.amp={more[0]}", *more[1:]]
+    with monkeypatch.context() as context:
+        stop_after_an_epoch(context)
+        first = run_script("train", *arguments)
+    assert first.code == 130 and "cuda:0" in first.out, first.err
+    again = run_script("train", *arguments)
     assert again.code == 0 and "resumed from" in again.out, again.err
+    assert list(losses(folder_data)) == [1, 2] and min(losses(folder_data).values()) > 0
     assert run_script("evaluate", "--config", folder_data.config).code == 0
 
 
-def test_a_run_begun_on_the_cpu_resumes_on_the_gpu(folder_data, run_script, monkeypatch):
+@pytest.mark.parametrize("override", ["loss.ohem=0.7", "loss.balance=log", "loss.distill={checkpoint}"])
+def test_losses_are_those_of_the_cpu(folder_data, run_script, monkeypatch, checkpoint_path, override):
+    command = ["train", "--config", folder_data.config, "train.epochs=1", "train.amp=off"]
+    command.append(override.format(checkpoint=checkpoint_path))
+    found = []
+    for device in ("cpu", "cuda"):
+        with monkeypatch.context() as context:
+            if device == "cpu":
+                context.setattr(torch.cuda, "is_available", lambda: False)
+            result = run_script(*command, f"train.ckpt_dir={folder_data.ckpt_dir / device}")
+        assert result.code == 0, result.err
+        (line,) = (folder_data.ckpt_dir / device / "train.jsonl").read_text().splitlines()
+        found.append(json.loads(line)["loss"])
+    assert found[1] == pytest.approx(found[0], rel=0.01)
+
+
+def test_a_run_begun_on_the_cpu_continues_on_the_gpu(folder_data, run_script, monkeypatch):
     arguments = ["--config", folder_data.config, "train.val_epoch=2", "train.epochs=2"]
     with monkeypatch.context() as cpu:
         cpu.setattr(torch.cuda, "is_available", lambda: False)
-        assert run_script("train", *arguments).code == 0
-    last = read_checkpoint(folder_data.ckpt_dir / "last.pth")
-    assert last.training is not None
+        stop_after_an_epoch(cpu)
+        assert run_script("train", *arguments).code == 130
     resumed = run_script("train", *arguments, "train.resume=auto", "train.amp=fp16")
     assert resumed.code == 0 and "cuda:0" in resumed.out, resumed.err
+    assert list(losses(folder_data)) == [1, 2]
+
+
+def test_the_predictor_knows_the_index_of_its_gpu(checkpoint_path, image):
+    predictor = Predictor(checkpoint_path, "cuda")
+    assert predictor.device == torch.device("cuda", torch.cuda.current_device())
+    frames = [image[0].permute(1, 2, 0).numpy()] * 3
+    assert len(list(predictor.stream(frames))) == 3
 
 
 def test_label_maps_equal_those_of_the_cpu(checkpoint, image):
@@ -100,14 +146,24 @@ def test_the_second_gpu_is_used_when_named(folder_data, run_script):
     assert result.code == 0 and "cuda:1" in result.out, result.err
 
 
-@several
-def test_an_exception_in_one_of_two_processes_ends_both(folder_data):
-    import subprocess
-    import sys
+def on_two_gpus(folder_data, *overrides):
+    command = [sys.executable, "train.py", "--config", folder_data.config, 'train.specific_gpu_num="0,1"', *overrides]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
 
-    (folder_data.root / "train" / "0.png").write_bytes(b"not an image")
-    command = [sys.executable, "train.py", "--config", str(folder_data.config), 'train.specific_gpu_num="0,1"']
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+@several
+def test_two_gpus_train_together(folder_data):
+    done = on_two_gpus(folder_data, "train.epochs=2", "train.train_batch_size=4", "train.ema=0.9")
+    assert done.returncode == 0, done.stderr
+    assert list(losses(folder_data)) == [1, 2]
+
+
+@several
+@pytest.mark.parametrize("size", [8, 100])  # found before training; in the first epoch, while the other trains
+def test_an_exception_in_one_of_two_processes_ends_both(folder_data, size):
+    file = folder_data.root / "train" / "0.png"
+    file.write_bytes(file.read_bytes()[:size])
+    done = on_two_gpus(folder_data)
     assert done.returncode != 0 and "0.png" in done.stderr
 
 

@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import signal
 import time
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -97,12 +98,21 @@ def test_generated_streets_have_no_test_split(tmp_path):
     assert not (tmp_path / "streets").exists()
 
 
-def test_only_the_first_process_generates_streets(tmp_path, monkeypatch):
-    config = load_config({"dataset": {"name": "streets", "root": str(tmp_path / "streets")}}).dataset
-    monkeypatch.setattr(distributed, "rank", lambda: 1)
-    with pytest.raises((FileNotFoundError, ValueError), match="streets"):
-        build_dataset(config, "train", cityscapes_root="")
-    assert not (tmp_path / "streets").exists()
+def test_the_first_process_generates_streets_before_the_others(tmp_path, monkeypatch):
+    streets = {"train": 1, "val": 1, "height": 64, "width": 128}
+    root = str(tmp_path / "streets")
+    config = load_config({"dataset": {"name": "streets", "root": root, "streets": streets}}).dataset
+    existed = []
+
+    @contextmanager
+    def main_process_first():
+        existed.append((tmp_path / "streets").exists())
+        yield
+        existed.append((tmp_path / "streets").exists())
+
+    monkeypatch.setattr(distributed, "main_process_first", main_process_first)
+    build_dataset(config, "train", cityscapes_root="")
+    assert existed == [False, True]
 
 
 # --- training loader

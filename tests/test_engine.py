@@ -119,7 +119,7 @@ def test_bf16_autocast_keeps_the_weights_in_fp32(network):
     assert losses[0]["loss"].item() == pytest.approx(plain_losses[0]["loss"].item(), rel=0.02)
 
 
-SKIPPED = "ignore:Detected call of .lr_scheduler.step"  # torch's warning, not raised with a fused optimiser (CUDA)
+SKIPPED = "ignore:Detected call of .lr_scheduler.step"  # torch's warning
 
 
 @pytest.mark.filterwarnings(SKIPPED)

@@ -109,7 +109,14 @@ def test_unpaired_files_are_listed(tree):
     root = tree("i/1.jpg", "i/2.jpg", "m/2.png", "m/3.png")
     found = find_folder(root, images="i/*.jpg", masks="m/*.png")
     assert [s.image.name for s in found.samples] == ["2.jpg"]
-    assert (found.images, found.masks) == ([root / "i" / "1.jpg"], [root / "m" / "3.png"])
+    assert (found.unpaired_images, found.unpaired_masks) == ([root / "i" / "1.jpg"], [root / "m" / "3.png"])
+
+
+def test_hidden_files_are_left_out(tree):
+    root = tree("i/1.jpg", "i/._1.jpg", "m/1.png", "m/._1.png")
+    found = find_folder(root, images="i/*.jpg", masks="m/*.png")
+    assert [s.image.name for s in found.samples] == ["1.jpg"]
+    assert (found.unpaired_images, found.unpaired_masks) == ([], [])
 
 
 def test_no_matching_image_is_an_error(tree):

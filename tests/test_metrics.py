@@ -129,7 +129,7 @@ def test_processes_merge_their_counts(monkeypatch):
     monkeypatch.setattr(distributed, "gather", lambda value: given.append(value) or given)
     idle.merge()  # without any images
     assert given[0][1].shape == (0, 3, 2) and given[0][1].dtype == torch.int64
-    given.append(([1], torch.stack([other.images[1]])))
+    given.append(([1], torch.stack([other.by_image[1]])))
     one.merge()
     assert torch.equal(one.counts, whole.counts) and torch.equal(one.running, whole.running)
     assert one.summary(NAMES[:2]) == whole.summary(NAMES[:2]) and one.image_iou() == whole.image_iou()

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from dataset.transforms import Normalize
 from models import ICNet
 from models.fold import fold_batch_norms
-from models.layers import bin_means, resize, subsample
+from models.layers import axis_pooling_matrix, resize, subsample
 from tests import paper, published
 from tests.networks import with_statistics
 from tools import convert
@@ -163,10 +163,10 @@ def test_bins_are_the_releases():
     for size, kernels, strides in ((33, (33, 17, 13, 8), (33, 16, 10, 5)), (65, (65, 33, 25, 15), (65, 32, 20, 10))):
         x = torch.randn(1, 1, size)
         for bins, kernel, stride in zip((1, 2, 3, 6), kernels, strides, strict=True):
-            means = bin_means(size, bins, x, overlapping=True)
+            means = axis_pooling_matrix(size, bins, x, overlapping=True)
             torch.testing.assert_close(x @ means.T, F.avg_pool1d(x, kernel, stride))
     for size in range(1, 32):  # every pixel is in a bin, and no bin is empty
-        means = bin_means(size, 6, x, overlapping=True)
+        means = axis_pooling_matrix(size, 6, x, overlapping=True)
         torch.testing.assert_close(means.sum(1), torch.ones(6))
         assert (means.sum(0) > 0).all()
 

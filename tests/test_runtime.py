@@ -1,5 +1,6 @@
 import os
 import random
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -19,7 +20,6 @@ def gpus(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU of {device}")
-        monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)  # restored afterwards
         return current
 
     return pretend
@@ -185,8 +185,30 @@ def test_warning_where_bf16_is_emulated(monkeypatch, capsys, native, printed):
 
 @pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp16")])
 def test_auto_precision_on_gpus(monkeypatch, native, expected):
+    current = []
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext(current.append(device)))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: native)
-    assert runtime.choose_precision("auto", torch.device("cuda")) == expected
+    assert runtime.choose_precision("auto", torch.device("cuda", 1)) == expected
+    assert current == [torch.device("cuda", 1)]  # PyTorch answers for the current one only
+
+
+def test_cudnn_times_its_algorithms_only_where_asked_to(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    with pytest.raises(KeyError), runtime.fastest_convolutions():
+        assert torch.backends.cudnn.benchmark
+        raise KeyError
+    assert not torch.backends.cudnn.benchmark
+
+
+def test_executions_are_what_the_machine_and_the_packages_can_do(monkeypatch):
+    monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: False)
+    monkeypatch.setattr(runtime, "installed", lambda *packages: "openvino" not in packages)
+    assert runtime.executions(CPU) == {"pytorch": ["fp32"], "onnx": ["fp32"]}
+    monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(runtime, "installed", lambda *packages: "onnxruntime" not in packages)
+    assert runtime.executions(CPU) == {"pytorch": ["fp32", "bf16"], "openvino": ["fp32", "bf16"]}
+    monkeypatch.setattr(runtime, "emulates_bf16", lambda device: True)
+    assert runtime.executions(torch.device("cuda", 0))["pytorch"] == ["fp32", "fp16"]
 
 
 @pytest.mark.parametrize(

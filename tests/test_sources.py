@@ -141,6 +141,15 @@ def test_password_of_a_stream_is_neither_in_its_name_nor_in_messages():
     assert str(stream) == "rtsp://10.0.0.5:554/live?x=1"
 
 
+def test_hidden_files_and_folders_are_left_out(tmp_path):
+    for name in ("a.png", "._a.png", ".hidden/b.png", "sub/.c.png", "sub/d.png"):
+        (tmp_path / ".parent" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / ".parent" / name).touch()
+    sources = find_sources(str(tmp_path / ".parent"), recursive=True)
+    assert [source.name for source in sources] == ["a", "d"]
+    assert [source.name for source in find_sources(str(tmp_path / ".parent"))] == ["a"]
+
+
 def test_existing_folder_takes_precedence_over_a_camera(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "0").mkdir()

@@ -69,7 +69,7 @@ def test_cars_have_separate_instances(many):
 
 
 def test_files_have_the_cityscapes_layout(tmp_path):
-    assert generate(tmp_path / "streets", **SMALL)
+    generate(tmp_path / "streets", **SMALL)
     for split, count in (("train", 2), ("val", 1)):
         images = sorted((tmp_path / "streets/leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
         assert len(images) == count
@@ -108,11 +108,13 @@ def test_a_dataset_that_another_process_has_finished_meanwhile_is_kept(tmp_path,
 
     def slowly(*arguments, **options):
         monkeypatch.setattr(files, "render", render)
-        assert generate(tmp_path / "streets", **SMALL)
+        generate(tmp_path / "streets", **SMALL)
+        (tmp_path / "streets" / "note").touch()
         return render(*arguments, **options)
 
     monkeypatch.setattr(files, "render", slowly)
-    assert not generate(tmp_path / "streets", **SMALL)
+    generate(tmp_path / "streets", **SMALL)
+    assert (tmp_path / "streets" / "note").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["streets"]
 
 
@@ -122,10 +124,10 @@ def test_no_progress_bar_without_a_terminal(tmp_path, capsys):
 
 
 def test_existing_dataset_is_not_generated_again(tmp_path, monkeypatch):
-    assert generate(tmp_path / "streets", **SMALL)
+    generate(tmp_path / "streets", **SMALL)
     before = contents(tmp_path / "streets")
     monkeypatch.setattr(files, "render", None)  # not called
-    assert not generate(str(tmp_path / "streets"), **SMALL)
+    generate(str(tmp_path / "streets"), **SMALL)
     assert contents(tmp_path / "streets") == before
     assert [path.name for path in tmp_path.iterdir()] == ["streets"]
 
@@ -156,12 +158,6 @@ def test_incomplete_dataset_is_an_error(tmp_path):
         generate(tmp_path, **SMALL)
 
 
-@pytest.mark.parametrize("change", [{"height": 63}, {"width": 127}, {"train": -1}, {"seed": -1}])
-def test_invalid_numbers_are_an_error(tmp_path, change):
-    with pytest.raises(ValueError, match="cannot generate"):
-        generate(tmp_path / "streets", **SMALL | change)
-
-
 def test_interrupted_generation_leaves_no_files(tmp_path, monkeypatch):
     calls = []
 
@@ -176,5 +172,5 @@ def test_interrupted_generation_leaves_no_files(tmp_path, monkeypatch):
         generate(tmp_path / "streets", **SMALL)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
-    assert generate(tmp_path / "streets", **SMALL)
+    generate(tmp_path / "streets", **SMALL)
     assert json.loads((tmp_path / "streets" / files.RECORD).read_text())["train"] == 2

@@ -34,7 +34,7 @@ def norms(*modules):
 @torch.inference_mode()
 def test_features_are_those_of_timms_own_extractor(name):
     backbone = TimmBackbone(name).eval()
-    theirs = timm.create_model(backbone.network, features_only=True, output_stride=8).eval()
+    theirs = timm.create_model(backbone.timm_name, features_only=True, output_stride=8).eval()
     state = dict(zip(theirs.state_dict(), backbone.state_dict().values(), strict=True))
     theirs.load_state_dict(state)
     image = torch.randn(1, 3, 70, 97)
@@ -48,7 +48,7 @@ def test_features_are_those_of_timms_own_extractor(name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_tensors_have_timms_names_but_for_the_sequences(name):
     backbone = TimmBackbone(name)
-    whole = timm.create_model(backbone.network).state_dict()
+    whole = timm.create_model(backbone.timm_name).state_dict()
     here = backbone.named_as_here(whole)
     assert {key: tensor.shape for key, tensor in here.items()} == {
         key: tensor.shape for key, tensor in backbone.state_dict().items()

@@ -133,12 +133,3 @@ def test_rows_of_a_gpu_say_so(run_tool, monkeypatch, capsys):
     run_tool("--ckpt", "a.pth", "--config", "c.yaml", "--out", ".")
     rows = [line.split("|")[2].strip() for line in capsys.readouterr().out.splitlines()[2:]]
     assert rows == ["pytorch fp32, GPU", "pytorch bf16, GPU", "onnx fp32", "openvino fp32", "openvino bf16"]
-
-
-def test_only_what_the_machine_has_is_measured(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: False)
-    monkeypatch.setattr(runtime, "installed", lambda *packages: "openvino" not in packages)
-    assert tradeoff.executions(int8=True) == ["pytorch fp32", "onnx fp32"]
-    monkeypatch.setattr(runtime, "installed", lambda *packages: "nncf" not in packages)
-    assert tradeoff.executions(int8=True) == ["pytorch fp32", "onnx fp32", "openvino fp32"]

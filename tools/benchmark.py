@@ -81,7 +81,7 @@ def compare(workload: Workload, names: Sequence[str], repeats: int) -> dict[str,
     measured = set(runtime.DTYPES) - ({"bf16"} if runtime.emulates_bf16(device) else set())  # emulation takes minutes
     precisions = sorted(measured & {contender.precision for contender in contenders.values()})
     peaks = {precision: peak_flops(device, runtime.DTYPES[precision]) for precision in precisions}
-    network = build_segmenter(workload.checkpoint(), device).logits
+    network = build_segmenter(workload.checkpoint(), device).network
     rows: dict[str, dict[str, Any]] = {}
     for name, contender in contenders.items():
         median = statistics.median(seconds[name])

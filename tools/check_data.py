@@ -76,8 +76,8 @@ class SplitCheck:
 
 def check_split(dataset: SegmentationDataset, pairs: Pairs, *, name: str) -> SplitCheck:
     """Decode every file of a split; `name` labels the progress bar."""
-    check = SplitCheck(dataset, unused_masks=len(pairs.masks))
-    check.problems += [f"{path}: this image has no mask" for path in pairs.images]
+    check = SplitCheck(dataset, unused_masks=len(pairs.unpaired_masks))
+    check.problems += [f"{path}: this image has no mask" for path in pairs.unpaired_images]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding releases the GIL
         results = pool.map(partial(check_sample, train_ids=dataset.train_ids), dataset.samples)
         for index, (sizes, pixels, problems) in enumerate(cli.progress(results, name, total=len(dataset))):

@@ -17,24 +17,24 @@ from utils.config import Config, TestConfig, load_config
 from utils.data import build_dataset, check_classes
 from utils.evaluation.measure import measure
 from utils.inference.export import OUTPUTS, PRECISIONS, export_onnx, export_openvino
+from utils.inference.exported import SUFFIXES, runtime_of
 from utils.inference.opening import check_exported, open_network, with_own_input
 from utils.io.files import check_folder
 from utils.io.sources import find_sources, read_image
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
 
 CALIBRATION_IMAGES = 200  # at most
-SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
 
 
 def main() -> None:
     """Export one file, and report how much its output differs from PyTorch's."""
     args = parse_arguments()
     suffix = SUFFIXES[args.format]
-    target = Path(args.target) if args.target else Path(args.ckpt).with_suffix(suffix)
+    target = args.target or args.ckpt.with_suffix(suffix)
     if target.suffix != suffix:
         raise ValueError(f"--target {target} must end in {suffix}")
     check_folder(target.parent, "--target")
-    if args.format == "openvino" and Path(args.ckpt).resolve() == target.with_suffix(".bin").resolve():
+    if args.format == "openvino" and args.ckpt.resolve() == target.with_suffix(".bin").resolve():
         raise ValueError(f"--ckpt {args.ckpt} would be overwritten; set --target to a file of another name")
     checkpoint = read_checkpoint(args.ckpt)
     config = None if args.config is None else load_config(args.config, args.overrides)
@@ -95,20 +95,19 @@ def open_split(config: Config, checkpoint: Checkpoint) -> SegmentationDataset:
     return data
 
 
-def miou(path: str | Path, data: SegmentationDataset, config: Config) -> float:
+def miou(path: Path, data: SegmentationDataset, config: Config) -> float:
     """Return the mIoU, 0 to 1, of a checkpoint in PyTorch in fp32, or of an exported file."""
     device = torch.device("cpu")
     _, segmenter = open_network(path, device, _test_of(path, config))
-    return measure(segmenter, data, config.train, device, title=Path(path).name)[1]["miou"]
+    return measure(segmenter, data, config.train, device, title=path.name)[1]["miou"]
 
 
-def _test_of(path: str | Path, config: Config) -> TestConfig:
+def _test_of(path: Path, config: Config) -> TestConfig:
     """Return the settings for evaluating a checkpoint in PyTorch, or an exported file in its own runtime."""
-    name = "pytorch" if Path(path).suffix not in SUFFIXES.values() else "auto"
-    return config.test.model_copy(update={"runtime": name, "precision": "fp32"})
+    return config.test.model_copy(update={"runtime": runtime_of(path), "precision": "fp32"})
 
 
-def label_agreement(ckpt: str, target: Path, images: list[np.ndarray]) -> float:
+def label_agreement(ckpt: Path, target: Path, images: list[np.ndarray]) -> float:
     """Return the share of pixels to which an exported network and its checkpoint in PyTorch give the same label."""
     device, equal = torch.device("cpu"), []
     test = TestConfig(short_side=0, resize_probabilities=False)  # the images have the right size
@@ -127,14 +126,14 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "--ckpt",
         required=True,
-        type=os.path.expanduser,
+        type=cli.path,
         metavar="FILE",
         help="a checkpoint of this project, of mmsegmentation, the published one, or a .caffemodel",
     )
     add("--format", default="onnx", choices=SUFFIXES)
     add(
         "--target",
-        type=os.path.expanduser,
+        type=cli.path,
         metavar="FILE",
         help="the file to write (default: the checkpoint's name, *.onnx or *.xml)",
     )

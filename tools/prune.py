@@ -51,9 +51,9 @@ class Stage:
 def main() -> None:
     """Prune one checkpoint, or run all steps and print the table."""
     args = parse_arguments()
-    source = Path(args.ckpt)
+    source = args.ckpt
     if args.keep is not None:
-        target = Path(args.target or source.with_name(f"{source.stem}_width{args.keep:g}.pth"))
+        target = args.target or source.with_name(f"{source.stem}_width{args.keep:g}.pth")
         check_new_file(target, ".pth", "--target")
         checkpoint = read_checkpoint(source)
         pruned = prune_checkpoint(checkpoint, args.keep)
@@ -62,7 +62,7 @@ def main() -> None:
         print(f"next: python train.py --config FILE model.weights={target}")
         return
     config = load_config(args.config, args.overrides)
-    check_folder(Path(args.output), "--output")
+    check_folder(args.output, "--output")
     stages = list(compress(args, config))
     device = runtime.select_device(config.train.specific_gpu_num.split(",")[0])
     print(format_table(stages, args.size or (1024, 2048), device))
@@ -71,19 +71,17 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("--ckpt", required=True, type=os.path.expanduser, metavar="FILE", help="checkpoint to prune")
+    parser.add_argument("--ckpt", required=True, type=cli.path, metavar="FILE", help="checkpoint to prune")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--keep", type=_share, help="share of the original network's channels that remain in each layer")
     what.add_argument("--steps", type=_steps, help="several such shares, in descending order, with training after each")
-    parser.add_argument(
-        "--target", type=os.path.expanduser, metavar="FILE", help="with --keep: *.pth (default: beside --ckpt)"
-    )
+    parser.add_argument("--target", type=cli.path, metavar="FILE", help="with --keep: *.pth (default: beside --ckpt)")
     parser.add_argument(
         "--config", type=os.path.expanduser, metavar="FILE", help="with --steps: configuration of the training"
     )
     parser.add_argument(
         "--output",
-        type=os.path.expanduser,
+        type=cli.path,
         metavar="FOLDER",
         help="with --steps: folder of the runs, of this --ckpt only",
     )
@@ -145,7 +143,7 @@ def parameters(checkpoint: Checkpoint) -> int:
 
 def compress(args: argparse.Namespace, config: Config) -> Iterator[Stage]:
     """Prune and retrain step by step; yield the original network and that of each step."""
-    folder, source = Path(args.output), Path(args.ckpt)
+    folder, source = args.output, args.ckpt
     original = read_checkpoint(source)
     write_pruned(source, args.steps[0], _pruned(folder, args.steps[0]))  # now, so that a mistake shows at once
     overrides = [*args.overrides, *input_settings(original, config)]
@@ -206,7 +204,7 @@ def format_table(stages: Sequence[Stage], size: tuple[int, int], device: torch.d
     seconds = time_in_turns(jobs, repeats=5, device=device).values()
     rows = []
     for stage, checkpoint, segmenter, times in zip(stages, checkpoints, segmenters, seconds, strict=True):
-        gflop = count_flops(segmenter.logits, Normalize()(image)) / 1e9
+        gflop = count_flops(segmenter.network, Normalize()(image)) / 1e9
         mious = [None if miou is None else 100 * miou for miou in (stage.before, stage.after)]
         share = checkpoint.structure.get("width", 1.0)
         rows.append([share, parameters(checkpoint) / 1e6, gflop, 1000 * statistics.median(times), *mious])

@@ -41,9 +41,12 @@ def main() -> None:
         read_checkpoint(ckpt)  # a wrong file, like wrong images, ends the run here, not after some of the evaluations
     if args.calibrate is not None:
         find_sources(args.calibrate, recursive=True)
-    names = executions(int8=args.calibrate is not None)
-    if args.calibrate is not None and "openvino int8" not in names:
-        raise ValueError("--calibrate needs OpenVINO and NNCF: pip install -r requirements-openvino.txt")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    names = [f"{name} {precision}" for name, own in runtime.executions(device).items() for precision in own]
+    if args.calibrate is not None:
+        if not ("openvino fp32" in names and runtime.installed("nncf")):
+            raise ValueError("--calibrate needs OpenVINO and NNCF: pip install -r requirements-openvino.txt")
+        names.append("openvino int8")
     points = [measure(ckpt, name, args) for ckpt in args.ckpt for name in names]
     rows = [(p.network, p.execution, p.milliseconds, 1000 / p.milliseconds, 100 * p.miou) for p in points]
     headings = ("network", "runtime and precision", "ms per image", "images/s", "mIoU %")
@@ -69,19 +72,6 @@ def parse_arguments() -> argparse.Namespace:
     if len({path.stem for path in args.ckpt}) < len(args.ckpt):
         parser.error("--ckpt: two files of the same name, which table and plot could not tell apart; rename one")
     return args
-
-
-def executions(*, int8: bool) -> list[str]:
-    """Return the runtimes and precisions that this machine and the installed packages have."""
-    precisions = ["fp32", "bf16"] if runtime.cpu_has_bf16() else ["fp32"]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    found = [f"pytorch {name}" for name in dict.fromkeys(["fp32", runtime.choose_precision("auto", device)])]
-    if runtime.installed("onnx", "onnxscript", "onnxruntime"):
-        found.append("onnx fp32")
-    if runtime.installed("onnx", "onnxscript", "openvino"):
-        found += [f"openvino {precision}" for precision in precisions]
-        found += ["openvino int8"] if int8 and runtime.installed("nncf") else []
-    return found
 
 
 def measure(ckpt: Path, execution: str, args: argparse.Namespace) -> Point:

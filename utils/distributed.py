@@ -56,10 +56,8 @@ def process_group(device: torch.device) -> Iterator[None]:
         dist.init_process_group("nccl", device_id=device)
     else:
         dist.init_process_group("gloo")
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+    yield
+    dist.destroy_process_group()  # not after an error: NCCL would wait for the other processes before it is printed
 
 
 def rank() -> int:
@@ -117,7 +115,8 @@ def parallel(network: nn.Module, device: torch.device) -> nn.Module:
     if processes() == 1:
         return network
     if device.type == "cuda":
-        return DistributedDataParallel(synchronize_batch_norms(network), device_ids=[device.index])
+        network = synchronize_batch_norms(network)  # so buffers are equal everywhere
+        return DistributedDataParallel(network, device_ids=[device.index], broadcast_buffers=False)
     return DistributedDataParallel(network)
 
 

@@ -16,13 +16,13 @@ class ConfusionMatrix:
     Attributes:
         counts: (C, C + 1) int64; rows are labels, columns predictions, the last column "no class". Ignored pixels are
             not counted.
-        images: `marginals` of each image (3, C) int64, by its index in the set.
+        by_image: `marginals` of each image (3, C) int64, by its index in the set.
     """
 
     def __init__(self, num_classes: int, device: torch.device | str = "cpu") -> None:
         self.num_classes = num_classes
         self.counts = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64, device=device)
-        self.images: dict[int, Tensor] = {}
+        self.by_image: dict[int, Tensor] = {}
 
     def update(self, pred: Tensor, target: Tensor, *, index: int | None = None) -> None:
         """Add one image, given as class indices (H, W) uint8; pixels whose target is 255 are ignored.
@@ -36,13 +36,13 @@ class ConfusionMatrix:
         counts = torch.cat([table[:, : self.num_classes], table[:, self.num_classes :].sum(1, keepdim=True)], 1)
         counts = counts.to(self.counts.device)
         self.counts += counts
-        self.images[len(self.images) if index is None else index] = marginals(counts)
+        self.by_image[len(self.by_image) if index is None else index] = marginals(counts)
 
     def merge(self) -> None:
         """Combine the counts of all processes, each of which must call this."""
         distributed.sum_over_processes(self.counts)
-        parts = distributed.gather((sorted(self.images), self._marginals()))
-        self.images = {index: image for indices, images in parts for index, image in zip(indices, images, strict=True)}
+        parts = distributed.gather((sorted(self.by_image), self._marginals()))
+        self.by_image = {index: row for indices, rows in parts for index, row in zip(indices, rows, strict=True)}
 
     @property
     def running(self) -> Tensor:
@@ -57,7 +57,7 @@ class ConfusionMatrix:
     def image_iou(self) -> dict[int, float]:
         """Return the mIoU of each image that has labelled pixels, by its index in the set."""
         values = iou(self._marginals()).nanmean(1).tolist()
-        return {index: value for index, value in zip(sorted(self.images), values, strict=True) if value == value}
+        return {index: value for index, value in zip(sorted(self.by_image), values, strict=True) if value == value}
 
     def summary(self, names: Sequence[str]) -> dict[str, Any]:
         """Return all metrics as plain numbers from 0 to 1; undefined ones are None for a class and 0 for a mean.
@@ -83,14 +83,14 @@ class ConfusionMatrix:
             "class_recall": by_name(names, recall),
             "class_share": by_name(names, share),
             "absent_classes": int(ious.isnan().sum()),
-            "images": len(self.images),
+            "images": len(self.by_image),
             "miou_running_mean": defined_mean(running[:, 0]),
             "pixel_accuracy_running_mean": defined_mean(running[:, 1]),
         }
 
     def _marginals(self) -> Tensor:
-        """Stack `images` (N, 3, C) in the order of their indices."""
-        images = [self.images[index] for index in sorted(self.images)]
+        """Stack `by_image` (N, 3, C) in the order of their indices."""
+        images = [self.by_image[index] for index in sorted(self.by_image)]
         return torch.stack(images).cpu() if images else torch.zeros(0, 3, self.num_classes, dtype=torch.int64)
 
 

@@ -28,8 +28,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
         branch = name if name in factors else "head"
         for parameter in filter(lambda p: p.requires_grad, child.parameters()):
             groups[branch if config.decay_all or parameter.ndim > 1 else f"{branch}_1d"]["params"].append(parameter)
-    # not fused: if fp16's scaler skips the first step, the fused SGD of PyTorch goes on from uninitialised momentum
-    return SGD([group for group in groups.values() if group["params"]], momentum=config.momentum, fused=False)
+    # not fused=True: if fp16's scaler skips the first step, it goes on from uninitialised momentum
+    return SGD([group for group in groups.values() if group["params"]], momentum=config.momentum)
 
 
 def build_scheduler(optimizer: Optimizer, config: OptimizerConfig, *, iterations: int) -> LambdaLR:

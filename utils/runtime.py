@@ -5,6 +5,8 @@ import os
 import platform
 import random
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,8 @@ from utils import distributed
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def select_device(gpus: str, *, one_size: bool = False) -> torch.device:
-    """Select the given GPU (under torchrun, this process's) as the current CUDA device, or the CPU without CUDA.
-
-    With `one_size`, when all images have the same size, cuDNN benchmarks its algorithms.
-    """
+def select_device(gpus: str) -> torch.device:
+    """Select the given GPU (under torchrun, this process's) as the current CUDA device, or the CPU without CUDA."""
     indices = distributed.cuda_indices(gpus)
     if not indices:
         return torch.device("cpu")
@@ -27,7 +26,6 @@ def select_device(gpus: str, *, one_size: bool = False) -> torch.device:
         raise ValueError(f"train.specific_gpu_num lists {len(indices)} GPUs ({gpus}), but this script uses only one")
     device = torch.device("cuda", indices[0])
     torch.cuda.set_device(device)  # for NCCL, pinned memory and whatever else uses the current device
-    torch.backends.cudnn.benchmark = one_size
     return device
 
 
@@ -48,7 +46,8 @@ def cpu_has_bf16() -> bool:
 def emulates_bf16(device: torch.device) -> bool:
     """Return whether PyTorch computes in bf16 only by emulation there: four to six times slower than fp32 with AVX2."""
     if device.type == "cuda":
-        return not torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):
+            return not torch.cuda.is_bf16_supported(including_emulation=False)
     return platform.machine() in ("x86_64", "AMD64") and not cpu_has_bf16()
 
 
@@ -81,6 +80,16 @@ def choose_runtime(setting: str, device: torch.device, precision: str) -> str:
     names = packages if "AVX512" in torch.backends.cpu.get_cpu_capability() else reversed(packages)
     usable = [name for name in names if installed("onnx", "onnxscript", packages[name])]
     return next((name for name in usable if precision == "fp32" or name == "openvino"), "pytorch")
+
+
+def executions(device: torch.device) -> dict[str, list[str]]:
+    """Return the precisions of each usable runtime: those of PyTorch on the device, of the others on the CPU."""
+    found = {"pytorch": list(dict.fromkeys(["fp32", choose_precision("auto", device)]))}
+    if installed("onnx", "onnxscript", "onnxruntime"):
+        found["onnx"] = ["fp32"]
+    if installed("onnx", "onnxscript", "openvino"):
+        found["openvino"] = ["fp32", "bf16"] if cpu_has_bf16() else ["fp32"]
+    return found
 
 
 def installed(*packages: str) -> bool:
@@ -120,6 +129,16 @@ def describe(device: torch.device) -> str:
     threads = torch.get_num_threads()
     missing = "" if torch.cuda.is_available() else " (no CUDA device found)"
     return f"CPU, {threads} thread{'s' if threads > 1 else ''}{missing}"
+
+
+@contextmanager
+def fastest_convolutions() -> Iterator[None]:
+    """Let cuDNN time its algorithms for each new input size: worth it for training crops, which are all of one size."""
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = False
 
 
 def synchronize(device: torch.device) -> None:

@@ -181,14 +181,11 @@ def list_weights(ckpt: str | None) -> dict[str, Path]:
 
 def engines() -> list[str]:
     """List the runtimes and precisions of this machine, each as in "pytorch bf16"; the default is the first."""
-    cuda = torch.cuda.is_available()
-    precisions = {"fp32", runtime.choose_precision("auto", torch.device("cuda" if cuda else "cpu"))}
-    found = {name: precisions | ({"fp16"} if cuda else set()) for name in ("auto", "pytorch")}
-    if runtime.installed("onnx", "onnxscript", "onnxruntime"):
-        found["onnx"] = {"fp32"}
-    if runtime.installed("onnx", "onnxscript", "openvino"):
-        found["openvino"] = {"fp32", "bf16"} if runtime.cpu_has_bf16() else {"fp32"}
-    return [f"{name} {precision}" for name, own in found.items() for precision in runtime.DTYPES if precision in own]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found = runtime.executions(device)
+    if device.type == "cuda":
+        found["pytorch"] = list(dict.fromkeys([*found["pytorch"], "fp16"]))
+    return [f"{name} {precision}" for name, own in {"auto": found["pytorch"], **found}.items() for precision in own]
 
 
 def _check_size(path: Path, width: int, height: int) -> None:

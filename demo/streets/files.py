@@ -15,23 +15,18 @@ SPLITS = {"train": (0, "drawnburg"), "val": (1, "sketchstadt")}  # number for th
 RECORD = "streets.json"
 
 
-def generate(root: Path | str, *, train: int, val: int, height: int, width: int, seed: int) -> bool:
+def generate(root: Path | str, *, train: int, val: int, height: int, width: int, seed: int) -> None:
     """Write `train` and `val` scenes of height x width pixels to `root`, unless they exist.
 
     Scene i of a split depends only on (seed, split, i). The complete dataset appears at `root` atomically.
 
-    Returns:
-        False if the same dataset already exists.
-
     Raises:
-        ValueError: other content at `root`, a size below 64 x 128, or a negative number.
+        ValueError: other content at `root`.
     """
     root = Path(root).resolve()
     wanted = {"version": VERSION, "train": train, "val": val, "height": height, "width": width, "seed": seed}
-    if min(train, val, seed) < 0 or height < 64 or width < 128:
-        raise ValueError(f"cannot generate streets with {wanted}: at least 64 x 128 pixels, and no negative numbers")
     if _exists(root, wanted):
-        return False
+        return
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.") as folder:
         unfinished = Path(folder, root.name)
@@ -41,10 +36,8 @@ def generate(root: Path | str, *, train: int, val: int, height: int, width: int,
                 root.rmdir()  # empty, see _exists
             unfinished.rename(root)
         except OSError:
-            if _exists(root, wanted):  # another process was faster
-                return False
-            raise
-    return True
+            if not _exists(root, wanted):  # else another process was faster
+                raise
 
 
 def _exists(root: Path, wanted: dict[str, int]) -> bool:

@@ -59,7 +59,7 @@ def training_step(workload: Workload, *, crop: int) -> Job:
     network = checkpoint.build()
     network.to(workload.device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(network, OptimizerConfig())
-    return partial(
+    step = partial(
         train_one_epoch,
         network,
         [{"image": image, "target": target}],
@@ -71,3 +71,4 @@ def training_step(workload: Workload, *, crop: int) -> Job:
         scaler=runtime.gradient_scaler(workload.device, workload.precision),
         precision=workload.precision,
     )
+    return runtime.fastest_convolutions()(step)

@@ -63,8 +63,8 @@ class InstanceScores:
         files: the instance ids of each image, see `find_instances`.
 
     Attributes:
-        images: for each image, by its index, (4, C) float64: weighted true positives and false negatives of each class,
-            then the same with any class of the category as correct.
+        by_image: for each image, by its index, (4, C) float64: weighted true positives and false negatives of each
+            class, then the same with any class of the category as correct.
     """
 
     def __init__(self, data: SegmentationDataset, files: Sequence[Path]) -> None:
@@ -75,7 +75,7 @@ class InstanceScores:
         self.category = np.full(256, -1)  # by class index; -1 for no class
         self.category[: len(self.names)] = [self.category_names.index(name) for name in data.classes.categories]
         self.average_size = np.array([AVERAGE_SIZE.get(name, 0.0) for name in self.names])
-        self.images: dict[int, np.ndarray] = {}
+        self.by_image: dict[int, np.ndarray] = {}
 
     def update(self, index: int, pred: np.ndarray) -> None:
         """Add image `index`, predicted as class indices (H, W) uint8; reads its instance ids."""
@@ -97,11 +97,11 @@ class InstanceScores:
             hits = np.bincount(ids[correct], minlength=len(sizes))[found]
             for pixels in (hits, sizes[found] - hits):
                 rows.append(np.bincount(classes, weights=pixels * weights, minlength=len(self.names)))
-        self.images[index] = np.stack(rows)
+        self.by_image[index] = np.stack(rows)
 
     def merge(self) -> None:
         """Combine the counts of all processes, each of which must call this."""
-        self.images = {index: image for part in distributed.gather(self.images) for index, image in part.items()}
+        self.by_image = {index: image for part in distributed.gather(self.by_image) for index, image in part.items()}
 
     def summary(self, counts: Tensor) -> dict[str, Any]:
         """Return the iIoU over all images, given their confusion matrix.
@@ -109,7 +109,8 @@ class InstanceScores:
         Returns:
             `class_iiou` and `category_iiou` by name (None if absent), and their means `miiou` and `category_miiou`.
         """
-        images = torch.from_numpy(np.stack([self.images[index] for index in sorted(self.images)]).sum(0)).double()
+        ordered = [self.by_image[index] for index in sorted(self.by_image)]
+        images = torch.from_numpy(np.stack(ordered).sum(0)).double()
         category = torch.from_numpy(self.category[: len(self.names)])
         merged = torch.zeros(2, len(self.category_names), dtype=torch.float64).index_add_(1, category, images[2:])
         scored = torch.from_numpy(self.average_size > 0)

@@ -57,7 +57,7 @@ def measure(
             evaluate(timer, bar, confusion=confusion, on_image=on_image)
     speed = timer.summary(images=len(data), batch_size=train.valid_batch_size)
     confusion.merge()
-    metrics = confusion.summary(data.classes.names) if confusion.images else {}
+    metrics = confusion.summary(data.classes.names) if confusion.by_image else {}
     return confusion, metrics | {"speed": speed}
 
 

@@ -68,7 +68,7 @@ class Results:
             return
         if "branches" in metrics:
             log.info(branch_table(metrics["branches"]))
-        if confusion.images:
+        if confusion.by_image:
             if self.data.classes.categories:
                 metrics = metrics | category_summary(confusion.counts, self.data.classes.categories)
             if self.instances is not None:
@@ -80,6 +80,6 @@ class Results:
         if self.submission is not None:
             log.info(f"submission: {self.submission.finish()}, {len(self.data)} files, checked")
         write_json(self.folder / "metrics.json", metrics)
-        written = ["confusion matrix", "worst images"] if confusion.images else []
+        written = ["confusion matrix", "worst images"] if confusion.by_image else []
         written += [] if self.save == "none" else ["predictions"]
         log.info(f"in {self.folder}: {', '.join(['metrics.json', *written])}")

@@ -9,12 +9,18 @@ import torch
 from torch import Tensor
 
 from dataset.transforms import Normalize
-from models.icnet import MIN_SIZE
-from models.layers import resize, resize_target
+from models.layers import resize_target
 from utils.inference.label_map import label_map
+from utils.inference.segmenter import enlarged
 from utils.weights.checkpoint import Checkpoint
 
 METADATA = "icnet"  # key of the JSON metadata in exported files
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}  # of the file for each runtime
+
+
+def runtime_of(path: str | Path) -> str:
+    """Return the runtime that a file is for, by its suffix: "onnx", "openvino", or "pytorch" for a checkpoint."""
+    return next((name for name, suffix in SUFFIXES.items() if Path(path).suffix.lower() == suffix), "pytorch")
 
 
 class ExportedSegmenter(ABC):
@@ -71,9 +77,6 @@ class ExportedSegmenter(ABC):
         return self._run(image).float()
 
     def _run(self, image: Tensor) -> Tensor:
-        image = image.cpu()
-        size = [max(side, MIN_SIZE) for side in image.shape[-2:]]
-        if list(image.shape[-2:]) != size:
-            image = resize(image.float(), size, align_corners=self.align_corners).round().to(torch.uint8)
+        image = enlarged(image.cpu(), align_corners=self.align_corners)
         values = image if self.normalize is None else self.normalize(image)
         return torch.from_numpy(self.infer(values.contiguous().numpy().astype(self.dtype, copy=False)))

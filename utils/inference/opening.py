@@ -12,7 +12,7 @@ import torch
 from utils import runtime
 from utils.config import Config, TestConfig, load_config
 from utils.inference.export import export_onnx, export_openvino
-from utils.inference.exported import ExportedSegmenter
+from utils.inference.exported import SUFFIXES, ExportedSegmenter, runtime_of
 from utils.inference.onnx import OnnxSegmenter
 from utils.inference.openvino import OpenVinoSegmenter, check_precision
 from utils.inference.segmenter import BRANCHES, Segmenter, build_segmenter
@@ -31,7 +31,7 @@ def open_network(
 
     Args:
         test: runtime and precision, compilation, input size, test-time augmentation and sliding windows.
-        branches: how many of the cascade's branches to run.
+        branches: how many of the cascade's branches to run; all, unless `test.branches`.
 
     Returns:
         the checkpoint (without weights for an exported file), and the segmenter.
@@ -41,7 +41,7 @@ def open_network(
         ValueError: a file of another kind, incompatible options, or a missing package.
     """
     segmenter: Segmenter
-    if Path(path).suffix.lower() in (".onnx", ".xml"):
+    if runtime_of(path) != "pytorch":
         check_exported(Path(path), test)
         segmenter = _open_exported(Path(path), device, test.precision)
         checkpoint = segmenter.checkpoint
@@ -53,7 +53,7 @@ def open_network(
 
 def check_exported(path: Path, test: TestConfig) -> None:
     """Raise a ValueError for settings that an exported file cannot follow."""
-    name = {".onnx": "onnx", ".xml": "openvino"}[path.suffix.lower()]
+    name = runtime_of(path)
     if test.runtime not in ("auto", name):
         raise ValueError(f"{path} cannot run in test.runtime={test.runtime}; set auto, or name a checkpoint (*.pth)")
     if test.compile != "none":
@@ -75,8 +75,7 @@ def _open_checkpoint(checkpoint: Checkpoint, device: torch.device, test: TestCon
     only_fp32 = test.runtime == "onnx" and test.precision == "auto"  # ONNX Runtime has no other
     where = torch.device("cpu") if test.runtime == "openvino" else device
     precision = "fp32" if only_fp32 else runtime.choose_precision(test.precision, where)
-    plain = in_pytorch or branches < BRANCHES
-    name = "pytorch" if plain else runtime.choose_runtime(test.runtime, device, precision)
+    name = "pytorch" if in_pytorch else runtime.choose_runtime(test.runtime, device, precision)
     if name != "pytorch":
         try:
             if name == "openvino":
@@ -94,7 +93,7 @@ def _open_checkpoint(checkpoint: Checkpoint, device: torch.device, test: TestCon
 
 
 def _open_exported(path: Path, device: torch.device, precision: str) -> ExportedSegmenter:
-    if path.suffix.lower() == ".onnx":
+    if runtime_of(path) == "onnx":
         return OnnxSegmenter(path, device)
     precision = runtime.choose_precision(precision, torch.device("cpu"))  # where OpenVINO runs
     folder = cache_folder()
@@ -109,7 +108,7 @@ def _export_once(checkpoint: Checkpoint, name: str) -> Path:
     path = checkpoint.source
     assert path is not None, "it was read from a file"
     digest = hashlib.sha256(path.read_bytes() + EXPORT_VERSION).hexdigest()[:20]
-    file = cache_folder() / f"{path.stem}-{digest}.{'xml' if name == 'openvino' else 'onnx'}"
+    file = cache_folder() / f"{path.stem}-{digest}{SUFFIXES[name]}"
     if not file.is_file():
         check_folder(file.parent, "XDG_CACHE_HOME")  # before half a minute of work
         print(f"exporting the network for {name}, once, to {file}", file=sys.stderr)

@@ -54,7 +54,8 @@ class Predictor:
         test = test or TestConfig()
         if test.compile == "cuda_graphs" and torch.__version__ < "2.14":  # fails in threads: pytorch/pytorch#123177
             raise ValueError(f"test.compile=cuda_graphs needs PyTorch 2.14 here, not {torch.__version__}; set default")
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = torch.empty(0, device=device).device  # "cuda" with its index: each thread has a current GPU
         path = path or find_checkpoint(None, TrainConfig().ckpt_dir, fallback=INCLUDED)
         checkpoint, self.segment = open_network(path, self.device, test)
         self.classes = checkpoint.classes

@@ -66,10 +66,11 @@ class PyTorchSegmenter:
         self.normalize = Normalize(mean, std)
         self.dtype = next(network.parameters()).dtype
         self.precision = {dtype: name for name, dtype in runtime.DTYPES.items()}[self.dtype]
-        self.logits = network.cascade if branches == BRANCHES else partial(network.cut_off, branches=branches)
+        self.network = network.cascade if branches == BRANCHES else partial(network.cut_off, branches=branches)
         self.align_corners = network.align_corners
         if compiled != "none":
-            self.logits = torch.compile(self.logits, mode="reduce-overhead" if compiled == "cuda_graphs" else "default")
+            mode = "reduce-overhead" if compiled == "cuda_graphs" else "default"
+            self.network = torch.compile(self.network, mode=mode)
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8 on the device."""
@@ -78,11 +79,17 @@ class PyTorchSegmenter:
     @torch.inference_mode()
     def scores(self, image: Tensor) -> Tensor:
         """Return the logits (B, C, h, w): (B, 3, H, W) uint8 of any size -> float32, see `models.ICNet.cascade`."""
-        x = self.normalize(image.to(self.device, non_blocking=True))
-        size = [max(side, MIN_SIZE) for side in x.shape[-2:]]
-        if list(x.shape[-2:]) != size:
-            x = resize(x, size, align_corners=self.align_corners)
-        return self.logits(x.to(self.dtype).contiguous(memory_format=torch.channels_last))["out"].float()
+        image = enlarged(image.to(self.device, non_blocking=True), align_corners=self.align_corners)
+        x = self.normalize(image)
+        return self.network(x.to(self.dtype).contiguous(memory_format=torch.channels_last))["out"].float()
+
+
+def enlarged(image: Tensor, *, align_corners: bool) -> Tensor:
+    """Enlarge images (B, 3, H, W) uint8 that have a side below the smallest that the network takes."""
+    size = [max(side, MIN_SIZE) for side in image.shape[-2:]]
+    if list(image.shape[-2:]) == size:
+        return image
+    return resize(image.float(), size, align_corners=align_corners).round().to(torch.uint8)
 
 
 def build_segmenter(

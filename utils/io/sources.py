@@ -54,7 +54,7 @@ def find_sources(text: str, *, recursive: bool = False) -> list[Source]:
     Args:
         text: an image, a video, a folder, a glob pattern, a text file with a path on every line, the index of a
             camera, the URL of a stream, or "-"; existing files and folders take precedence over cameras and patterns.
-        recursive: include subfolders of a folder.
+        recursive: include subfolders of a folder. Hidden ones, like hidden files, are left out.
     """
     moment = f"{datetime.now():%Y%m%d_%H%M%S_%f}"  # each image from standard input and each recording is another one
     if text == STDIN:
@@ -76,7 +76,8 @@ def _find_files(text: str, recursive: bool) -> list[Path]:
     if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
         return _read_list(path)
     if path.is_dir():
-        matches = list(path.rglob("*") if recursive else path.iterdir())
+        inside = path.rglob("*") if recursive else path.iterdir()
+        matches = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)]
     else:
         matches = [path] if path.is_file() else [Path(name) for name in glob.glob(text, recursive=True)]
     found = sorted(p for p in matches if p.suffix.lower() in SUFFIXES and p.is_file())

@@ -166,11 +166,10 @@ class RunState:
         """Continue where `save_last` was called, from a checkpoint that `check_resumable` accepts."""
         state = checkpoint.training
         assert state is not None
-        then = state["epoch_length"]
-        if then != self.epoch_length:
+        if state["epoch_length"] != self.epoch_length:
             raise ValueError(
-                f"cannot resume: an epoch had {then} iterations and now has {self.epoch_length}, as the number of "
-                "training images has changed; restore the images, or start a new run from these weights: "
+                f"cannot resume: an epoch had {state['epoch_length']} iterations and now has {self.epoch_length}, as "
+                "the number of training images has changed; restore the images, or start a new run from these weights: "
                 f"train.ckpt_dir=OTHER model.weights={checkpoint.source}"
             )
         load_state(self.trained, checkpoint.state_dict)

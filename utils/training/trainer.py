@@ -83,7 +83,8 @@ class Trainer:
             state.rates = {f"lr_{group['name']}": group["lr"] for group in state.optimizer.param_groups}
         sampler.epoch, sampler.skip = state.epoch + 1, state.step
         title = f"epoch {state.epoch + 1}/{self.config.epochs}"
-        with progress(self.train_loader, title, total=state.epoch_length, initial=state.step) as bar:
+        bar = progress(self.train_loader, title, total=state.epoch_length, initial=state.step)
+        with bar, runtime.fastest_convolutions():
             train_one_epoch(
                 self.parallel,
                 bar,

@@ -27,7 +27,7 @@ def load_timm_weights(backbone: TimmBackbone, weights: str) -> Normalization:
         FileNotFoundError: they cannot be downloaded.
         ValueError: unknown weights, or weights that do not fit.
     """
-    name = backbone.network
+    name = backbone.timm_name
     if Path(weights).is_file():
         state = _read(Path(weights))
     else:
