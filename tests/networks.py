@@ -33,4 +33,5 @@ def trained_checkpoint(backbone="resnet18", **options):
         structure=network.structure,
         classes=CLASSES,
         mean=(0.4, 0.5, 0.6),
+        std=(0.2, 0.25, 0.3),  # neither is the default, so that a lost one shows
     )

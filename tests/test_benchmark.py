@@ -163,17 +163,20 @@ def test_a_mistake_is_one_line_before_anything_is_measured(tmp_path, monkeypatch
     assert stopped.value.code == 2 and words in printed and printed.count("\n") == 1
 
 
-def test_the_share_of_the_peak_is_that_of_the_contenders_own_precision(monkeypatch):
+def test_figures_by_hand(monkeypatch):
     monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: True)
     peaks = {torch.float32: 1e9, torch.bfloat16: 4e9}
     monkeypatch.setattr(benchmark, "peak_flops", lambda device, dtype: peaks[dtype])
-    monkeypatch.setattr(benchmark, "time_in_turns", lambda jobs, **options: {name: [1.0] for name in jobs})
+    times = {"a": [2.0, 4.0], "b": [2.0, 4.0], "c": [0.5, 1.0]}
+    monkeypatch.setattr(benchmark, "time_in_turns", lambda jobs, **options: times)
     monkeypatch.setattr(benchmark, "peak_memory", lambda *args: None)
     own = {"a": "fp32", "b": "bf16", "c": "int8"}
     found = {name: Contender(lambda image: image[:, 0], precision=precision) for name, precision in own.items()}
     contenders = {name: lambda workload, name=name: found[name] for name in own}
     monkeypatch.setattr(benchmark, "CONTENDERS", contenders)
     facts = {"folder": Path(), "ckpt": None, "backbone": "resnet18", "device": torch.device("cpu"), "precision": "fp32"}
-    rows = benchmark.compare(Workload(size=(64, 96), batch=1, **facts), list(own), repeats=1)
-    assert rows["a"]["share_of_peak"] == pytest.approx(4 * rows["b"]["share_of_peak"])
+    rows = benchmark.compare(Workload(size=(64, 96), batch=2, **facts), list(own), repeats=2)
+    assert rows["a"]["share_of_peak"] == pytest.approx(4 * rows["b"]["share_of_peak"])  # of each precision's own peak
     assert rows["c"]["share_of_peak"] is None
+    assert [row["ratio"] for row in rows.values()] == [1, 1, 4]
+    assert rows["c"]["median_ms"] == 750 and rows["c"]["images_per_second"] == pytest.approx(2 / 0.75)

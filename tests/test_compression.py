@@ -20,6 +20,7 @@ from utils import cli, config
 from utils.io.files import write_json
 from utils.training.records import Records
 from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from utils.weights.run_folder import find_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +164,10 @@ def test_the_steps_continue_where_they_were_interrupted(streets, run_prune, monk
     last = read_checkpoint("steps/retrained-0.5/last.pth")
     assert last.config["test"]["short_side"] == 48  # in validation, too
     assert last.structure["width"] == 0.5 and last.config["loss"]["distill"] == "wide.pth"
+    retrained = read_checkpoint(find_checkpoint(None, "steps/retrained-0.75"))
+    expected = prune.prune_checkpoint(retrained, 0.5).state_dict  # not of the original network
+    pruned = read_checkpoint("steps/pruned-0.5/pruned.pth").state_dict
+    assert all(torch.equal(pruned[name], tensor) for name, tensor in expected.items())
 
     streets.clear()
     assert run_prune(*command("steps"))[0] == 0 and streets == []  # complete

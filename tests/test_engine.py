@@ -107,6 +107,30 @@ def test_clipping_limits_the_gradient_norm(network):
     assert change(plain, network) > 2 * change(clipped, network)
 
 
+def test_gradients_are_unscaled_before_they_are_clipped():
+    network = nn.Conv2d(1, 1, 1, bias=False)
+    nn.init.zeros_(network.weight)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
+    train_one_epoch(
+        network,
+        [batch(1)],
+        criterion=lambda out, target: {"loss": 4 * out.mean()},
+        normalize=lambda images: torch.ones(1, 1, 2, 2),
+        optimizer=optimizer,
+        scheduler=build_scheduler(optimizer, PLAIN, iterations=10),
+        device=CPU,
+        scaler=torch.amp.GradScaler("cpu", init_scale=8.0),
+        clip=1.0,
+    )
+    assert network.weight.item() == pytest.approx(-0.5)  # the gradient, 4, is clipped to 1
+
+
+def test_the_teacher_sees_the_images_as_they_are(network):
+    seen = []
+    step(network, batch(), teacher=lambda images: seen.append(images) or torch.zeros(2, 3, 16, 16))
+    assert seen[0].dtype == torch.uint8 and torch.equal(seen[0], batch()["image"])
+
+
 def test_bf16_autocast_keeps_the_weights_in_fp32(network):
     seen = []
     hook = network.sub1[0].conv.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import evaluate
 from dataset.labels import cityscapes_classes
 from models import ICNet
 from utils import runtime
@@ -155,6 +156,13 @@ def test_without_a_trained_network_the_included_weights_are_used(
         assert result.code == 2 and "no *_best_model.pth in" in result.err
 
 
+def test_each_row_is_of_its_own_branches(monkeypatch):
+    monkeypatch.setattr(evaluate, "open_network", lambda path, device, test, *, branches: (None, branches))
+    monkeypatch.setattr(evaluate, "measure", lambda segmenter, *_, title: (None, {"branches": segmenter}))
+    found = evaluate.measure_branches(Path("x.pth"), None, load_config({}), torch.device("cpu"))
+    assert found == {"sub4": {"branches": 1}, "sub4 + sub2": {"branches": 2}}
+
+
 def test_branches_without_labels_are_only_timed(cityscapes, run_script, tmp_path):
     given = [*cityscapes, "test.split=test", f"test.submission={tmp_path / 'submission'}", "test.branches=true"]
     result = run_script("evaluate", *given)
@@ -241,7 +249,9 @@ def test_latency_excludes_the_warm_up():
     timer = Timer(lambda image: image[:, 0], torch.device("cpu"))
     assert timer(torch.zeros(1, 3, 4, 4)).shape == (1, 4, 4) and len(timer.seconds) == 1
     timer.seconds = [9.0] * WARM_UP + [0.001] * 19 + [0.003]
-    speed = timer.summary(images=25, batch_size=1)
+    timer.start -= 1000
+    speed = timer.summary(images=2500, batch_size=1)
+    assert speed["images_per_second"] == pytest.approx(2.5, rel=0.01)
     assert speed["latency_median_ms"] == pytest.approx(1) and speed["latency_p95_ms"] == pytest.approx(1.1)
 
 

@@ -49,6 +49,21 @@ def test_a_wrong_argument_is_one_line(checkpoint_path, video, tmp_path, run_expo
     assert not (tmp_path / f"net{suffix}").exists()
 
 
+def test_options_reach_openvinos_export(checkpoint_path, pictures, tmp_path, monkeypatch, run_export):
+    def export_openvino(checkpoint, path, **options):
+        given.update(options)
+        path.with_suffix(".bin").write_bytes(bytes(2_000_000))
+        return {}
+
+    given: dict = {}
+    monkeypatch.setattr(export, "export_openvino", export_openvino)
+    monkeypatch.setattr(export, "label_agreement", lambda *_: 0.75)
+    options = ["--format", "openvino", "--target", tmp_path / "net.xml", "--precision", "int8", "--calibrate", pictures]
+    code, printed = run_export("--ckpt", checkpoint_path, *options)
+    assert code == 0 and "2.0 MB" in printed.out and "75.00% of the labels" in printed.out
+    assert len(given.pop("calibration")) == 3 and given == {"output": "logits", "normalized_inside": False}
+
+
 def test_an_export_does_not_overwrite_its_checkpoint(checkpoint_path, tmp_path, run_export, monkeypatch):
     source = tmp_path / "pytorch_model.bin"
     source.write_bytes(checkpoint_path.read_bytes())

@@ -50,6 +50,15 @@ def test_failure_before_the_first_byte_leaves_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_new_content_is_on_the_disk_before_the_old_file_goes(tmp_path, monkeypatch):
+    path, seen = tmp_path / "a.txt", []
+    path.write_text("old")
+    monkeypatch.setattr(os, "fsync", lambda file: seen.append(path.read_text()))
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+    assert seen == ["old"] and path.read_text() == "new"
+
+
 def test_old_file_stays_until_the_new_one_is_complete(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")

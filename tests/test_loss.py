@@ -223,3 +223,9 @@ def test_class_weights_are_as_many_as_classes():
     with pytest.raises(ValueError, match="has 3 values, the dataset 2 classes"):
         build_loss(LossConfig(class_weights=(1.0, 2.0, 3.0)), DATASET)
     assert build_loss(LossConfig(class_weights=(0.0, 1.0)), DATASET).class_weights.tolist() == [0, 1]
+
+
+def test_losses_of_half_precision_logits_are_computed_in_single_precision():
+    out = torch.zeros(1, 2, 512, 512, dtype=torch.float16)  # the sum over its pixels is beyond float16
+    loss = CascadeLoss()({"out": out}, torch.zeros(1, 512, 512, dtype=torch.uint8))["loss"]
+    assert loss.item() == pytest.approx(math.log(2), rel=1e-6)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dataset.transforms import Normalize
+from dataset.transforms import IMAGENET_STD, Normalize
 from models import ICNet
 from models.fold import fold_batch_norms
 from models.layers import axis_pooling_matrix, resize, subsample
@@ -19,7 +19,7 @@ from tools import convert
 from utils.config import TestConfig as Settings
 from utils.inference.opening import with_own_input
 from utils.loss import CascadeLoss
-from utils.weights import zoo
+from utils.weights import caffe, zoo
 from utils.weights.checkpoint import read_checkpoint
 
 SAMPLES = {  # how the reference samples each map
@@ -264,3 +264,9 @@ def test_fine_tuning_with_other_classes(release, folder_data, run_script):
     (best,) = folder_data.ckpt_dir.glob("icnet_paper_resnet50_v1s_1_*_best_model.pth")
     given = [f"test.ckpt_path={best}", f"train.ckpt_dir={folder_data.ckpt_dir}", "test.branches=true"]
     assert run_script("evaluate", *given).code == 0
+
+
+def test_each_factor_of_the_input_belongs_to_its_own_channel():
+    layers = {"data_sub1": [torch.tensor([1.0, 10, 100])], "conv1_sub1": [torch.tensor([1.0, 2, 3]).view(1, 3, 1, 1)]}
+    weight = caffe.as_state(layers)["conv1_sub1.weight"].flatten()  # of RGB, where the release's are of BGR
+    assert (weight / 255 / torch.tensor(IMAGENET_STD)).tolist() == pytest.approx([300, 20, 1])

@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from PIL import Image
 
 from dataset.segmentation import Sample, SegmentationDataset
@@ -73,3 +74,15 @@ def test_worst_images_are_ranked_and_replace_earlier_ones(folder_data):
     ]
     with Image.open(folder / "01_image0.png") as sheet:
         assert sheet.width > 4 * 640
+
+
+def test_the_plot_shows_shares_of_the_labels(tmp_path, monkeypatch):
+    shown, write = {}, Axes.text
+
+    def text(axes, x, y, words, **options):
+        shown[int(y), int(x)] = words
+        return write(axes, x, y, words, **options)
+
+    monkeypatch.setattr(Axes, "text", text)
+    write_confusion(tmp_path, torch.tensor([[3, 1, 0], [0, 4, 0]]), ("road", "car"))
+    assert shown == {(0, 0): "75", (0, 1): "25", (1, 1): "100"}

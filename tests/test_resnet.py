@@ -39,3 +39,12 @@ def test_channels_of_the_deep_stems(suffix, channels):
     assert [weight.shape[:2] for weight in convs] == list(zip(channels, (3, *channels), strict=False))
     assert network.bn1.num_features == network.layer1[0].conv1.in_channels == channels[-1]
     assert network.maxpool.ceil_mode == (suffix == "v1c")
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "layer", "fan_out"),
+    [("resnet50_v1s", 1.0, "conv1.6", 128 * 9), ("resnet18", 0.5, "layer4.1.conv2", 256 * 9)],
+)
+def test_layers_that_torchvision_does_not_have_are_initialised_as_its_own(name, width, layer, fan_out):
+    weight = DilatedResNet(name, width=width).get_submodule(layer).weight
+    assert weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.02)

@@ -184,10 +184,12 @@ def test_a_new_run_does_not_overwrite_the_state_of_another(tmp_path):
         find_last(str(tmp_path / "older" / "last.pth"), str(tmp_path))
 
 
-def test_after_a_change_of_the_validation_size_the_best_miou_starts_anew(build, tmp_path):
+def test_after_a_change_of_the_validation_the_best_miou_starts_anew(build, tmp_path):
     build(tmp_path, "train.epochs=1").fit()
     last = read_checkpoint(tmp_path / "last.pth")
-    for override, best in (("test.short_side=0", last.training["best_miou"]), ("test.short_side=48", -1)):
+    changes = ("test.short_side=48", "test.input_size=[48, 64]", "test.split=train", "test.resize_probabilities=true")
+    for override in ("test.short_side=0", *changes):
+        best = -1 if override in changes else last.training["best_miou"]
         resumed = build(tmp_path, "train.epochs=1", override)
         resumed.state.restore(last, CPU)
         assert resumed.state.best_miou == best and resumed.state.best_path.exists()  # to be replaced by the next

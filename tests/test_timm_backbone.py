@@ -110,9 +110,9 @@ def test_deep_layers_run_once_and_only_on_the_quarter_image(network):
     for name, layer in network.backbone.items():
         layer.register_forward_hook(lambda _, x, y, name=name: sizes[name].append(tuple(y.shape[-2:])))
     network.train()(torch.randn(2, 3, 128, 256))
-    last = next(name for name, seen in sizes.items() if seen == [(8, 16), (4, 8)])  # of sub2, then of sub4
-    deep = list(sizes)[list(sizes).index(last) + 1 :]
-    deep = [name for name in deep if len(sizes[name]) == 1]
+    names, depth = list(sizes), network.backbone._depth
+    shallow, deep = names[:depth], names[depth:]
+    assert all(len(sizes[name]) == 2 for name in shallow) and sizes[shallow[-1]] == [(8, 16), (4, 8)]  # sub2, sub4
     assert deep and all(sizes[name] == [(4, 8)] for name in deep)
     counts = {name: {int(n.num_batches_tracked) for n in norms(network.backbone[name])} for name in sizes}
     assert all(counts[name] <= {1 if name in deep else 2} for name in sizes)

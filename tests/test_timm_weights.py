@@ -64,6 +64,12 @@ def test_a_file_is_read_in_half_precision_too(tmp_path, whole, suffix):
     assert all(torch.equal(expected[name].float(), x.float()) for name, x in backbone.state_dict().items())
 
 
+def test_mean_and_standard_deviation_are_not_exchanged(tmp_path):
+    torch.save(timm.create_model("regnetx_002").state_dict(), tmp_path / "weights.pth")
+    normalization = load_timm_weights(TimmBackbone("timm/regnetx_002"), str(tmp_path / "weights.pth"))
+    assert normalization == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
 def test_weights_that_do_not_fit_are_named(tmp_path):
     torch.save(timm.create_model("tf_efficientnet_lite1").state_dict(), tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"model\.backbone_weights .*other\.pth: .* unknown: blocks_1\.2"):

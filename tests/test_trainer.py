@@ -155,6 +155,17 @@ def test_a_non_finite_loss_ends_the_run_and_saves_the_batch(build, tmp_path):
     assert torch.equal(torch.stack([sample["image"] for sample in saved["batch"]]), seen)
 
 
+def test_the_batch_of_a_later_iteration_is_named(build, tmp_path, monkeypatch):
+    trainer = build(tmp_path)
+    trainer.state.iteration = 4  # the last of the second epoch, as an epoch has two
+    monkeypatch.setattr(trainer.state.losses, "find_divergence", lambda: 1)
+    with pytest.raises(ValueError, match="not finite at iteration 4 "):
+        trainer._check_losses()
+    samples, sampler = trainer.train_loader.dataset.samples, trainer.train_loader.sampler
+    expected = [str(samples[index].image) for _, index, _ in sampler.batches(2)[1].tolist()]
+    assert torch.load(tmp_path / "diverged.pth")["images"] == expected
+
+
 def test_the_first_process_to_overflow_names_the_batch(build, tmp_path, monkeypatch):
     """The gradients carry an overflow to the other processes, whose loss is not finite an iteration later."""
     trainer = build(tmp_path)

@@ -51,8 +51,7 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("script", ["evaluate", "inference"])
-@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize(("script", "kind"), [("evaluate", "text"), *(("inference", kind) for kind in FOREIGN)])
 def test_foreign_checkpoint(refused, folder_data, tmp_path, script, kind):
     path = tmp_path / "foreign.pth"
     if isinstance(FOREIGN[kind], bytes):
@@ -60,7 +59,7 @@ def test_foreign_checkpoint(refused, folder_data, tmp_path, script, kind):
     else:
         torch.save(FOREIGN[kind], path)
     line = refused(script, *arguments(script, folder_data), f"test.ckpt_path={path}")
-    assert has(line, path, "checkpoint")
+    assert has(line.replace(str(path), "FILE"), "FILE", "checkpoint")
 
 
 @pytest.mark.parametrize(
@@ -107,7 +106,7 @@ def test_checkpoint_with_a_configuration_of_another_kind(refused, checkpoint_pat
     torch.save(torch.load(checkpoint_path, weights_only=True) | change, path)
     line = refused("evaluate", f"test.ckpt_path={path}")
     path.unlink()
-    assert has(line, path, word)
+    assert has(line.replace(str(path), "FILE"), "FILE", word)
 
 
 def test_checkpoint_cut_short(refused, folder_data, checkpoint_path, tmp_path):

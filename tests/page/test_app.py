@@ -174,6 +174,16 @@ def test_page_names_no_other_host_and_nothing_connects_to_one(layout, service, t
     assert {event["api_visibility"] for event in page.config["dependencies"]} <= {"private", "undocumented"}
 
 
+def test_events_pass_what_their_functions_expect(layout, service):
+    config = layout.build_page(service).config
+    labels = {component["id"]: component["props"].get("label") for component in config["components"]}
+    inputs = [[labels[number] for number in event["inputs"]] for event in config["dependencies"]]
+    settings = ["Weights", "Runtime and precision", "Strength of the colours"]
+    assert inputs.count([None, *settings]) == 2  # a picture of one's own, and an example
+    assert [f"Video of up to {layout.MAX_FRAMES} frames", *settings, "Classes drawn"] in inputs
+    assert settings[:2] in inputs
+
+
 @pytest.mark.parametrize("name", ["broken.pth", "none.pth"])
 def test_unusable_weights_are_one_line(layout, tmp_path, capsys, monkeypatch, name):
     (tmp_path / "broken.pth").write_bytes(b"-")
