@@ -58,9 +58,9 @@ def test_label_maps_are_the_argmax_of_full_size_logits(variant, align_corners):
     assert segmenter.align_corners is align_corners
     expected = network(segmenter.normalize(images))["out"].argmax(1)
     assert (segmenter(images) == expected).float().mean() > 0.999
-    small = segmenter.normalize(images[..., :20, :40])  # enlarged to the network's smallest size
-    large = F.interpolate(small, (32, 40), mode="bilinear", align_corners=align_corners)
-    expected = network.cascade(large)["out"]
+    small = images[..., :20, :40].float()  # enlarged to the network's smallest size, as uint8 like any image
+    large = F.interpolate(small, (32, 40), mode="bilinear", align_corners=align_corners).round().byte()
+    expected = network.cascade(segmenter.normalize(large))["out"]
     assert (segmenter.scores(images[..., :20, :40]) - expected).abs().max() < 1e-4 * expected.abs().max()
 
 

@@ -85,10 +85,11 @@ def test_every_box_of_the_figure_is_named_as_in_the_code(network: ICNet, figure:
             assert name in (attributes, type(network.get_submodule(key.split()[0])).__name__)
 
 
-def test_the_changelog_and_the_citation_name_the_same_version():
-    newest = re.search(r"^## (\S+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert newest[1] == cited[1]
+def test_the_changelog_and_the_citation_name_the_same_version_and_date():
+    changelog, citation = ((ROOT / name).read_text(encoding="utf-8") for name in ("CHANGELOG.md", "CITATION.cff"))
+    newest = re.search(r"^## (\S+) - (\S+)$", changelog, flags=re.MULTILINE)
+    cited = re.search(r"^version: (\S+)\ndate-released: (\S+)$", citation, flags=re.MULTILINE)
+    assert newest.groups() == cited.groups()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
