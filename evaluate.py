@@ -19,7 +19,7 @@ from utils.config import Config, load_config
 from utils.data import build_dataset, check_classes
 from utils.evaluation.measure import measure
 from utils.evaluation.results import Results
-from utils.inference.opening import describe, open_network, with_own_data, with_own_input
+from utils.inference.opening import describe, open_network, with_checkpoint_data, with_checkpoint_input
 from utils.inference.segmenter import Segmenter
 from utils.weights.checkpoint import Checkpoint
 from utils.weights.run_folder import find_checkpoint, included_weights, run_name
@@ -38,7 +38,7 @@ def main() -> None:
             path = find_checkpoint(config.test.ckpt_path, folder, name=name, fallback=fallback)
             checkpoint, segmenter = open_network(path, device, config.test)
         if args.config is None:
-            config = with_own_data(checkpoint, DEFAULT_CONFIG, args.overrides)
+            config = with_checkpoint_data(checkpoint, DEFAULT_CONFIG, args.overrides)
         data = open_data(config, checkpoint)
         results = Results(Path(config.train.ckpt_dir) / "evaluate_output", data, config.test)
         log = cli.open_log(quiet=distributed.rank() > 0)
@@ -61,7 +61,7 @@ def open_data(config: Config, checkpoint: Checkpoint) -> SegmentationDataset:
     dataset = config.dataset.model_copy(update={"cache": cache})
     data = build_dataset(dataset, config.test.split, cityscapes_root=root, labelled=labelled)
     check_classes(data, checkpoint)
-    data.check_headers(part=slice(distributed.rank(), None, distributed.processes()))
+    data.check_headers(part=slice(distributed.rank(), None, distributed.world_size()))
     distributed.gather(None)  # no process goes on, and deletes earlier results, before all of them have checked
     return data
 
@@ -79,7 +79,7 @@ def measure_branches(
 
 def run_details(checkpoint: Checkpoint, segmenter: Segmenter, config: Config, device: torch.device) -> dict[str, Any]:
     """Return the settings and the environment that the metrics depend on."""
-    own = with_own_input(checkpoint, config.test)
+    own = with_checkpoint_input(checkpoint, config.test)
     return {
         "checkpoint": str(checkpoint.source),
         "short_side": own.short_side,
@@ -87,7 +87,7 @@ def run_details(checkpoint: Checkpoint, segmenter: Segmenter, config: Config, de
         "resize_probabilities": bool(own.resize_probabilities),
         "split": config.test.split,
         "device": runtime.describe(device),
-        "processes": distributed.processes(),
+        "processes": distributed.world_size(),
         "runtime": segmenter.runtime,
         "precision": segmenter.precision,
         "versions": {

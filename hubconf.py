@@ -13,7 +13,7 @@ dependencies = ["torch", "torchvision", "yaml", "pydantic", "numpy", "PIL", "cv2
 
 
 def icnet(weights: str | None = "cityscapes", *, num_classes: int | None = None, backbone: str | None = None) -> ICNet:
-    """Return an ICNet: (B, 3, H, W) images, normalised, to `{"out": logits (B, classes, H, W)}` in evaluation mode.
+    """Return an ICNet in evaluation mode: normalised images (B, 3, H, W) to `{"out": logits (B, classes, H, W)}`.
 
     Args:
         weights: "cityscapes" or "camvid" for the included weights (ResNet18, 19 and 11 classes), the path of a
@@ -29,7 +29,7 @@ def icnet(weights: str | None = "cityscapes", *, num_classes: int | None = None,
 
 
 def predictor(weights: str = "cityscapes", device: torch.device | str | None = None) -> Predictor:
-    """Return a `Predictor`, from images, files or videos to label maps; it resizes and normalises by itself.
+    """Return a `Predictor`, which segments images, files and videos; it does the resizing and normalisation itself.
 
     Args:
         weights: as for `icnet`, but not None.

@@ -35,8 +35,9 @@ def main() -> int:
     test, train, fallback = config.test, config.train, included_weights(args.config, config.train.ckpt_dir)
     path = find_checkpoint(test.ckpt_path, train.ckpt_dir, name=run_name(config.model), fallback=fallback)
     device = runtime.select_device(train.specific_gpu_num)
+    folder = output_folder(args, train.ckpt_dir)
     predictor = Predictor(path, device, test=test)
-    outputs = build_outputs(args, train.ckpt_dir, predictor.classes)
+    outputs = build_outputs(args, folder, predictor.classes)
     predictor.check_smoothing(args.smooth)
     if args.show:
         open_window()
@@ -62,10 +63,15 @@ def main() -> int:
     return 1 if inference.skipped else 0
 
 
-def build_outputs(args: Namespace, ckpt_dir: str, classes: ClassTable) -> Outputs:
-    """Build the writer for the files that the options request; raise ValueError if it would be unable to write."""
+def output_folder(args: Namespace, ckpt_dir: str) -> Path:
+    """Return the folder for the results; raise ValueError if it is not writable."""
     folder = Path(args.output or Path(ckpt_dir) / "inference_output")
     check_folder(folder, "--output" if args.output else "train.ckpt_dir")
+    return folder
+
+
+def build_outputs(args: Namespace, folder: Path, classes: ClassTable) -> Outputs:
+    """Build the writer for the files that the options request; raise ValueError for options that do not fit."""
     return Outputs(
         folder=folder,
         painter=Painter(classes=classes, alpha=args.alpha, shown=args.classes, legend=args.legend),

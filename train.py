@@ -73,7 +73,7 @@ def build_trainer(config: Config, device: torch.device, records: Records, *, las
     log.info(f"device: {runtime.describe(device)}, {train_batches.num_workers} loader workers")
     log.info(f"data: {len(train_set)} training, {len(val_batches.dataset)} validation images, {len(classes)} classes")
     for dataset in (train_set, val_batches.dataset):  # a broken file is reported now, rather than when its turn comes
-        dataset.check_headers(part=slice(distributed.rank(), None, distributed.processes()))
+        dataset.check_headers(part=slice(distributed.rank(), None, distributed.world_size()))
     network, normalization = build_network(config, num_classes=len(classes), log=log, last=last)
     network.to(device).to(memory_format=torch.channels_last)
     description = Checkpoint(

@@ -125,7 +125,7 @@ def repeat_factors(pixel_counts: np.ndarray, threshold: float) -> np.ndarray:
 
     Args:
         pixel_counts: see `SegmentationDataset.pixel_counts`.
-        threshold: share of the images; classes that more of them show do not count as rare.
+        threshold: share of the images; classes in more than this share do not count as rare.
     """
     shown = pixel_counts > 0
     by_class = np.sqrt(threshold / shown.mean(0).clip(min=1 / len(shown))).clip(min=1)

@@ -50,14 +50,14 @@ class CascadeFeatureFusion(nn.Module):
     def forward(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the fused features and, in training, the auxiliary logits, both at the size of `high`."""
         projected = self._project(low, high.shape[-2:])
-        aux = self._guidance(low, projected) if self.training else None
+        aux = self._classify(low, projected) if self.training else None
         return F.relu(projected + self.activation(self.conv_high(high))), aux
 
-    def guide(self, low: Tensor, size: Sequence[int]) -> Tensor:
+    def auxiliary_logits(self, low: Tensor, size: Sequence[int]) -> Tensor:
         """Return only the auxiliary logits, at the `size` of the higher branch."""
-        return self._guidance(low, self._project(low, size))
+        return self._classify(low, self._project(low, size))
 
-    def _guidance(self, low: Tensor, projected: Tensor) -> Tensor:
+    def _classify(self, low: Tensor, projected: Tensor) -> Tensor:
         if self.doubling:  # the 1x1 classifier commutes with resizing
             return resize(self.aux_classifier(low), projected.shape[-2:], align_corners=self.align_corners)
         return self.aux_classifier(projected)

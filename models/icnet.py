@@ -77,8 +77,8 @@ class ICNet(nn.Module):
         self.pyramid_pooling, deep = self._pyramid_pooling(self.structure["ppm"])
         self.sub1 = Sub1(width=scale)
         layer2, fused = self.backbone.shallow_channels, scaled(128, scale)
-        self.conv_sub2, shallow = _narrow(layer2, layer2, own.narrow[0])
-        self.conv_sub4, deep = _narrow(deep, layer2, own.narrow[1])
+        self.conv_sub2, shallow = _projection(layer2, layer2, own.projections[0])
+        self.conv_sub4, deep = _projection(deep, layer2, own.projections[1])
         head = partial(own.head, dropout=dropout)
         fusion = partial(
             CascadeFeatureFusion,
@@ -131,14 +131,14 @@ class ICNet(nn.Module):
         fused, aux_16 = self.cff_24(sub4, self.conv_sub2(sub2))  # (B, 128, H/16, W/16)
         fused, aux_8 = self.cff_12(fused, sub1)  # (B, 128, H/8, W/8)
         logits = self.classifier(fused)
-        if self.variant.quarter == "always" or (self.variant.quarter == "training" and self.training):
+        if self.variant.upsample_logits == "always" or (self.variant.upsample_logits == "training" and self.training):
             # differs from the published code: the 1x1 classifier runs before this resize, with which it commutes.
             less = 1 if self.variant.doubling else 0  # the release enlarges n pixels to 2 n - 1 and keeps their places
             logits = resize(logits, [2 * side - less for side in logits.shape[-2:]])  # (B, num_classes, H/4, W/4)
         return {"out": logits, "aux_8": aux_8, "aux_16": aux_16} if self.training else {"out": logits}
 
-    def cut_off(self, image: Tensor, branches: int) -> dict[str, Tensor]:
-        """Run only the lowest branches, and return their auxiliary logits as `out`.
+    def partial_cascade(self, image: Tensor, branches: int) -> dict[str, Tensor]:
+        """Run only the branches of lowest resolution, and return their auxiliary logits as `out`.
 
         Args:
             branches: 1: sub4, with logits at 1/16 of the image size; 2: sub4 and sub2, at 1/8.
@@ -149,13 +149,13 @@ class ICNet(nn.Module):
         sub4 = self._sub4(image, sub2)
         if branches == 1:
             half = self.variant.shrink(image[:1, :1], 2).shape[-2:]
-            return {"out": self.cff_24.guide(sub4, [self.backbone.shallow_side(side) for side in half])}
+            return {"out": self.cff_24.auxiliary_logits(sub4, [self.backbone.shallow_side(side) for side in half])}
         fused, _ = self.cff_24(sub4, self.conv_sub2(sub2))
-        return {"out": self.cff_12.guide(fused, (-(-height // 8), -(-width // 8)))}  # rounded up, as by sub1
+        return {"out": self.cff_12.auxiliary_logits(fused, (-(-height // 8), -(-width // 8)))}  # rounded up, as by sub1
 
     def _sub2(self, image: Tensor) -> Tensor:
         # differs from the published code: sub2 stops after layer2. The output of its deeper layers was never used, cost
-        # 60 % of the arithmetic, and fed half-resolution statistics into their batch norms.
+        # 60 % of the FLOPs, and fed half-resolution statistics into their batch norms.
         return self.backbone.shallow(self.variant.shrink(image, 2))
 
     def _sub4(self, image: Tensor, sub2: Tensor | None) -> Tensor:
@@ -179,7 +179,7 @@ class ICNet(nn.Module):
         return relu(norm(y if conv.bias is None else y + conv.bias[:, None, None]))
 
 
-def _narrow(channels: int, layer2: int, multiple: float | None) -> tuple[nn.Module, int]:
+def _projection(channels: int, layer2: int, multiple: float | None) -> tuple[nn.Module, int]:
     """Return a 1x1 conv to a multiple of layer2's channels, or nothing for None, and its output channels."""
     if multiple is None:
         return nn.Identity(), channels

@@ -95,7 +95,7 @@ def shrink(x: Tensor, factor: int, *, align_corners: bool = True) -> Tensor:
 def subsample(x: Tensor, factor: int) -> Tensor:
     """Keep every `factor`-th row and column of (B, C, H, W), from the first: -> (B, C, ceil(H / factor), …).
 
-    At sides one above a multiple, this is bilinear resizing with aligned corners.
+    For sides one above a multiple of `factor`, this equals bilinear resizing with aligned corners.
     """
     return x[..., ::factor, ::factor]
 
@@ -133,7 +133,8 @@ def axis_pooling_matrix(size: int, bins: int, like: Tensor, *, overlapping: bool
     Args:
         overlapping: bins as in the paper's release, which has them for sizes of 33 and 65: for 1, 2, 3 or 6 bins their
             stride is 1, 1/2, 10/32 or 5/32 of `size - 1`, rounded down here for other sizes, and together they just
-            cover `size`. Otherwise adaptive bins, which overlap only if `size` is not a multiple.
+            cover `size`. Otherwise adaptive bins, which overlap only if `size` is not a multiple of
+                `bins`.
     """
     place = torch.arange(size, device=like.device)
     number = torch.arange(bins, device=like.device)[:, None]
@@ -202,10 +203,10 @@ def _shifted_resizing_matrices(small: int, large: int, dilation: int, like: Tens
 
 
 def conv_of_doubled(x: Tensor, weight: Tensor, size: Sequence[int], *, bias: Tensor | None = None) -> Tensor:
-    """Compute a padded 3x3 convolution, with dilation 2, of `resize(x, size)` at twice the size, less one.
+    """Compute a padded 3x3 convolution, with dilation 2, of `resize(x, size)`, `size` being twice that of x, minus one.
 
     The taps, two pixels apart in the large map, are one pixel apart in `x`, so that convolving and resizing commute:
-    the convolution of `x` itself is resized, for a quarter of the arithmetic. The results differ only one pixel inside
+    the convolution of `x` itself is resized, at a quarter of the FLOPs. The results differ only one pixel inside
     the borders: there, one tap falls outside the large map, where the padding is 0, but the resized convolution counts
     half of the border pixel of `x`. That half is subtracted. For any other size, at least 3x3, the operation is defined
     by this computation.

@@ -43,7 +43,7 @@ class DilatedResNet(ResNet):
         block, layers = _LAYERS[name]
         super().__init__(block, layers, norm_layer=BatchNorm2d)
         if stem or width != 1:
-            self._narrow(block, layers, stem=_DEEP_STEMS.get(f"_{stem}"), width=width)
+            self._rebuild(block, layers, stem=_DEEP_STEMS.get(f"_{stem}"), width=width)
         self.maxpool.ceil_mode = stem == "v1c" or paper
         if paper and block is Bottleneck:
             stride_early(self.layer1, self.layer2, self.layer3, self.layer4)
@@ -54,7 +54,7 @@ class DilatedResNet(ResNet):
         self.shallow_channels = scaled(128, width) * block.expansion
         self.deep_channels = scaled(512, width) * block.expansion
 
-    def _narrow(
+    def _rebuild(
         self, block: type[BasicBlock | Bottleneck], layers: list[int], *, stem: tuple[int, int] | None, width: float
     ) -> None:
         """Build the stem, and the layers whose channels differ from torchvision's."""

@@ -31,7 +31,7 @@ class TimmBackbone(nn.ModuleDict):
 
     def __init__(self, name: str) -> None:
         short = name.removeprefix(TIMM)
-        if "." in short or not timm().is_model(short):
+        if "." in short or not import_timm().is_model(short):
             raise ValueError(f"timm has no network {short!r}; it has, for example, {SUITABLE}")
         try:
             layers, features = _extractor(short)
@@ -99,14 +99,14 @@ class TimmBackbone(nn.ModuleDict):
 
 def _extractor(network: str) -> tuple[dict[str, nn.Module], list[dict]]:
     """Return the layers of timm's feature extractor, in the order in which they run, and the features that it gives."""
-    extractor = timm().create_model(network, features_only=True, output_stride=8)
-    feature_list = timm().models.FeatureListNet
+    extractor = import_timm().create_model(network, features_only=True, output_stride=8)
+    feature_list = import_timm().models.FeatureListNet
     if not isinstance(extractor, feature_list):
         extractor = feature_list(extractor, out_indices=extractor.feature_info.out_indices, flatten_sequential=True)
     return dict(extractor.items()), extractor.feature_info.get_dicts()
 
 
-def timm() -> ModuleType:
+def import_timm() -> ModuleType:
     """Import timm.
 
     Raises:

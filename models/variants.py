@@ -25,12 +25,12 @@ class Variant:
     Attributes:
         backbone, ppm, sub4_input, width: defaults of the arguments of `ICNet`.
         overlapping: whether the bins of `ppm` "sum" overlap, see `PyramidPooling`.
-        narrow: channels of sub2 and sub4 after a 1x1 conv, in multiples of layer2's; None: no conv.
+        projections: channels of sub2 and sub4 after a 1x1 conv, in multiples of layer2's; None: no conv.
         head: builds a classifier from its channels and classes.
         rectified, doubling: see `CascadeFeatureFusion`.
         shrink: makes an image or features smaller by an integer factor.
         align_corners: how features and logits are resized, see `models.layers.resize`.
-        quarter: when the logits at 1/8 are resized to 1/4: "always", in "training" or "never".
+        upsample_logits: when the logits at 1/8 are resized to 1/4: "always", in "training" or "never".
     """
 
     backbone: str = "resnet50"
@@ -38,13 +38,13 @@ class Variant:
     sub4_input: str = "image"
     width: float = 1.0
     overlapping: bool = False
-    narrow: tuple[float | None, float | None] = (None, None)
+    projections: tuple[float | None, float | None] = (None, None)
     head: Callable[..., nn.Module] = Classifier
     rectified: bool = False
     doubling: bool = False
     shrink: Callable[[Tensor, int], Tensor] = shrink
     align_corners: bool = True
-    quarter: str = "always"
+    upsample_logits: str = "always"
 
 
 VARIANTS = {
@@ -52,24 +52,24 @@ VARIANTS = {
     "psp": Variant(
         ppm="concat",
         sub4_input="sub2",
-        narrow=(0.5, 0.5),
+        projections=(0.5, 0.5),
         head=conv_head,
         rectified=True,
         shrink=partial(shrink, align_corners=False),
         align_corners=False,
-        quarter="never",
+        upsample_logits="never",
     ),
     "paper": Variant(
         backbone="resnet50_v1s",
         overlapping=True,
         sub4_input="sub2",
         width=0.5,
-        narrow=(None, 1.0),
+        projections=(None, 1.0),
         head=partial(Classifier, bias=True),
         shrink=subsample,
         doubling=True,
         # evaluation resizes once, by 8: the same as by 2 and then by 4 if sides are one above a multiple of 32
-        quarter="training",
+        upsample_logits="training",
     ),
 }
 

@@ -36,7 +36,7 @@ def test_converted_weights_give_the_same_network_and_are_not_overwritten(tmp_pat
 def test_weights_beyond_half_precision_are_refused():
     checkpoint = Checkpoint(state_dict={"a": torch.tensor([65504.0, 70000.0])}, backbone="resnet18", classes=CLASSES)
     with pytest.raises(ValueError, match=r"a has values beyond half precision"):
-        convert.halved(checkpoint)
+        convert.to_half_precision(checkpoint)
 
 
 def test_a_checkpoint_to_pass_on_is_half_as_large_and_names_no_folder_of_its_run(tmp_path, monkeypatch):

@@ -234,7 +234,7 @@ def test_remaining_workers_are_killed_at_exit(folder_data, monkeypatch):
 
 @pytest.mark.parametrize(("length", "batch_size", "processes"), [(7, 2, 2), (5, 1, 2), (5, 2, 4), (1, 1, 3), (6, 3, 2)])
 def test_processes_evaluate_every_image_once(monkeypatch, length, batch_size, processes):
-    monkeypatch.setattr(distributed, "processes", lambda: processes)
+    monkeypatch.setattr(distributed, "world_size", lambda: processes)
     seen = []
     for rank in range(processes):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)

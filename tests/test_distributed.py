@@ -49,7 +49,7 @@ def test_two_processes_train_and_validate_as_one(folder_data, tmp_path):
 
 
 def test_a_batch_size_that_the_processes_cannot_share_is_refused(folder_data, run_script, monkeypatch):
-    monkeypatch.setattr(distributed, "processes", lambda: 2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
     result = run_script("train", "--config", folder_data.config, "train.train_batch_size=3")
     assert result.code == 2
     assert "train.train_batch_size (3) must be a multiple of the 2 processes" in result.err

@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -17,7 +18,7 @@ from tests.networks import trained_checkpoint
 from tools import export
 from utils import config
 from utils.inference.export import compare, export_onnx
-from utils.inference.onnx import METADATA
+from utils.inference.onnx import METADATA, OnnxSegmenter
 from utils.inference.opening import open_network
 from utils.inference.predictor import Predictor
 from utils.inference.segmenter import build_segmenter
@@ -124,6 +125,17 @@ def test_networks_of_others_are_refused(tmp_path):
     onnx.save(onnx.helper.make_model(graph, ir_version=8), tmp_path / "x.onnx")
     with pytest.raises(ValueError, match=r"x\.onnx was not written by tools/export\.py"):
         open_network(tmp_path / "x.onnx", CPU, config.TestConfig())
+
+
+def test_exhausted_memory_in_onnx_runtime_is_a_memory_error(logits_file):
+    segmenter = OnnxSegmenter(logits_file)
+
+    def run(outputs, inputs):
+        raise Exception("[ONNXRuntimeError] : 1 : FAIL : Failed to allocate memory for requested buffer of size 8")
+
+    segmenter.session = SimpleNamespace(run=run)
+    with pytest.raises(MemoryError):
+        segmenter.infer(np.zeros((1, 3, 64, 64), np.float32))
 
 
 def test_without_onnx_runtime_a_file_cannot_be_opened(logits_file, monkeypatch):

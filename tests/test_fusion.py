@@ -19,7 +19,7 @@ def test_auxiliary_logits_are_computed_only_in_training():
     low, high = torch.randn(1, 8, 5, 6), torch.randn(1, 6, 10, 12)
     assert fusion(low, high)[1] is None
     fusion.training = True  # but its norms are in evaluation mode
-    assert torch.equal(fusion.guide(low, (10, 12)), fusion(low, high)[1])
+    assert torch.equal(fusion.auxiliary_logits(low, (10, 12)), fusion(low, high)[1])
 
 
 def test_both_orders_of_conv_and_resize_give_the_same():
@@ -49,4 +49,4 @@ def test_doubling_serves_other_sizes_too(size):
 def test_the_paper_classifies_the_low_branch_itself():
     fusion = CascadeFeatureFusion(8, 6, 4, num_classes=3, doubling=True)
     low, size = torch.randn(2, 8, 4, 5), (7, 9)
-    assert torch.allclose(fusion.guide(low, size), fusion.aux_classifier(resize(low, size)), atol=1e-6)
+    assert torch.allclose(fusion.auxiliary_logits(low, size), fusion.aux_classifier(resize(low, size)), atol=1e-6)

@@ -109,7 +109,7 @@ def test_cut_off_network_returns_the_auxiliary_logits_of_training(variant, backb
     network.training = network.cff_24.training = network.cff_12.training = True  # the norms stay in evaluation mode
     outputs = network(image)
     for branches, name in ((1, "aux_16"), (2, "aux_8")):
-        assert torch.equal(network.cut_off(image, branches)["out"], outputs[name])
+        assert torch.equal(network.partial_cascade(image, branches)["out"], outputs[name])
 
 
 @pytest.mark.parametrize(("branches", "idle"), [(1, ["sub1", "cff_12", "classifier"]), (2, ["sub1", "classifier"])])
@@ -117,7 +117,7 @@ def test_cut_off_network_runs_only_the_layers_it_needs(branches, idle):
     network, ran = ICNet(4, "resnet18").eval(), []
     for name, module in network.named_modules():
         module.register_forward_hook(lambda *_, name=name: ran.append(name))
-    network.cut_off(torch.randn(1, 3, 64, 64), branches)
+    network.partial_cascade(torch.randn(1, 3, 64, 64), branches)
     assert not [name for name in ran if name.split(".")[0] in idle and not name.startswith("cff_12.")]
     assert not [name for name in ran if name.startswith("cff_12.conv_high")]
     assert ran.count("backbone.layer2") == branches and ran.count("backbone.layer4") == 1

@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -96,6 +97,21 @@ def test_ctrl_c_ends_a_camera_recording_normally(infer, video, tmp_path, monkeyp
 def test_class_indices_of_a_video_need_frames(infer, video):
     result = infer(video, "--save", "pred")
     assert result.code == 2 and "--frames" in result.err
+
+
+def test_the_shares_of_a_video_can_be_written_alone(infer, video, tmp_path):
+    assert infer(video, "--save", "pred", "--json").code == 0
+    assert names(tmp_path / "out") == ["v_shares.jsonl"]
+
+
+def test_a_truncated_video_is_reported_even_by_quiet_runs(infer, video, tmp_path, monkeypatch):
+    frame = np.zeros((48, 64, 3), np.uint8)
+    monkeypatch.setattr(VideoReader, "_read", lambda reader, number: frame if number < 4 else None)
+    result = infer(video, "--quiet")
+    assert (
+        result.code == 0 and result.err == f"{video} is truncated or damaged: it ends before the length in its header\n"
+    )
+    assert cv2.VideoCapture(str(tmp_path / "out" / "v_overlay.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 4
 
 
 def test_full_disk_during_a_video_is_an_error(infer, video, tmp_path, monkeypatch):

@@ -48,7 +48,7 @@ def test_a_checkpoint_in_onnx_runtime_is_exported_once(checkpoint_path, tmp_path
 def test_the_checkpoints_own_data_folder_is_found(checkpoint_path):
     settings = load_config({}, ["dataset.name=streets", "train.cityscapes_root=/elsewhere"]).as_dict()
     checkpoint = replace(read_checkpoint(checkpoint_path), config=settings)
-    found = opening.with_own_data(checkpoint, cli.DEFAULT_CONFIG, ["train.epochs=3"])
+    found = opening.with_checkpoint_data(checkpoint, cli.DEFAULT_CONFIG, ["train.epochs=3"])
     assert (found.train.cityscapes_root, found.dataset.name, found.train.epochs) == ("/elsewhere", "streets", 3)
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -148,6 +149,16 @@ def test_images_of_mixed_sizes_give_what_each_gives_alone(file):
     mixed = Predictor(file).predict_batch(images)
     for image, labels in zip(images, mixed, strict=True):
         assert np.array_equal(labels, Predictor(file).predict(image))
+
+
+def test_threads_that_share_a_network_each_get_their_own_result(file):
+    segmenter = OpenVinoSegmenter(file)
+    images = [np.full((1, 3, 64, 96), value, np.float32) for value in (-1, 1)] * 20
+    expected = [segmenter.infer(image) for image in images[:2]] * 20
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(segmenter.infer, images))
+    assert not np.array_equal(*expected[:2])
+    assert all(np.array_equal(*pair) for pair in zip(found, expected, strict=True))
 
 
 def test_without_openvino_a_file_cannot_be_opened(file, monkeypatch):

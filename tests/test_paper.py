@@ -17,7 +17,7 @@ from tests import paper, published
 from tests.networks import with_statistics
 from tools import convert
 from utils.config import TestConfig as Settings
-from utils.inference.opening import with_own_input
+from utils.inference.opening import with_checkpoint_input
 from utils.loss import CascadeLoss
 from utils.weights import caffe, zoo
 from utils.weights.checkpoint import read_checkpoint
@@ -142,7 +142,7 @@ def test_cut_off_network_returns_the_auxiliary_logits_of_training(size, sub4_inp
     network, image = with_statistics(ICNet(4, variant="paper", sub4_input=sub4_input)), torch.randn(1, 3, *size)
     outputs = published.training_outputs(network, image)
     for branches, name in ((1, "aux_16"), (2, "aux_8")):
-        torch.testing.assert_close(network.cut_off(image, branches)["out"], outputs[name])
+        torch.testing.assert_close(network.partial_cascade(image, branches)["out"], outputs[name])
 
 
 def test_strides_are_in_the_1x1_convs_or_before_them():
@@ -203,10 +203,10 @@ def test_checkpoint_says_how_the_release_evaluates(checkpoint, tmp_path, monkeyp
     assert "resnet50_v1s, 19 classes" in capsys.readouterr().out
     again = read_checkpoint(target)
     assert torch.equal(again.build().sub1[0].conv.weight, checkpoint.build().sub1[0].conv.weight)
-    own = with_own_input(again, Settings())
+    own = with_checkpoint_input(again, Settings())
     assert (own.input_size, own.short_side, own.resize_probabilities) == ((1025, 2049), None, True)
     assert again.mean == pytest.approx((123.68 / 255, 116.779 / 255, 103.939 / 255))
-    own = with_own_input(again, Settings(short_side=0, resize_probabilities=False))
+    own = with_checkpoint_input(again, Settings(short_side=0, resize_probabilities=False))
     assert (own.input_size, own.short_side, own.resize_probabilities) == (None, None, False)
 
 

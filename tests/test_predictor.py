@@ -58,9 +58,13 @@ def test_sixteen_bit_pillow_image_is_scaled_not_clipped(predictor):
     assert np.array_equal(predictor.predict(deep), predictor.predict(np.dstack([grey] * 3).astype(np.uint8)))
 
 
-def test_batch_with_several_sizes_equals_single_images(predictor):
-    images = [FRAMES[0], FRAMES[1], FRAMES[2][:33, :40], FRAMES[3], FRAMES[4][:1, :1]]
+def test_batch_with_several_sizes_equals_single_images(predictor, monkeypatch):
+    images = [FRAMES[0], FRAMES[1], FRAMES[2], FRAMES[2][:33, :40], FRAMES[3], FRAMES[4][:1, :1]]
+    sizes, predict = [], predictor._predict
+    monkeypatch.setattr(predictor, "batch_size", 2)
+    monkeypatch.setattr(predictor, "_predict", lambda group, *more: sizes.append(len(group)) or predict(group, *more))
     batch = predictor.predict_batch(images)
+    assert sizes == [2, 1, 1, 1, 1]
     assert [labels.shape for labels in batch] == [image.shape[:2] for image in images]
     for image, labels in zip(images, batch, strict=True):
         assert (labels == predictor.predict(image)).mean() > 0.999

@@ -203,12 +203,12 @@ def test_cudnn_times_its_algorithms_only_where_asked_to(monkeypatch):
 def test_executions_are_what_the_machine_and_the_packages_can_do(monkeypatch):
     monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: False)
     monkeypatch.setattr(runtime, "installed", lambda *packages: "openvino" not in packages)
-    assert runtime.executions(CPU) == {"pytorch": ["fp32"], "onnx": ["fp32"]}
+    assert runtime.available_runtimes(CPU) == {"pytorch": ["fp32"], "onnx": ["fp32"]}
     monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: True)
     monkeypatch.setattr(runtime, "installed", lambda *packages: "onnxruntime" not in packages)
-    assert runtime.executions(CPU) == {"pytorch": ["fp32", "bf16"], "openvino": ["fp32", "bf16"]}
+    assert runtime.available_runtimes(CPU) == {"pytorch": ["fp32", "bf16"], "openvino": ["fp32", "bf16"]}
     monkeypatch.setattr(runtime, "emulates_bf16", lambda device: True)
-    assert runtime.executions(torch.device("cuda", 0))["pytorch"] == ["fp32", "fp16"]
+    assert runtime.available_runtimes(torch.device("cuda", 0))["pytorch"] == ["fp32", "fp16"]
 
 
 @pytest.mark.parametrize(

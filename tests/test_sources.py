@@ -1,5 +1,6 @@
 import warnings
 from pathlib import Path, PureWindowsPath
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -108,6 +109,13 @@ def test_kind_follows_from_the_input(folder):
     assert camera.name.startswith("camera_0_")
 
 
+@pytest.mark.parametrize("stdin", [None, SimpleNamespace(isatty=lambda: True)])
+def test_standard_input_needs_a_pipe(monkeypatch, stdin):
+    monkeypatch.setattr("sys.stdin", stdin)
+    with pytest.raises(ValueError, match="no image on standard input: pipe one, or name a file"):
+        find_sources("-")
+
+
 def test_an_image_of_floats_is_refused(tmp_path):
     """Whether they go up to 1 or to 255 is not known."""
     Image.fromarray(np.ones((48, 64), np.float32)).save(tmp_path / "a.tif")
@@ -127,6 +135,8 @@ def test_names_made_of_long_paths_are_shortened_and_stay_unique():
     folders = [f"{letter}/{'deep/' * 60}" for letter in "ab"]
     one, other = output_names([Path(folder, "0.png") for folder in folders])
     assert one != other and len(one) <= 102 and len(other) <= 102
+    one, other = output_names([Path("\N{CJK UNIFIED IDEOGRAPH-8857}" * 80, letter, "0.png") for letter in "ab"])
+    assert one != other and max(len(name.encode()) for name in (one, other)) <= 102
 
 
 @pytest.mark.parametrize("secret", ["me:secret", "me:se@cret"])
@@ -210,10 +220,12 @@ def test_alpha_is_dropped(tmp_path):
     assert np.array_equal(read_image(tmp_path / "b.png"), np.dstack([GREY] * 3))
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
 def test_palette_is_resolved(tmp_path):
     image = Image.fromarray(np.array([[0, 1], [2, 0]], np.uint8))
     image.putpalette([255, 0, 0, 0, 128, 0, 1, 2, 3])
-    for name, options in (("a.png", {}), ("b.png", {"transparency": 0}), ("c.gif", {})):
+    transparent = {"transparency": 0}, {"transparency": b"\0\xff\x80"}
+    for name, options in (("a.png", {}), ("b.png", transparent[0]), ("c.png", transparent[1]), ("d.gif", {})):
         image.save(tmp_path / name, **options)
         expected = [[[255, 0, 0], [0, 128, 0]], [[1, 2, 3], [255, 0, 0]]]
         assert read_image(tmp_path / name).tolist() == expected, name

@@ -133,13 +133,13 @@ def test_cut_off_network_returns_the_auxiliary_logits_of_training(network):
     network.training = network.cff_24.training = network.cff_12.training = True  # the norms stay in evaluation mode
     outputs = network(image)
     for branches, name in ((1, "aux_16"), (2, "aux_8")):
-        assert torch.equal(network.cut_off(image, branches)["out"], outputs[name])
+        assert torch.equal(network.partial_cascade(image, branches)["out"], outputs[name])
 
 
 @torch.inference_mode()
 def test_cut_off_network_runs_in_bf16():
     network = ICNet(4, FAMILIES[0]).eval().to(torch.bfloat16)
-    assert network.cut_off(torch.zeros(1, 3, 64, 96, dtype=torch.bfloat16), 1)["out"].shape == (1, 4, 4, 6)
+    assert network.partial_cascade(torch.zeros(1, 3, 64, 96, dtype=torch.bfloat16), 1)["out"].shape == (1, 4, 4, 6)
 
 
 @torch.inference_mode()

@@ -177,7 +177,7 @@ def test_the_first_process_to_overflow_names_the_batch(build, tmp_path, monkeypa
 
 def test_all_processes_stop_where_they_agree_to(build, tmp_path, monkeypatch):
     trainer = build(tmp_path, "train.train_batch_size=1", "train.log_iter=3")
-    monkeypatch.setattr(distributed, "processes", lambda: 2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
     monkeypatch.setattr(distributed, "mean_over_processes", lambda value: value)
     monkeypatch.setattr(distributed, "gather", lambda own: [own, True] if isinstance(own, bool) else [own, own])
     with pytest.raises(Interruption, match="after iteration 3,"):  # a signal has reached the other process alone

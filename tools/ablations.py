@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 
-from tools.runs import REPOSITORY, finished, run_script, save_plot
+from tools.runs import REPOSITORY, finished_checkpoint, run_script, save_plot
 from utils import cli
 from utils.config import load_config
 from utils.settings import setting
@@ -120,7 +120,7 @@ def run_trial(trial: Trial, seed: int, args: argparse.Namespace) -> None:
 
 def final_miou(trial: Trial, seed: int, args: argparse.Namespace) -> float | None:
     """Return the mIoU (0 to 1) after the last epoch of a run; None if the run is incomplete."""
-    last = finished(folder_of(trial, seed, args), load_config(args.config, settings_of(trial, seed, args)))
+    last = finished_checkpoint(folder_of(trial, seed, args), load_config(args.config, settings_of(trial, seed, args)))
     return None if last is None else last.metrics["miou"]
 
 

@@ -27,7 +27,7 @@ from dataset.pairs import Pairs, Sample, check_sizes
 from dataset.segmentation import EpochSampler, SegmentationDataset
 from utils import cli
 from utils.config import load_config
-from utils.data import build_transform, find_pairs, unlabelled
+from utils.data import build_transform, find_pairs, unlabelled_error
 from utils.io.drawing import class_shares, colorize, grid
 from utils.io.files import check_folder, save_image
 from utils.loss import balanced_weights
@@ -46,7 +46,7 @@ def main() -> int:
     for split in dict.fromkeys((config.train.split, config.test.split)):
         found[split] = find_pairs(config.dataset, split, cityscapes_root=config.train.cityscapes_root)
         if any(sample.mask is None for sample in found[split][0].samples):
-            raise unlabelled(config.dataset, split)
+            raise unlabelled_error(config.dataset, split)
     checks: dict[str, SplitCheck] = {}
     for split, (pairs, classes, train_ids) in found.items():
         dataset = SegmentationDataset(pairs.samples, classes, train_ids, transform=transform, seed=config.train.seed)

@@ -1,4 +1,4 @@
-"""Convert another project's weights to a checkpoint of this one or, with --half, make a small one of a run to share.
+"""Convert another project's weights to a checkpoint of this one or, with --half, shrink a checkpoint for sharing.
 
 python tools/convert.py SOURCE TARGET
 python tools/convert.py --half ckpt/last.pth shared.pth
@@ -36,14 +36,14 @@ def main() -> None:
     checkpoint = read_checkpoint(args.source)
     checkpoint.build()  # raises for missing, unknown or misshapen tensors
     if args.half:
-        checkpoint = halved(checkpoint)
+        checkpoint = to_half_precision(checkpoint)
     save_checkpoint(args.target, replace(checkpoint, training=None))
     classes, tensors = len(checkpoint.classes), len(checkpoint.state_dict)
     print(f"{args.target}: {checkpoint.backbone}, {classes} classes, {tensors} tensors")
     print(f"unused tensors left out: {', '.join(checkpoint.unused) or 'none'}")
 
 
-def halved(checkpoint: Checkpoint) -> Checkpoint:
+def to_half_precision(checkpoint: Checkpoint) -> Checkpoint:
     """Return a checkpoint with weights in float16, and with the default folders and files in its configuration."""
     weights = {
         name: value.half() if value.is_floating_point() else value for name, value in checkpoint.state_dict.items()

@@ -18,7 +18,7 @@ from utils.data import build_dataset, check_classes
 from utils.evaluation.measure import measure
 from utils.inference.export import OUTPUTS, PRECISIONS, export_onnx, export_openvino
 from utils.inference.exported import SUFFIXES, runtime_of
-from utils.inference.opening import check_exported, open_network, with_own_input
+from utils.inference.opening import check_exported, open_network, with_checkpoint_input
 from utils.io.files import check_folder
 from utils.io.sources import find_sources, read_image
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
@@ -41,7 +41,7 @@ def main() -> None:
     data = None if config is None else open_split(config, checkpoint)
     if config is not None:
         check_exported(target, _test_of(target, config))
-    own = with_own_input(checkpoint, TestConfig() if config is None else config.test)
+    own = with_checkpoint_input(checkpoint, TestConfig() if config is None else config.test)
     images = [] if args.calibrate is None else read_calibration(args.calibrate, own)
     if args.format == "openvino":
         found = export_openvino(

@@ -27,10 +27,10 @@ from models import ICNet, TimmBackbone
 from models.prune import prune
 from tools.benchmark import image_size
 from tools.benchmarking.timing import count_flops, time_in_turns
-from tools.runs import evaluate, finished, run_alone
+from tools.runs import evaluate, finished_checkpoint, run_alone
 from utils import cli, runtime
 from utils.config import Config, load_config
-from utils.inference.opening import with_own_input
+from utils.inference.opening import with_checkpoint_input
 from utils.inference.segmenter import build_segmenter
 from utils.io.files import check_folder, check_new_file
 from utils.settings import setting
@@ -157,7 +157,7 @@ def compress(args: argparse.Namespace, config: Config) -> Iterator[Stage]:
         write_pruned(source, keep, pruned)
         before = measure(pruned, pruned.parent)
         settings = [*overrides, *settings_of(pruned), setting("train.ckpt_dir", run), "train.resume=auto"]
-        if finished(run, load_config(args.config, settings)) is None:
+        if finished_checkpoint(run, load_config(args.config, settings)) is None:
             run_alone(run, "train.py", "--config", args.config, *settings)
         source = find_checkpoint(None, run)
         yield Stage(source, before, measure(source, run))
@@ -169,7 +169,7 @@ def _pruned(folder: Path, keep: float) -> Path:
 
 def input_settings(original: Checkpoint, config: Config) -> list[str]:
     """Return the overrides with which all networks of the table are validated at the original one's input size."""
-    test = with_own_input(original, config.test)
+    test = with_checkpoint_input(original, config.test)
     size = f"input_size={list(test.input_size)}" if test.input_size else f"short_side={test.short_side or 0}"
     return [f"test.{size}", f"test.resize_probabilities={bool(test.resize_probabilities)}"]
 

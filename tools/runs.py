@@ -59,7 +59,7 @@ def run_alone(folder: Path, script: str, *arguments: str) -> None:
         raise ValueError(f"{folder} is in use; wait for the other process, delete its lock, or set another folder")
 
 
-def finished(folder: Path, config: Config) -> Checkpoint | None:
+def finished_checkpoint(folder: Path, config: Config) -> Checkpoint | None:
     """Return the last state of the training run in `folder`, None if it has not reached its end.
 
     Raises:

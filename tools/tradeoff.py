@@ -1,4 +1,4 @@
-"""Plot accuracy over speed of several networks, in each runtime and precision that this machine has:
+"""Plot accuracy against speed for several networks, in each runtime and precision that this machine has:
 
     python tools/tradeoff.py --ckpt FILE FILE --config FILE section.key=value … --calibrate IMAGES --out FOLDER
 
@@ -42,7 +42,7 @@ def main() -> None:
     if args.calibrate is not None:
         find_sources(args.calibrate, recursive=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    names = [f"{name} {precision}" for name, own in runtime.executions(device).items() for precision in own]
+    names = [f"{name} {precision}" for name, own in runtime.available_runtimes(device).items() for precision in own]
     if args.calibrate is not None:
         if not ("openvino fp32" in names and runtime.installed("nncf")):
             raise ValueError("--calibrate needs OpenVINO and NNCF: pip install -r requirements-openvino.txt")

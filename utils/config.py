@@ -102,7 +102,7 @@ class AugmentConfig(Section):
     scale_max: PositiveFloat = 2.0
     mirror: Probability = 0.5
     blur: Probability = 0.5
-    class_uniform: Probability = 0.0  # share of crops around a pixel of a class, whichever it is (try 0.5)
+    class_uniform: Probability = 0.0  # share of crops around a pixel of a uniformly drawn class (try 0.5)
     max_class_share: Fraction | None = None  # re-crop, up to ten times, above this share of one class (try 0.75)
     photometric: Probability = 0.0  # of each: brightness, contrast, saturation, hue (try 0.5)
     photometric_strength: Annotated[Float, Field(gt=0, le=2)] = 1.0  # scales these ranges; at 2, factors from 0 to 2

@@ -43,11 +43,11 @@ def build_dataset(
     pairs, classes, train_ids = find_pairs(config, split, cityscapes_root=cityscapes_root)
     samples = pairs.complete()
     if labelled and any(sample.mask is None for sample in samples):
-        raise unlabelled(config, split)
+        raise unlabelled_error(config, split)
     return SegmentationDataset(samples, classes, train_ids, transform=transform, seed=seed, cache=config.cache)
 
 
-def unlabelled(config: DatasetConfig, split: str) -> ValueError:
+def unlabelled_error(config: DatasetConfig, split: str) -> ValueError:
     """Return the error for a split without labels, with its remedy."""
     remedy = f"set dataset.{split}.masks" if config.name == "folder" else "evaluate with test.submission=FOLDER"
     return ValueError(f"the split {split!r} has no labels; choose another train.split or test.split, or {remedy}")
@@ -123,7 +123,7 @@ def train_loader(
         raise ValueError(
             f"the training set has {len(dataset)} images, fewer than train.train_batch_size ({batch_size}); lower it"
         )
-    rank, processes = distributed.rank(), distributed.processes()
+    rank, processes = distributed.rank(), distributed.world_size()
     if batch_size % processes:
         raise ValueError(f"train.train_batch_size ({batch_size}) must be a multiple of the {processes} processes")
     return TrainLoader(
@@ -149,7 +149,7 @@ def eval_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int) 
     """
     indices = list(range(len(dataset)))
     batches = [indices[start : start + batch_size] for start in range(0, len(dataset), batch_size)]
-    share = batches[distributed.rank() :: distributed.processes()]
+    share = batches[distributed.rank() :: distributed.world_size()]
     return EvalLoader(dataset, batch_sampler=share, collate_fn=list, **_worker_options(workers))
 
 

@@ -65,27 +65,27 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def processes() -> int:
-    """Return the number of processes (the world size)."""
+def world_size() -> int:
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def sum_over_processes(value: Tensor) -> Tensor:
     """All-reduce a tensor to its sum, in place."""
-    if processes() > 1:
+    if world_size() > 1:
         dist.all_reduce(value)
     return value
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
     """All-reduce a tensor to its mean."""
-    return sum_over_processes(value.clone()) / processes()
+    return sum_over_processes(value.clone()) / world_size()
 
 
 def gather(value: Any) -> list[Any]:
     """Return the values of all processes, by rank; a collective operation."""
-    values = [value] * processes()
-    if processes() > 1:
+    values = [value] * world_size()
+    if world_size() > 1:
         dist.all_gather_object(values, value)
     return values
 
@@ -94,25 +94,25 @@ def gather(value: Any) -> list[Any]:
 def main_process_first() -> Iterator[None]:
     """Run the body in the first process of each machine before the others, for example to download a file for all."""
     first = os.environ.get("LOCAL_RANK", "0") == "0"
-    if processes() > 1 and not first:
+    if world_size() > 1 and not first:
         dist.barrier()
     try:
         yield
     finally:
-        if processes() > 1 and first:
+        if world_size() > 1 and first:
             dist.barrier()
 
 
 def broadcast_buffers(network: nn.Module) -> None:
     """Copy process 0's buffers, such as batch norm statistics, to all processes."""
-    if processes() > 1:
+    if world_size() > 1:
         for buffer in network.buffers():
             dist.broadcast(buffer, 0)
 
 
 def parallel(network: nn.Module, device: torch.device) -> nn.Module:
     """With several processes, wrap a network in DistributedDataParallel (on GPUs with synchronised batch norm)."""
-    if processes() == 1:
+    if world_size() == 1:
         return network
     if device.type == "cuda":
         network = synchronize_batch_norms(network)  # so buffers are equal everywhere

@@ -137,7 +137,7 @@ def balanced_weights(counts: Tensor, offset: float = 1.05) -> Tensor:
     Args:
         counts: pixels of each class (C,).
         offset: above 1. With 1.02, as in ENet, no class weighs more than 36 times as much as another; with 1.05, 15
-            times; with 1.2, 4 times.
+            times; with 1.2, 4.4 times.
     """
     weights = 1 / torch.log(offset + counts / counts.sum())
     return weights / weights.mean()

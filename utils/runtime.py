@@ -82,7 +82,7 @@ def choose_runtime(setting: str, device: torch.device, precision: str) -> str:
     return next((name for name in usable if precision == "fp32" or name == "openvino"), "pytorch")
 
 
-def executions(device: torch.device) -> dict[str, list[str]]:
+def available_runtimes(device: torch.device) -> dict[str, list[str]]:
     """Return the precisions of each usable runtime: those of PyTorch on the device, of the others on the CPU."""
     found = {"pytorch": list(dict.fromkeys(["fp32", choose_precision("auto", device)]))}
     if installed("onnx", "onnxscript", "onnxruntime"):

@@ -182,7 +182,7 @@ def list_weights(ckpt: str | None) -> dict[str, Path]:
 def engines() -> list[str]:
     """List the runtimes and precisions of this machine, each as in "pytorch bf16"; the default is the first."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    found = runtime.executions(device)
+    found = runtime.available_runtimes(device)
     if device.type == "cuda":
         found["pytorch"] = list(dict.fromkeys([*found["pytorch"], "fp16"]))
     return [f"{name} {precision}" for name, own in {"auto": found["pytorch"], **found}.items() for precision in own]

@@ -37,7 +37,8 @@ def test_input_that_is_no_image_or_video(infer, tmp_path, name, content):
     assert not (tmp_path / "out").exists()
 
 
-def test_output_that_is_a_file(refused, folder_data, checkpoint_path, tmp_path):
+def test_output_that_is_a_file(refused, folder_data, checkpoint_path, tmp_path, monkeypatch):
+    monkeypatch.setattr("inference.Predictor", lambda *arguments, **options: pytest.fail("the network was loaded"))
     (tmp_path / "out").write_text("mine")
     given = ["--config", folder_data.config, f"test.ckpt_path={checkpoint_path}", "--output", tmp_path / "out"]
     line = refused("inference", *given, "--input", folder_data.root / "val")

@@ -17,7 +17,7 @@ from models.fold import fold_batch_norms
 from models.layers import resize
 from utils.inference.exported import METADATA, ExportedSegmenter
 from utils.inference.onnx import OnnxSegmenter
-from utils.inference.openvino import OpenVinoSegmenter, openvino
+from utils.inference.openvino import OpenVinoSegmenter, import_openvino
 from utils.inference.segmenter import PyTorchSegmenter
 from utils.io.files import replacing
 from utils.weights.checkpoint import Checkpoint
@@ -87,7 +87,7 @@ def export_openvino(
     """
     _check_packages("onnx", "onnxscript", "openvino", requirements="requirements-openvino.txt")
     program, facts = _trace(checkpoint, output=output, precision="fp32", normalized_inside=normalized_inside)
-    core, path = openvino().Core(), Path(path)
+    core, path = import_openvino().Core(), Path(path)
     model = core.read_model(program.model_proto.SerializeToString())
     images = list(calibration)
     if images:
@@ -97,7 +97,7 @@ def export_openvino(
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export") as folder:
         temporary = Path(folder, path.name)
-        openvino().save_model(model, temporary, compress_to_fp16=False)
+        import_openvino().save_model(model, temporary, compress_to_fp16=False)
         found = compare(OpenVinoSegmenter(temporary), checkpoint, output, tolerance=np.inf if images else 1e-4)
         path.unlink(missing_ok=True)  # rather than with the .bin of another network, if killed in between
         temporary.with_suffix(".bin").replace(path.with_suffix(".bin"))

@@ -15,8 +15,8 @@ MANY = 0.5  # share of mixed cells above which strips are faster
 def label_map(logits: Tensor, size: Sequence[int], *, align_corners: bool = True) -> Tensor:
     """Resize logits (B, C, h, w) bilinearly to `size` and take the argmax over the classes.
 
-    A pixel among four logits with the same argmax has that argmax too, as its logits are a mean of theirs. On a CPU
-    therefore only the mixed cells, along the borders of objects, are interpolated.
+    Where the four surrounding positions have the same argmax, a pixel has it too, as its logits are a convex
+    combination of theirs. On a CPU therefore only the mixed cells, along the borders of objects, are interpolated.
 
     Args:
         align_corners: see `models.layers.resize`; segmenters have an attribute of that name.

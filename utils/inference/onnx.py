@@ -31,7 +31,12 @@ class OnnxSegmenter(ExportedSegmenter):
 
     def infer(self, image: np.ndarray) -> np.ndarray:
         """Run the network on its input (B, 3, H, W); return its output."""
-        return self.session.run(None, {self.input.name: image})[0]
+        try:
+            return self.session.run(None, {self.input.name: image})[0]
+        except Exception as error:  # see `_open_session`
+            if "Failed to allocate memory" in str(error):
+                raise MemoryError from None
+            raise
 
 
 def _open_session(path: str | Path, device: torch.device) -> Any:  # onnxruntime has no types

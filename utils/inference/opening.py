@@ -48,7 +48,7 @@ def open_network(
     else:
         checkpoint = read_checkpoint(path)
         segmenter = _open_checkpoint(checkpoint, device, test, branches)
-    return checkpoint, with_options(segmenter, with_own_input(checkpoint, test), device)
+    return checkpoint, with_options(segmenter, with_checkpoint_input(checkpoint, test), device)
 
 
 def check_exported(path: Path, test: TestConfig) -> None:
@@ -124,7 +124,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "icnet"
 
 
-def with_own_input(checkpoint: Checkpoint, test: TestConfig) -> TestConfig:
+def with_checkpoint_input(checkpoint: Checkpoint, test: TestConfig) -> TestConfig:
     """Fill in the input size and how the output is resized, where the configuration leaves it to the checkpoint.
 
     Returns:
@@ -141,14 +141,14 @@ def with_own_input(checkpoint: Checkpoint, test: TestConfig) -> TestConfig:
 
 def describe(checkpoint: Checkpoint, segmenter: Segmenter, test: TestConfig) -> str:
     """Describe an opened network, its runtime and its input size in one line."""
-    own = with_own_input(checkpoint, test)
+    own = with_checkpoint_input(checkpoint, test)
     resized = f"; images are resized to a short side of {own.short_side}" if own.short_side else ""
     if own.input_size:
         resized = f"; images are resized to {own.input_size[1]}x{own.input_size[0]}"
     return f"{checkpoint.describe()}; {segmenter.runtime}, {segmenter.precision}{resized}"
 
 
-def with_own_data(checkpoint: Checkpoint, default: Path, overrides: Sequence[str] = ()) -> Config:
+def with_checkpoint_data(checkpoint: Checkpoint, default: Path, overrides: Sequence[str] = ()) -> Config:
     """Build the configuration for a run without --config: a default file with the dataset of the checkpoint.
 
     Raises:

@@ -1,6 +1,7 @@
 """Exported networks in OpenVINO, for CPUs."""
 
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree
@@ -28,7 +29,7 @@ class OpenVinoSegmenter(ExportedSegmenter):
     def __init__(self, path: str | Path, *, precision: str = "fp32", cache: Path | None = None) -> None:
         if not Path(path).is_file():
             raise FileNotFoundError(f"no OpenVINO file {path}; python tools/export.py --format openvino writes one")
-        core = openvino().Core()
+        core = import_openvino().Core()
         check_precision(precision)
         _check_header(Path(path))
         try:
@@ -47,21 +48,23 @@ class OpenVinoSegmenter(ExportedSegmenter):
         }
         self.network = core.compile_model(model, "CPU", config | ({"CACHE_DIR": str(cache)} if cache else {}))
         self.request = self.network.create_infer_request()
+        self.lock = Lock()
         self.runtime = "OpenVINO"
         self.precision = precision if self.precision == "fp32" else f"{self.precision} and {precision}"
 
     def infer(self, image: np.ndarray) -> np.ndarray:
         """Run the network on its input (B, 3, H, W); return its output."""
-        self.request.infer([image], share_inputs=True)
-        output = self.request.get_output_tensor().data.copy()  # the next call overwrites the tensor
+        with self.lock:  # the next call, of another thread too, overwrites the tensor
+            self.request.infer([image], share_inputs=True)
+            output = self.request.get_output_tensor().data.copy()
         return output.transpose(0, 3, 1, 2) if self.gives_scores else output
 
 
 def _channels_last(model: Any) -> Any:
     """Let a network return its logits as (B, h, w, C), the layout in which `label_map` needs them."""
-    step = openvino().preprocess.PrePostProcessor(model)
-    step.output().model().set_layout(openvino().Layout("NCHW"))
-    step.output().tensor().set_layout(openvino().Layout("NHWC"))
+    step = import_openvino().preprocess.PrePostProcessor(model)
+    step.output().model().set_layout(import_openvino().Layout("NCHW"))
+    step.output().tensor().set_layout(import_openvino().Layout("NHWC"))
     return step.build()
 
 
@@ -85,10 +88,10 @@ def check_precision(precision: str) -> None:
 
 def has_bf16() -> bool:
     """Return whether the CPU computes in bf16, with AVX512-BF16 or AMX."""
-    return "BF16" in openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def openvino() -> ModuleType:
+def import_openvino() -> ModuleType:
     """Import OpenVINO.
 
     Raises:

@@ -40,7 +40,7 @@ class Predictor:
     Attributes:
         classes: names and colours of the classes.
         description: one line about the network.
-        video_batch: batch size for the frames of a video file.
+        batch_size: number of images, or frames of a video file, that are segmented at once.
         watch: time spent so far on "network" and "label map".
     """
 
@@ -60,7 +60,7 @@ class Predictor:
         checkpoint, self.segment = open_network(path, self.device, test)
         self.classes = checkpoint.classes
         self.description = describe(checkpoint, self.segment, test)
-        self.video_batch = 8 if self.device.type == "cuda" else 1  # one frame may not saturate a GPU
+        self.batch_size = 8 if self.device.type == "cuda" else 1  # one image may not saturate a GPU
         self.watch = Stopwatch()
 
     def predict(self, image: np.ndarray | Image.Image | str | Path) -> np.ndarray:
@@ -68,9 +68,9 @@ class Predictor:
         return self.predict_batch([image])[0]
 
     def predict_batch(self, images: Sequence[np.ndarray | Image.Image | str | Path]) -> list[np.ndarray]:
-        """Return the result of `predict` for each image; consecutive images of one size form a batch."""
-        arrays = enumerate([_as_array(image) for image in images])
-        return [labels for _, _, labels in self._predict_in_batches(arrays, Smoother(), len(images))]
+        """Return the result of `predict` for each image; on a GPU, consecutive images of one size form batches."""
+        arrays = enumerate(map(_as_array, images))
+        return [labels for _, _, labels in self._predict_in_batches(arrays, Smoother(), self.batch_size)]
 
     def stream(
         self, video: str | Path | int | Iterable[np.ndarray], *, span: Span | None = None, smooth: float = 0.0
@@ -86,7 +86,7 @@ class Predictor:
             VideoReader(video, span=span) if isinstance(video, str | Path | int) else enumerate(map(_as_array, video))
         )
         live = isinstance(video, int) or (isinstance(video, str) and "://" in video)  # where a batch would be a delay
-        for _, frame, labels in self.pipeline(frames, smooth=smooth, batch=1 if live else self.video_batch):
+        for _, frame, labels in self.pipeline(frames, smooth=smooth, batch=1 if live else self.batch_size):
             yield frame, labels
 
     def pipeline(

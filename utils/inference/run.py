@@ -91,7 +91,7 @@ class Inference:
     def _segment_video(self, source: Source) -> None:
         reader = VideoReader(source.location, span=self.span)
         before = self.images
-        batch = 1 if source.kind == "live" else self.predictor.video_batch
+        batch = 1 if source.kind == "live" else self.predictor.batch_size
         frames = self.predictor.pipeline(self._frames(source, reader), smooth=self.smooth, batch=batch)
         with self.outputs.open_video(source, reader.fps) as writers, closing(frames) as results:
             bar = progress(results, str(source), total=reader.frames or None, unit="frame", quiet=self.quiet)
@@ -108,8 +108,9 @@ class Inference:
                     raise self._interruption([writer.name for writer in writers.values()])
         self.done += 1
         codec = next((f", {w.codec}" for w in writers.values() if isinstance(w, VideoWriter)), "")
-        truncated = "; it ends before the length in its header: truncated or damaged" if reader.truncated else ""
-        self.log.info(f"{source}: {self.images - before} frames at {reader.fps:g} frames/s{codec}{truncated}")
+        self.log.info(f"{source}: {self.images - before} frames at {reader.fps:g} frames/s{codec}")
+        if reader.truncated:
+            tqdm.write(f"{source} is truncated or damaged: it ends before the length in its header", file=sys.stderr)
 
     def _frames(self, source: Source, reader: VideoReader) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the frames to segment: all of them, except that frames written as images are skipped if they exist."""

@@ -46,7 +46,7 @@ class PyTorchSegmenter:
         network: in evaluation mode on `device`; its weights' dtype is that of the arithmetic.
         mean, std: input normalisation, see `dataset.transforms.Normalize`.
         compiled: "default" or "cuda_graphs" for torch.compile, which takes about a minute for each new input size.
-        branches: how many of the network's branches to run; fewer are faster and coarser, see `ICNet.cut_off`.
+        branches: how many of the network's branches to run; fewer are faster and coarser, see `ICNet.partial_cascade`.
     """
 
     gives_scores = True
@@ -66,7 +66,7 @@ class PyTorchSegmenter:
         self.normalize = Normalize(mean, std)
         self.dtype = next(network.parameters()).dtype
         self.precision = {dtype: name for name, dtype in runtime.DTYPES.items()}[self.dtype]
-        self.network = network.cascade if branches == BRANCHES else partial(network.cut_off, branches=branches)
+        self.network = network.cascade if branches == BRANCHES else partial(network.partial_cascade, branches=branches)
         self.align_corners = network.align_corners
         if compiled != "none":
             mode = "reduce-overhead" if compiled == "cuda_graphs" else "default"

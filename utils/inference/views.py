@@ -21,7 +21,7 @@ def with_options(segmenter: Segmenter, test: TestConfig, device: torch.device | 
     """Wrap a segmenter as configured: input size, test-time augmentation, and sliding windows.
 
     Args:
-        test: with the checkpoint's own input size filled in, see `utils.inference.opening.with_own_input`.
+        test: with the checkpoint's own input size filled in, see `utils.inference.opening.with_checkpoint_input`.
         device: where images are resized.
 
     Raises:

@@ -69,7 +69,7 @@ class Outputs:
             return {}
         name = source.name if frame is None else f"{source.name}_frames/{frame:06}"
         kinds = [kind for kind in self.kinds if not is_video or kind in RENDERINGS]  # compression would change indices
-        if self.kinds and not kinds:
+        if self.kinds and not kinds and not self.shares:
             raise ValueError(
                 f"--save {','.join(self.kinds)} of a video needs --frames, or one of {', '.join(RENDERINGS)}"
             )

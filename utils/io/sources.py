@@ -27,7 +27,7 @@ SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES
 SUPPORTED = f"supported suffixes: {' '.join(SUFFIXES)}"
 STDIN = "-"
 MAX_ELONGATION = 50  # resized to a short side of hundreds of pixels, a narrower image might not fit into memory
-LONGEST = 100  # characters of an output's name made of a path; file systems allow 255 bytes, endings included
+LONGEST = 100  # bytes of an output's name made of a path; file systems allow 255, endings included
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ def find_sources(text: str, *, recursive: bool = False) -> list[Source]:
     """
     moment = f"{datetime.now():%Y%m%d_%H%M%S_%f}"  # each image from standard input and each recording is another one
     if text == STDIN:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise ValueError("no image on standard input: pipe one, or name a file")
         return [Source(STDIN, "image", f"stdin_{moment}")]
     if not text:
         raise ValueError("no input given; name an image, a video or a folder")
@@ -118,7 +120,8 @@ def output_names(paths: Sequence[Path]) -> list[str]:
     for path in paths:
         name = path.stem
         if stems[name.casefold()] > 1:
-            long = re.sub(r"[\\/:.]+", "_", "_".join(path.parts)).strip("_")[-LONGEST:]  # without a drive's C:\
+            whole = re.sub(r"[\\/:.]+", "_", "_".join(path.parts)).strip("_")  # without a drive's C:\
+            long = os.fsencode(whole)[-LONGEST:].decode(errors="ignore")
             candidates = chain([long], (f"{long}_{number}" for number in count(2)))
             name = next(candidate for candidate in candidates if candidate.casefold() not in taken)
             taken.add(name.casefold())

@@ -201,7 +201,9 @@ class VideoWriter:
             self._writer.release()
             written = cv2.VideoCapture(_address(Path(self.name)))
             if not written.read()[0] or written.get(cv2.CAP_PROP_FRAME_COUNT) < 0.9 * self._frames:
-                raise OSError(f"{self.path} could not be written completely: is the disk full?")
+                raise OSError(
+                    f"{self.path} could not be written completely: is the disk full, or another run writing it?"
+                )
 
 
 def _silence_opencv() -> None:

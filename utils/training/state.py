@@ -60,7 +60,7 @@ class LossMeter:
         self.unchecked.append(losses["loss"].isfinite())
 
     def find_divergence(self) -> int:
-        """Return how many iterations ago the loss was first non-finite (1: the latest; 0: never); checks each once.
+        """Return how many iterations ago the loss was first non-finite (1: the latest; 0: never); each is checked once.
 
         This is fatal under fp16, too: the gradient scaler skips steps whose gradients overflow, but a loss that is not
         finite comes from activations that overflowed, and they have spoilt the batch norms' running statistics.
@@ -106,7 +106,7 @@ class RunState:
     metrics: dict[str, Any] = field(default_factory=dict)  # of the latest validation
     best_miou: float = -1.0  # best validation so far, and its checkpoint
     best_path: Path | None = None
-    begun: float = field(default_factory=time.perf_counter)  # of the epoch; for a resumed one, by what it took before
+    begun: float = field(default_factory=time.perf_counter)  # of the epoch, less the time spent before resuming
 
     @property
     def epoch(self) -> int:

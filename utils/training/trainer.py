@@ -115,7 +115,7 @@ class Trainer:
         if state.step == 0:
             return  # `_finish_epoch` saves
         # Processes must stop at the same iteration, and agreeing on it waits for the device, too.
-        stop = (logging or distributed.processes() == 1) and any(distributed.gather(stopping()))
+        stop = (logging or distributed.world_size() == 1) and any(distributed.gather(stopping()))
         if stop or (config.save_iter is not None and state.iteration % config.save_iter == 0):
             self._check_losses()
             state.save_last()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dataset.transforms import Normalization
 from models import TimmBackbone
-from models.timm_backbone import timm
+from models.timm_backbone import import_timm
 from utils.weights.tensors import load_state, read_tensors, state_dict_of
 
 DEFAULT = "timm"  # timm's default weights of the network
@@ -32,7 +32,7 @@ def load_timm_weights(backbone: TimmBackbone, weights: str) -> Normalization:
         state = _read(Path(weights))
     else:
         tag = weights.removeprefix(f"{name}.")
-        tags = [known.removeprefix(f"{name}.") for known in timm().list_pretrained(f"{name}.*")]
+        tags = [known.removeprefix(f"{name}.") for known in import_timm().list_pretrained(f"{name}.*")]
         if not tags:
             raise ValueError(f"model.backbone_weights {weights!r} is not a file, and timm has no weights of {name}")
         if tag not in (DEFAULT, *tags):
@@ -45,7 +45,7 @@ def load_timm_weights(backbone: TimmBackbone, weights: str) -> Normalization:
         load_state(backbone, backbone.named_as_here(state))
     except ValueError as error:
         raise ValueError(f"model.backbone_weights {weights}: {error}") from None
-    trained = timm().get_pretrained_cfg(name)
+    trained = import_timm().get_pretrained_cfg(name)
     return Normalization(trained.mean, trained.std)
 
 
@@ -64,9 +64,9 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 def _fetch(name: str) -> Mapping[str, Tensor]:
     """Return the weights of a whole network from timm's cache, or else from where it keeps them."""
     try:
-        return timm().create_model(name, pretrained=True).state_dict()
+        return import_timm().create_model(name, pretrained=True).state_dict()
     except Exception as error:  # without network, many kinds
-        known = timm().get_pretrained_cfg(name)
+        known = import_timm().get_pretrained_cfg(name)
         source = f"model.safetensors from https://huggingface.co/{known.hf_hub_id}" if known.hf_hub_id else known.url
         raise FileNotFoundError(
             f"timm could not download {name} ({type(error).__name__}); download {source} by other means, put it "
