@@ -1,5 +1,6 @@
 """Train ICNet as configured by a YAML file: python train.py --config configs/quickstart.yaml"""
 
+import shlex
 from collections.abc import Callable
 from logging import Logger
 from pathlib import Path
@@ -22,6 +23,7 @@ from utils.data import EvalLoader, TrainLoader, build_dataset, build_transform, 
 from utils.inference.segmenter import build_segmenter
 from utils.io.files import check_folder
 from utils.loss import build_loss
+from utils.settings import setting
 from utils.training.records import Records
 from utils.training.state import check_resumable
 from utils.training.trainer import Trainer
@@ -53,6 +55,8 @@ def main() -> None:
         if last is not None:
             state.restore(last, device)
             log.info(f"resumed from {last.source}, after epoch {state.epoch}, iteration {state.iteration}")
+            if state.best_path is not None and state.best_miou < 0:
+                log.info(f"validation has changed, so the next one replaces the best checkpoint, {state.best_path}")
         records.begin(first=state.next_recorded, config=config.as_yaml())
         try:
             trainer.fit()
@@ -63,7 +67,8 @@ def main() -> None:
         if state.best_path is not None:  # else a finished run was resumed in another folder
             log.info(f"best checkpoint: {state.best_path}")
             log.info(f"in {records.folder}: train.log, train.jsonl (metrics of each epoch), curves.png")
-            log.info(f"next: python inference.py --input IMAGE_OR_VIDEO test.ckpt_path={state.best_path}")
+            chosen = shlex.quote(setting("test.ckpt_path", str(state.best_path)))
+            log.info(f"next: python inference.py --input IMAGE_OR_VIDEO {chosen}")
 
 
 def build_trainer(config: Config, device: torch.device, records: Records, *, last: Checkpoint | None = None) -> Trainer:

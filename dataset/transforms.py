@@ -68,7 +68,7 @@ class RandomScaleCrop:
         self.short_sides = round(base_size * scale[0]), round(base_size * scale[1])
         self.crop_size = crop_size
         self.max_class_share = max_class_share
-        self.tries = 1 if max_class_share is None else 10
+        self.tries = 1 if max_class_share is None else 11
         self.class_uniform = class_uniform
 
     def __call__(self, image: Image.Image, target: Image.Image, rng: np.random.Generator) -> Pair:

@@ -133,8 +133,7 @@ def axis_pooling_matrix(size: int, bins: int, like: Tensor, *, overlapping: bool
     Args:
         overlapping: bins as in the paper's release, which has them for sizes of 33 and 65: for 1, 2, 3 or 6 bins their
             stride is 1, 1/2, 10/32 or 5/32 of `size - 1`, rounded down here for other sizes, and together they just
-            cover `size`. Otherwise adaptive bins, which overlap only if `size` is not a multiple of
-                `bins`.
+            cover `size`. Otherwise adaptive bins, which overlap only if `size` is not a multiple of `bins`.
     """
     place = torch.arange(size, device=like.device)
     number = torch.arange(bins, device=like.device)[:, None]

@@ -119,7 +119,11 @@ def stride_early(layer1: Any, *layers: Any) -> None:  # an nn.Sequential's items
     for layer in layers:
         layer[0].conv1.stride, layer[0].conv2.stride = layer[0].conv2.stride, (1, 1)
     last, first = layer1[-1], layers[0][0]
-    last.conv2.stride, last.downsample = first.conv1.stride, nn.MaxPool2d(1, stride=first.conv1.stride)
+    last.conv2.stride = first.conv1.stride
+    if last.downsample is None:
+        last.downsample = nn.MaxPool2d(1, stride=first.conv1.stride)
+    else:  # layer1 has a single block
+        last.downsample[0].stride = first.conv1.stride
     first.conv1.stride = first.downsample[0].stride = (1, 1)
 
 

@@ -81,16 +81,18 @@ class TimmBackbone(nn.ModuleDict):
 
     @torch.no_grad()
     def _try(self) -> None:
-        """Run an image through, to check the described shapes and the order that `fold_batch_norms` relies on."""
+        """Run images through, to check the described shapes and the order that `fold_batch_norms` relies on."""
         given: dict[nn.Module, Tensor] = {}
         taken: dict[nn.Module, Tensor] = {}
         pairs = [(conv, norm) for (_, conv), (_, norm) in foldable_batch_norms(self)]
         hooks = [conv.register_forward_hook(lambda conv, _, output: given.update({conv: output})) for conv, _ in pairs]
         hooks += [norm.register_forward_pre_hook(lambda norm, x: taken.update({norm: x[0]})) for _, norm in pairs]
         self.eval()
-        x = self.shallow(torch.zeros(1, 3, 64, 64))
-        shapes = [tuple(x.shape), tuple(self.deep(x).shape)]
-        assert shapes == [(1, channels, 8, 8) for channels in (self.shallow_channels, self.deep_channels)], shapes
+        for height, width in ((8, 8), (9, 13)):  # some networks need sides of a power of two
+            x = self.shallow(torch.zeros(1, 3, 8 * height, 8 * width))
+            shapes = [tuple(x.shape), tuple(self.deep(x).shape)]
+            channels = self.shallow_channels, self.deep_channels
+            assert shapes == [(1, count, height, width) for count in channels], shapes
         assert all(given[conv] is taken[norm] for conv, norm in pairs), "batch norms of other layers"
         self.train()
         for hook in hooks:

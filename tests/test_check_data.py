@@ -92,6 +92,7 @@ def test_valid_data_is_reported(halves, run_script):
         "train: 4 readable images: 64x48 (4)",
         "  25.00% of the pixels are ignored, 0 problems",
         "val: 2 readable images: 64x48 (2)",
+        "not in the training masks: car; check their values, and dataset.ignore_index",
         "no problems",
     ):
         assert line in lines, result.out

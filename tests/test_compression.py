@@ -19,7 +19,7 @@ from tools import prune, runs
 from utils import cli, config
 from utils.io.files import write_json
 from utils.training.records import Records
-from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from utils.weights.checkpoint import PAPER_TEST, Checkpoint, read_checkpoint, save_checkpoint
 from utils.weights.run_folder import find_checkpoint
 
 
@@ -60,6 +60,12 @@ def test_a_pruned_checkpoint_describes_itself_and_is_smaller(tmp_path, run_prune
     assert target.stat().st_size < 0.27 * (tmp_path / "wide.pth").stat().st_size
     code, _, err = run_prune("--ckpt", tmp_path / "wide.pth", "--keep", 0.5)
     assert code == 2 and "wide_width0.5.pth exists already" in err
+
+
+def test_all_networks_are_validated_at_the_original_ones_input_size():
+    paper = replace(trained_checkpoint(), config={"test": PAPER_TEST})
+    expected = ["test.input_size=[1025, 2049]", "test.resize_probabilities=True"]
+    assert prune.input_settings(paper, config.Config()) == expected
 
 
 def test_loading_stays_strict(pruned):

@@ -39,14 +39,26 @@ def test_weights_beyond_half_precision_are_refused():
         convert.to_half_precision(checkpoint)
 
 
+def test_a_partial_configuration_stays_partial():
+    config = {"test": {"short_side": 64}}
+    checkpoint = Checkpoint(state_dict={}, backbone="resnet18", classes=CLASSES, config=config)
+    assert convert.to_half_precision(checkpoint).config == config
+
+
 def test_a_checkpoint_to_pass_on_is_half_as_large_and_names_no_folder_of_its_run(tmp_path, monkeypatch):
     source, target = tmp_path / "last.pth", tmp_path / "shared.pth"
     config = Config.model_validate(
         {
-            "model": {"backbone": "resnet18", "weights": "/home/me/first.pth", "base_size": 512},
+            "model": {
+                **{"backbone": "resnet18", "base_size": 512},
+                **{"weights": "/home/me/first.pth", "backbone_weights": "/home/me/imagenet.pth"},
+            },
             "loss": {"distill": "/home/me/teacher.pth"},
             "dataset": {"root": "/home/me/data"},
-            "train": {"cityscapes_root": "/home/me/cityscapes", "ckpt_dir": "/home/me/run", "epochs": 7},
+            "train": {
+                **{"cityscapes_root": "/home/me/cityscapes", "ckpt_dir": "/home/me/run"},
+                **{"resume": "/home/me/last.pth", "epochs": 7},
+            },
             "test": {"ckpt_path": "/home/me/best.pth", "submission": "/home/me/submission"},
         }
     )

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ import torch
 from dataset.transforms import Normalize
 from models import ICNet
 from tests.conftest import CLASSES
+from tools import benchmark
+from tools.benchmarking.contenders import Contender, Workload
 from utils.inference.predictor import Predictor
 from utils.inference.segmenter import build_segmenter
 from utils.runtime import gradient_scaler, select_device
@@ -126,6 +129,21 @@ def test_onnx_runtime_on_the_gpu(checkpoint, image, tmp_path):
     segmenter = OnnxSegmenter(tmp_path / "network.onnx", "cuda:0")
     assert segmenter.runtime == "ONNX Runtime (CUDAExecutionProvider)"
     assert (segmenter(image) == build_segmenter(checkpoint, "cpu")(image)).float().mean() > 0.99
+
+
+def test_the_benchmark_tells_what_runs_on_the_cpu(tmp_path, monkeypatch, capsys):
+    def build(workload, *, on_cpu):
+        return Contender(lambda image: image[:, 0], on_cpu=on_cpu)
+
+    contenders = {"a": partial(build, on_cpu=False), "b": partial(build, on_cpu=True)}
+    monkeypatch.setattr(benchmark, "CONTENDERS", contenders)
+    facts = {"folder": tmp_path, "ckpt": None, "backbone": "resnet18", "precision": "fp32"}
+    workload = Workload(size=(64, 96), batch=1, device=torch.device("cuda"), **facts)
+    monkeypatch.setattr(benchmark, "peak_memory", lambda *arguments: 1)
+    rows = benchmark.compare(workload, ["a", "b"], repeats=1)
+    assert rows["a"]["memory_mb"] and rows["a"]["share_of_peak"]
+    assert rows["b"]["memory_mb"] is rows["b"]["share_of_peak"] is None
+    assert "on the CPU: b\n" in capsys.readouterr().out
 
 
 def test_normalisation_copies_its_constants_once(image):

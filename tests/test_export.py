@@ -118,6 +118,15 @@ def test_missing_packages_are_named(trained, tmp_path, monkeypatch, missing):
         export_onnx(trained, tmp_path / "x.onnx")
 
 
+def test_a_network_that_torch_cannot_export_is_named_in_one_line(trained, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise torch.onnx.OnnxExporterError("General advice,\nmany lines") from RuntimeError("no such operator\nat all")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(ValueError, match=r"^the network cannot be exported: no such operator$"):
+        export_onnx(trained, tmp_path / "x.onnx")
+
+
 def test_networks_of_others_are_refused(tmp_path):
     image = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.INT64, [1, 3])
     labels = onnx.helper.make_tensor_value_info("labels", onnx.TensorProto.INT64, [1, 3])

@@ -38,9 +38,13 @@ def test_weights_of_another_network_are_refused(checkpoint_path):
         load_pretrained(ICNet(3, "resnet50"), read_checkpoint(checkpoint_path))
 
 
-def test_weights_of_another_structure_without_weights_of_its_own_are_refused(checkpoint_path):
-    with pytest.raises(ValueError, match=r"trained with model\.ppm=sum, not none"):
-        load_pretrained(ICNet(3, "resnet18", ppm="none"), read_checkpoint(checkpoint_path))
+@pytest.mark.parametrize(
+    ("structure", "words"),
+    [({"ppm": "none"}, "ppm=sum, not none"), ({"sub4_input": "sub2"}, "sub4_input=image, not sub2")],
+)
+def test_weights_of_another_structure_without_weights_of_its_own_are_refused(checkpoint_path, structure, words):
+    with pytest.raises(ValueError, match=rf"trained with model\.{words}$"):
+        load_pretrained(ICNet(3, "resnet18", **structure), read_checkpoint(checkpoint_path))
 
 
 def test_from_a_checkpoint_for_other_classes_to_one_for_these(folder_data, tmp_path, run_script):

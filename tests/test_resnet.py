@@ -2,7 +2,9 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models import resnet50
+from torchvision.models.resnet import Bottleneck
 
+from models import resnet
 from models.resnet import BACKBONES, DilatedResNet
 
 
@@ -29,6 +31,15 @@ def test_dilations_and_strides(name):
         rates = [conv.dilation[0] for conv in convs if conv.kernel_size == (3, 3)]
         assert rates == [dilation // 2] + [dilation] * (len(rates) - 1)
         assert all(conv.padding == conv.dilation for conv in convs if conv.kernel_size == (3, 3))
+
+
+def test_the_papers_strides_suit_a_layer1_of_a_single_block(monkeypatch):
+    monkeypatch.setitem(resnet._LAYERS, "resnet14", (Bottleneck, [1, 1, 1, 1]))
+    monkeypatch.setattr(resnet, "BACKBONES", ("resnet14",))
+    with torch.device("meta"):
+        network = DilatedResNet("resnet14", paper=True)
+        assert network.shallow(torch.zeros(1, 3, 64, 97)).shape == (1, 512, 9, 13)
+        assert network(torch.zeros(1, 3, 64, 97)).shape == (1, 2048, 9, 13)
 
 
 @pytest.mark.parametrize(("suffix", "channels"), [("v1s", (64, 64, 128)), ("v1c", (32, 32, 64))])

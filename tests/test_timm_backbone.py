@@ -63,12 +63,20 @@ def test_tensors_have_timms_names_but_for_the_sequences(name):
         ("timm/resnet18.a1_in1k", "timm has no network 'resnet18.a1_in1k'"),  # the tag is one of weights
         ("timm/vit_tiny_patch16_224", "timm/vit_tiny_patch16_224 cannot serve as a backbone: .* timm/resnet18d"),
         ("timm/hrnet_w18_small", "cannot serve"),  # branches side by side
+        ("timm/halonet26t", "cannot serve"),  # takes only maps whose sides are multiples of 8
         ("timm/tf_mixnet_s", "cannot serve"),  # a batch norm after several convolutions cannot be folded into them
     ],
 )
 def test_unsuitable_networks_are_errors_that_name_suitable_ones(name, words):
     with pytest.raises(ValueError, match=words):
         ICNet(3, name)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_checking_a_network_leaves_nothing_behind(name):
+    modules = list(TimmBackbone(name).modules())
+    assert all(module.training for module in modules)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
 
 
 def test_suitable_networks_named_in_errors_are_suitable():

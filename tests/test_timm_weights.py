@@ -64,6 +64,28 @@ def test_a_file_is_read_in_half_precision_too(tmp_path, whole, suffix):
     assert all(torch.equal(expected[name].float(), x.float()) for name, x in backbone.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("file", "mean"),
+    [
+        ("mobilenetv4_conv_small.e3600_r256_in1k.pth", 0.5),
+        ("mobilenetv4_conv_small.e3600_r256_in1k/model.pth", 0.5),
+        ("mine.pth", 0.485),
+    ],
+)
+def test_a_file_named_after_a_tag_has_its_normalisation(tmp_path, file, mean):
+    backbone, path = TimmBackbone("timm/mobilenetv4_conv_small"), tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    torch.save(timm.create_model("mobilenetv4_conv_small").state_dict(), path)
+    assert load_timm_weights(backbone, str(path))[0][0] == mean
+
+
+def test_a_tag_has_its_own_normalisation(monkeypatch):
+    whole = timm.create_model("mobilenetv4_conv_small")
+    backbone = TimmBackbone("timm/mobilenetv4_conv_small")
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: whole)
+    assert load_timm_weights(backbone, "e3600_r256_in1k") == (HALF, HALF)
+
+
 def test_mean_and_standard_deviation_are_not_exchanged(tmp_path):
     torch.save(timm.create_model("regnetx_002").state_dict(), tmp_path / "weights.pth")
     normalization = load_timm_weights(TimmBackbone("timm/regnetx_002"), str(tmp_path / "weights.pth"))
@@ -99,7 +121,8 @@ def test_without_network_one_line_says_what_to_download(monkeypatch):
     with pytest.raises(FileNotFoundError) as error:
         load_timm_weights(backbone, "timm")
     (line,) = str(error.value).splitlines()
-    assert "model.safetensors from" in line and f"timm/{NAME}.in1k" in line and "model.backbone_weights" in line
+    assert f"https://huggingface.co/timm/{NAME}.in1k/model.safetensors" in line
+    assert f"as {NAME}.safetensors, and set model.backbone_weights" in line
 
 
 def test_trained_with_its_normalisation_resumed_and_fine_tuned_for_other_classes(

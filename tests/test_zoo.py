@@ -77,6 +77,7 @@ def test_the_best_of_the_configured_network_comes_before_a_better_one_of_another
     for name in (
         "icnet_resnet50_3_0.600",
         "icnet_resnet50_7_0.590",
+        "icnet_resnet50_197_0.710",  # the published file, which is not the user's own
         "icnet_resnet50_v1s_3_0.700",
         "icnet_psp_resnet50_3_0.8",
     ):

@@ -79,14 +79,16 @@ def compare(workload: Workload, names: Sequence[str], repeats: int) -> dict[str,
     jobs = {name: partial(contender.predict, image) for name, contender in contenders.items()}
     seconds = time_in_turns(jobs, repeats=repeats, device=device)
     measured = set(runtime.DTYPES) - ({"bf16"} if runtime.emulates_bf16(device) else set())  # emulation takes minutes
-    precisions = sorted(measured & {contender.precision for contender in contenders.values()})
+    here = {name for name, contender in contenders.items() if device.type == "cpu" or not contender.on_cpu}
+    precisions = sorted(measured & {contenders[name].precision for name in here})
     peaks = {precision: peak_flops(device, runtime.DTYPES[precision]) for precision in precisions}
     network = build_segmenter(workload.checkpoint(), device).network
     rows: dict[str, dict[str, Any]] = {}
     for name, contender in contenders.items():
         median = statistics.median(seconds[name])
         flops = count_flops(contender.network or network, Normalize()(image))
-        memory = peak_memory(partial(prediction_job, workload, name), device)
+        memory = peak_memory(partial(prediction_job, workload, name), device) if name in here else None
+        peak = peaks.get(contender.precision) if name in here else None
         same = (labels[name] == labels[first]).double().mean().item()
         rows[name] = {
             "median_ms": 1000 * median,
@@ -94,12 +96,14 @@ def compare(workload: Workload, names: Sequence[str], repeats: int) -> dict[str,
             "images_per_second": workload.batch / median,
             "ratio": statistics.median(a / b for a, b in zip(seconds[first], seconds[name], strict=True)),
             "gflop": flops / 1e9,
-            "share_of_peak": flops / median / peaks[own] if (own := contender.precision) in peaks else None,
+            "share_of_peak": flops / median / peak if peak else None,
             "memory_mb": None if memory is None else memory / 1e6,
             "same_labels": same if contender.same_network and contenders[first].same_network else None,
         }
     print_table("from image tensor to label map", HEADINGS, FORMATS, {name: row.values() for name, row in rows.items()})
     print(f"speedup, same labels: compared with {first}; peak MB: beyond the loaded model")
+    if elsewhere := [name for name in contenders if name not in here]:
+        print(f"on the CPU: {', '.join(elsewhere)}")
     listed = ", ".join(f"{peak / 1e9:.0f} G in {precision}" for precision, peak in peaks.items())
     print(f"peak FLOP/s, of a large convolution or matrix product in PyTorch: {listed}\n")
     return rows

@@ -137,6 +137,9 @@ def print_classes(checks: Mapping[str, SplitCheck], train: SplitCheck, offset: f
         columns[f"{split} %"] = [100 * count / counts.sum() if count else None for count in counts]
     columns["loss.balance=log"] = balanced_weights(torch.from_numpy(train.pixels[: len(names)]), offset).tolist()
     print(f"\n{tabulate(columns, headers='keys', tablefmt='github', floatfmt='.3f', missingval='none')}\n")
+    absent = [name for name, count in zip(names, train.pixels, strict=False) if not count]
+    if absent:
+        print(f"not in the training masks: {', '.join(absent)}; check their values, and dataset.ignore_index\n")
 
 
 def draw_samples(check: SplitCheck) -> np.ndarray:

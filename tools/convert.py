@@ -4,6 +4,7 @@ python tools/convert.py SOURCE TARGET
 python tools/convert.py --half ckpt/last.pth shared.pth
 """
 
+import copy
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -53,9 +54,11 @@ def to_half_precision(checkpoint: Checkpoint) -> Checkpoint:
             raise ValueError(f"{checkpoint.source}: {name} has values beyond half precision (65504); leave out --half")
     if not checkpoint.config:
         return replace(checkpoint, state_dict=weights)
-    config, default = load_config(checkpoint.config, name=str(checkpoint.source)).as_dict(), Config().as_dict()
+    load_config(checkpoint.config, name=str(checkpoint.source))  # raises for a damaged one
+    config, default = copy.deepcopy(checkpoint.config), Config().as_dict()
     for section, key in LOCAL:
-        config[section][key] = default[section][key]
+        if key in config.get(section, {}):
+            config[section][key] = default[section][key]
     return replace(checkpoint, state_dict=weights, config=config)
 
 

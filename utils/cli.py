@@ -99,18 +99,30 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             raise
         code, message = 2, f"error: {one_line(error)}"
     except (RuntimeError, MemoryError) as error:
-        on_gpu = type(error).__name__ == "OutOfMemoryError"  # torch's, which cannot be imported here
-        if not (on_gpu or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)):
+        hint = _memory_hint(error)
+        if hint is None:
             raise
-        code = 2
-        message = (
-            f"error: out of {'GPU ' if on_gpu else ''}memory; lower train.train_batch_size or model.crop_size for "
-            "training, train.valid_batch_size for evaluation, or set test.window"
-        )
+        code, message = 2, f"error: {hint}"
     except (Interruption, KeyboardInterrupt) as interruption:
         code, message = 130, str(interruption) or "interrupted"
     print(message, file=sys.stderr)
     sys.exit(code)
+
+
+def _memory_hint(error: Exception) -> str | None:
+    """Return what to do about an error, if it is a lack of memory."""
+    if str(error).startswith("DataLoader worker"):
+        return (
+            "a loader worker was killed, probably for lack of memory; lower train.num_workers, set "
+            "dataset.cache=false, or give a Docker container more shared memory (--shm-size)"
+        )
+    on_gpu = type(error).__name__ == "OutOfMemoryError"  # torch's, which cannot be imported here
+    if not (on_gpu or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)):
+        return None
+    return (
+        f"out of {'GPU ' if on_gpu else ''}memory; lower train.train_batch_size or model.crop_size for training, "
+        "train.valid_batch_size for evaluation, or set test.window"
+    )
 
 
 def one_line(error: BaseException) -> str:

@@ -1,5 +1,7 @@
 """Weights that are missing, damaged or of something else."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -27,7 +29,10 @@ def test_missing_checkpoint(refused, folder_data, script, tmp_path):
 
 
 class Stranger:
-    """An object that only a pickle which runs code could bring back."""
+    """An object that only a pickle which runs code could bring back; that code writes into the working directory."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("ran"),)
 
 
 FOREIGN = {
@@ -52,14 +57,16 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize(("script", "kind"), [("evaluate", "text"), *(("inference", kind) for kind in FOREIGN)])
-def test_foreign_checkpoint(refused, folder_data, tmp_path, script, kind):
+def test_foreign_checkpoint(refused, folder_data, tmp_path, monkeypatch, script, kind):
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "foreign.pth"
     if isinstance(FOREIGN[kind], bytes):
         path.write_bytes(FOREIGN[kind])
     else:
         torch.save(FOREIGN[kind], path)
     line = refused(script, *arguments(script, folder_data), f"test.ckpt_path={path}")
-    assert has(line.replace(str(path), "FILE"), "FILE", "checkpoint")
+    assert has(line.replace(str(path), "FILE"), "FILE", "checkpoint", *["nothing in it was run"] * (kind == "code"))
+    assert not Path("ran").exists()
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ class Contender:
     network: Callable[[Tensor], object] | None = None  # to count FLOPs of; None: the network as inference.py runs it
     same_network: bool = True  # whether it runs the workload's network, so that its labels can be compared
     precision: str = "fp32"  # of its arithmetic
+    on_cpu: bool = False  # even if the workload is on a GPU
 
 
 def published(workload: Workload) -> Contender:
@@ -106,7 +107,9 @@ def onnx(workload: Workload, *, int8: bool = False) -> Contender:
     file = workload.folder / ("int8.onnx" if int8 else "network.onnx")
     if not file.exists():
         export_onnx(workload.checkpoint(), file, normalized_inside=int8, calibration=_calibration(workload, int8))
-    return Contender(OnnxSegmenter(file, workload.device), precision="int8" if int8 else "fp32")
+    segmenter = OnnxSegmenter(file, workload.device)
+    on_cpu = segmenter.session.get_providers()[0] == "CPUExecutionProvider"
+    return Contender(segmenter, precision="int8" if int8 else "fp32", on_cpu=on_cpu)
 
 
 def openvino(workload: Workload, *, precision: str = "fp32", int8: bool = False) -> Contender:
@@ -120,7 +123,8 @@ def openvino(workload: Workload, *, precision: str = "fp32", int8: bool = False)
     file = workload.folder / ("int8.xml" if int8 else "network.xml")
     if not file.exists():
         export_openvino(workload.checkpoint(), file, calibration=_calibration(workload, int8))
-    return Contender(OpenVinoSegmenter(file, precision=precision), precision="int8" if int8 else precision)
+    segmenter = OpenVinoSegmenter(file, precision=precision)
+    return Contender(segmenter, precision="int8" if int8 else precision, on_cpu=True)
 
 
 def _calibration(workload: Workload, int8: bool) -> list[np.ndarray]:

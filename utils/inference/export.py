@@ -141,7 +141,11 @@ def _preparation(checkpoint: Checkpoint, normalized_inside: bool) -> Preparation
 def _trace(
     checkpoint: Checkpoint, *, output: str, precision: str, normalized_inside: bool
 ) -> tuple[torch.onnx.ONNXProgram, dict[str, Any]]:
-    """Trace a checkpoint's network for any batch and image size; return the program and the file's metadata."""
+    """Trace a checkpoint's network for any batch and image size; return the program and the file's metadata.
+
+    Raises:
+        ValueError: it cannot be traced.
+    """
     network = fold_batch_norms(checkpoint.build())
     facts = {
         **checkpoint.metadata(),
@@ -155,16 +159,21 @@ def _trace(
     normalize = Normalize(checkpoint.mean, checkpoint.std) if normalized_inside else None
     graph = _Graph(network.to(dtype), normalize=normalize, labels=output == "labels")
     sizes = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-    with torch.inference_mode():
-        program = torch.onnx.export(
-            graph.eval(),
-            (torch.zeros(2, 3, 128, 192, dtype=torch.uint8 if normalized_inside else dtype),),
-            dynamo=True,
-            verbose=False,
-            input_names=["image"],
-            output_names=[output],
-            dynamic_shapes={"image": sizes},
-        )
+    try:
+        with torch.inference_mode():
+            program = torch.onnx.export(
+                graph.eval(),
+                (torch.zeros(2, 3, 128, 192, dtype=torch.uint8 if normalized_inside else dtype),),
+                dynamo=True,
+                verbose=False,
+                input_names=["image"],
+                output_names=[output],
+                dynamic_shapes={"image": sizes},
+            )
+    except torch.onnx.OnnxExporterError as error:
+        cause = error.__cause__ or error  # the error itself begins with general advice
+        reason = (str(cause).splitlines() or [type(cause).__name__])[0]
+        raise ValueError(f"the network cannot be exported: {reason}") from error
     assert program is not None, "dynamo=True returns it"
     return program, facts
 

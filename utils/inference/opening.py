@@ -82,8 +82,7 @@ def _open_checkpoint(checkpoint: Checkpoint, device: torch.device, test: TestCon
                 check_precision(precision)  # before the export
             return _open_exported(_export_once(checkpoint, name), device, precision)
         except (ValueError, OSError, RuntimeError) as error:
-            cause = error.__cause__ or error  # PyTorch's own error begins with general advice
-            reason = (str(cause).splitlines() or [type(cause).__name__])[0]
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             if test.runtime != "auto":
                 raise ValueError(f"test.runtime={name}: {reason}") from error
             print(f"using PyTorch, as the network cannot run in {name}: {reason}", file=sys.stderr)

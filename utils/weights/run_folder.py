@@ -5,7 +5,7 @@ from pathlib import Path
 
 from utils.config import ModelConfig, TrainConfig
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
-from utils.weights.zoo import find_weights
+from utils.weights.zoo import WEIGHTS, find_weights
 
 LAST = "last.pth"
 INCLUDED = Path(__file__).parents[2] / "ckpt" / "icnet_resnet18_cityscapes.pth"  # the weights that ship
@@ -28,7 +28,8 @@ def find_checkpoint(
     """Return the given checkpoint (a path or a known name, see `find_weights`), or else the best one in the folder.
 
     Args:
-        name: prefix of the configured network's checkpoints, which take precedence over others.
+        name: prefix of the configured network's checkpoints, which take precedence over others; among them, own ones
+            take precedence over downloaded ones.
         fallback: checkpoint to return if the folder has none.
 
     Raises:
@@ -36,8 +37,9 @@ def find_checkpoint(
     """
     if ckpt_path is not None:
         return find_weights(ckpt_path, ckpt_dir)
+    published = {known.file for known in WEIGHTS.values()}
     found = [
-        (match[1] == name, float(match[2]), path)
+        (match[1] == name, path.name not in published, float(match[2]), path)
         for path in Path(ckpt_dir).glob("*.pth")
         if (match := re.fullmatch(r"(.*)_\d+_(\d\.\d+)_best_model\.pth", path.name))
     ]
@@ -47,7 +49,7 @@ def find_checkpoint(
         raise FileNotFoundError(
             f"no *_best_model.pth in {ckpt_dir}; train first, or set test.ckpt_path to a checkpoint"
         )
-    return max(found)[2]
+    return max(found)[-1]
 
 
 def included_weights(config_file: str | None, ckpt_dir: str) -> Path | None:

@@ -30,7 +30,10 @@ def read_tensors(path: Path) -> Any:
     except Exception as error:  # damaged files raise many kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if "Weights only load failed" in reason:
-            reason = "it holds more than tensors and plain values; nothing in it was run"
+            reason = (
+                "it holds more than tensors and plain values, and nothing in it was run; if you trust it, load it with "
+                "torch.load and save its state dict alone"
+            )
         raise ValueError(f"{path} cannot be read as a checkpoint: {reason}") from None
 
 

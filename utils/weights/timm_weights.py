@@ -21,18 +21,20 @@ def load_timm_weights(backbone: TimmBackbone, weights: str) -> Normalization:
             into its cache, or a file (.safetensors, .pth) with the tensor names of timm's network.
 
     Returns:
-        mean and std of the input that the network was trained with, according to timm.
+        mean and std of the input that the network was trained with, according to timm: those of the tag, which a file
+        (or its folder) shows by its name, such as `NETWORK.TAG.safetensors`, or else those of the default weights.
 
     Raises:
         FileNotFoundError: they cannot be downloaded.
         ValueError: unknown weights, or weights that do not fit.
     """
-    name = backbone.timm_name
-    if Path(weights).is_file():
-        state = _read(Path(weights))
+    name, path = backbone.timm_name, Path(weights)
+    known = import_timm().list_pretrained(f"{name}.*")
+    if path.is_file():
+        state = _read(path)
+        name = next((full for full in (path.stem, path.parent.name) if full in known), name)
     else:
-        tag = weights.removeprefix(f"{name}.")
-        tags = [known.removeprefix(f"{name}.") for known in import_timm().list_pretrained(f"{name}.*")]
+        tag, tags = weights.removeprefix(f"{name}."), [full.removeprefix(f"{name}.") for full in known]
         if not tags:
             raise ValueError(f"model.backbone_weights {weights!r} is not a file, and timm has no weights of {name}")
         if tag not in (DEFAULT, *tags):
@@ -67,8 +69,8 @@ def _fetch(name: str) -> Mapping[str, Tensor]:
         return import_timm().create_model(name, pretrained=True).state_dict()
     except Exception as error:  # without network, many kinds
         known = import_timm().get_pretrained_cfg(name)
-        source = f"model.safetensors from https://huggingface.co/{known.hf_hub_id}" if known.hf_hub_id else known.url
+        source = f"https://huggingface.co/{known.hf_hub_id}/model.safetensors" if known.hf_hub_id else known.url
         raise FileNotFoundError(
-            f"timm could not download {name} ({type(error).__name__}); download {source} by other means, put it "
-            f"anywhere, and set model.backbone_weights to its path"
+            f"timm could not download {name} ({type(error).__name__}); download {source} by other means as "
+            f"{name}{Path(source).suffix}, and set model.backbone_weights to its path"
         ) from None
