@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ from tools import ablations, runs
 from tools.ablations import STUDIES
 from tools.runs import REPOSITORY
 from utils.config import load_config
-from utils.weights.checkpoint import Checkpoint, save_checkpoint
+from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
 
 def write_run(folder: Path, miou: float, epochs: int = 6) -> None:
@@ -124,3 +125,16 @@ def test_a_wrong_seed_is_refused_before_the_first_training(tmp_path, run_tool, m
 def test_an_unknown_trial_is_named_with_the_known_ones(run_tool):
     with pytest.raises(ValueError, match="--only sub5: no such trial; camvid has baseline, rate-1x"):
         run_tool("--only", "sub5", "psp")
+
+
+def test_a_run_killed_in_its_last_validation_is_not_complete(tmp_path, run_tool):
+    write_run(tmp_path / "psp-0", 0.50)
+    path = tmp_path / "psp-0" / "last.pth"
+    save_checkpoint(path, replace(read_checkpoint(path), training={"losses": {"names": ["loss"]}}))
+    with pytest.raises(ValueError, match="no complete run in"):
+        run_tool("--report", "--out", tmp_path)
+
+
+def test_overrides_win_over_the_studys_own_settings(tmp_path, run_tool):
+    (command,) = run_tool("model.crop_size=512", "--out", tmp_path, "--seeds", 0, "--only", "baseline")
+    assert command.index("model.crop_size=240") < command.index("model.crop_size=512")

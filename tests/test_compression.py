@@ -264,6 +264,13 @@ def test_an_evaluation_is_reused_only_under_the_same_settings(evaluation):
     assert not evaluation("test.short_side=640", "test.split=train", result={"miou": 0.7})
 
 
+def test_a_changed_checkpoint_is_evaluated_anew(evaluation, tmp_path):
+    assert evaluation(result={"miou": 0.5})
+    time.sleep(0.02)  # longer than a tick of the file system's clock
+    (tmp_path / "x.pth").touch()
+    assert evaluation(result={"miou": 0.6})
+
+
 def test_steps_need_a_labelled_split(evaluation):
     with pytest.raises(ValueError, match=r"no labels; choose another test\.split"):
         evaluation(result={})

@@ -4,7 +4,9 @@ import os
 import signal
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ from dataset.pairs import Sample
 from dataset.segmentation import EpochSampler, SegmentationDataset, repeat_factors
 from utils import distributed
 from utils.config import AugmentConfig, ModelConfig, load_config
-from utils.data import build_dataset, build_transform, eval_loader, train_loader
+from utils.data import build_dataset, build_transform, check_classes, eval_loader, train_loader
+from utils.weights.checkpoint import Checkpoint
 
 CLASSES = class_table(["road", "sky", "car"], ())
 TRAIN_IDS = lookup_table({0: 0, 1: 1, 2: 2, 255: 255})
@@ -48,6 +51,7 @@ def test_sample_is_a_function_of_seed_epoch_and_index(folder_data):
     assert not same(data[(4, 1, 0)], before)
     assert not same(augmented(folder_data, seed=1)[(3, 1, 0)], before)
     assert same(data[1], data[(0, 1, 0)])
+    assert not same(data[(3, 1, 1)], before)  # drawn repeatedly in an epoch
 
 
 def test_two_samples_of_one_image_get_different_crops(folder_data):
@@ -263,3 +267,9 @@ def test_oversampling_draws_images_of_rare_classes_more_often(folder_data):
     load = partial(train_loader, augmented(folder_data), batch_size=2, workers=0, seed=0)
     assert load().sampler.shares is None
     assert load(oversample=1.0).sampler.shares == pytest.approx([0.4, 0.2, 0.2, 0.2])
+
+
+def test_assumed_class_names_are_not_compared():
+    assumed = replace(CLASSES, names=("class 0", "class 1", "class 2"))
+    checkpoint = Checkpoint(state_dict={}, backbone="resnet18", classes=assumed, named=False)
+    check_classes(SimpleNamespace(classes=CLASSES), checkpoint)

@@ -78,3 +78,35 @@ def share(rank, folder):
 def test_the_main_process_comes_first_and_buffers_and_gradients_are_shared(tmp_path):
     torch.multiprocessing.start_processes(share, (tmp_path,), nprocs=2, start_method="fork")
     assert (tmp_path / "order").read_text() == "0 1 "
+
+
+def test_batch_norms_are_synchronised_on_gpus(monkeypatch):
+    wrapped = []
+
+    def wrap(network, **options):
+        wrapped.append((network, options))
+
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "DistributedDataParallel", wrap)
+    distributed.parallel(torch.nn.Sequential(torch.nn.BatchNorm2d(2)), torch.device("cuda", 1))
+    ((network, options),) = wrapped
+    assert isinstance(network[0], torch.nn.SyncBatchNorm)
+    assert options == {"device_ids": [1], "broadcast_buffers": False}
+
+
+def test_the_process_group_is_not_left_after_an_error(monkeypatch):
+    """NCCL would wait for the other processes before the error is printed."""
+    calls = []
+
+    def init(backend, **options):
+        calls.append((backend, options))
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed.dist, "init_process_group", init)
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: calls.append("left"))
+    gpu = torch.device("cuda", 1)
+    with pytest.raises(KeyError), distributed.process_group(gpu):
+        raise KeyError
+    with distributed.process_group(torch.device("cpu")):
+        pass
+    assert calls == [("nccl", {"device_id": gpu}), ("gloo", {}), "left"]

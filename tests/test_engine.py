@@ -13,7 +13,7 @@ from models import ICNet
 from tests.conftest import CPU
 from utils import distributed, runtime
 from utils.config import OptimizerConfig
-from utils.engine import micro_batch_weights, train_one_epoch
+from utils.engine import micro_batch_weights, train_mode, train_one_epoch
 from utils.loss import CascadeLoss
 from utils.optim import build_optimizer, build_scheduler
 from utils.weights.pretrained import freeze
@@ -206,3 +206,9 @@ def test_gradients_are_shared_with_the_last_micro_batch_alone(monkeypatch):
     monkeypatch.setattr(distributed, "sharing_gradients", sharing)
     step(ICNet(3, "resnet18", width=0.25), batch(4), accumulate=2)
     assert shared == [False, True]
+
+
+def test_synchronised_batch_norms_are_frozen_too():
+    norm = nn.SyncBatchNorm(2)
+    train_mode(norm, freeze_bn=True)
+    assert not norm.training

@@ -18,6 +18,7 @@ from dataset.labels import cityscapes_classes
 from models import ICNet
 from utils import runtime
 from utils.config import load_config
+from utils.evaluation import measure
 from utils.evaluation.measure import WARM_UP, Timer
 from utils.inference import opening
 from utils.weights import run_folder
@@ -253,6 +254,15 @@ def test_latency_excludes_the_warm_up():
     speed = timer.summary(images=2500, batch_size=1)
     assert speed["images_per_second"] == pytest.approx(2.5, rel=0.01)
     assert speed["latency_median_ms"] == pytest.approx(1) and speed["latency_p95_ms"] == pytest.approx(1.1)
+
+
+def test_a_call_is_timed_until_the_device_has_finished(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: sum(clock))
+    monkeypatch.setattr(runtime, "synchronize", lambda device: clock.append(1.0))
+    timer = Timer(lambda image: image, torch.device("cpu"))
+    timer(torch.zeros(1))
+    assert timer.seconds == [1] and sum(clock) == 2
 
 
 @pytest.mark.parametrize(("calls", "kept"), [(1, 1), (2, 1), (5, 1), (6, 1), (500, 495)])

@@ -96,15 +96,26 @@ def test_ohem_counts_hard_pixels_or_at_least_a_share():
     assert loss.item() == 0 and out.grad.abs().sum() == 0
 
 
+def test_hard_pixels_are_chosen_by_probability_and_averaged_by_weight():
+    out = logits([math.log(9.0), 0.0], [math.log(3.0), 0.0], [5.0, 0.0])  # probabilities 0.9 and 1/4 of the label
+    target = torch.tensor([[[0, 1, 255]]], dtype=torch.uint8)
+    # the weight lifts the loss of the first pixel above the threshold's, but it is not a hard one
+    criterion = CascadeLoss(ohem=0.7, class_weights=torch.tensor([5.0, 3.0]))
+    assert criterion({"out": out}, target)["loss"].item() == pytest.approx(math.log(4))
+
+
 def test_processes_are_weighted_by_their_labelled_pixels(monkeypatch):
     out = torch.randn(2, 3, 4, 4)
     target = torch.randint(0, 3, (2, 4, 4), dtype=torch.uint8)
     target[1, :3] = 255
-    whole = CascadeLoss()({"out": out}, target)["loss"]
+    teacher = torch.randn(2, 3, 4, 4)
+    whole = CascadeLoss()({"out": out}, target, teacher)
 
     monkeypatch.setattr(distributed, "mean_over_processes", lambda labelled: torch.tensor((16 + 4) / 2))
-    shares = [CascadeLoss()({"out": out[i : i + 1]}, target[i : i + 1])["loss"] for i in (0, 1)]
-    assert torch.allclose(sum(shares) / 2, whole)
+    parts = [slice(0, 1), slice(1, 2)]
+    shares = [CascadeLoss()({"out": out[part]}, target[part], teacher[part]) for part in parts]
+    for name in ("loss", "distill"):
+        assert torch.allclose(sum(share[name] for share in shares) / 2, whole[name])
 
 
 def test_logits_are_upsampled_in_the_alignment_of_the_network():

@@ -86,3 +86,14 @@ def test_the_plot_shows_shares_of_the_labels(tmp_path, monkeypatch):
     monkeypatch.setattr(Axes, "text", text)
     write_confusion(tmp_path, torch.tensor([[3, 1, 0], [0, 4, 0]]), ("road", "car"))
     assert shown == {(0, 0): "75", (0, 1): "25", (1, 1): "100"}
+
+
+def test_panels_of_the_worst_images_are_the_label_and_the_prediction(tmp_path):
+    Image.new("RGB", (64, 48)).save(tmp_path / "i.png")
+    Image.new("L", (64, 48), 1).save(tmp_path / "m.png")
+    table = np.arange(256, dtype=np.uint8)
+    data = SegmentationDataset([Sample(tmp_path / "i.png", tmp_path / "m.png")], CLASSES, table)
+    write_worst(tmp_path, {0: 0.0}, data, lambda x: torch.full((1, 48, 64), 2, dtype=torch.uint8), ["x"])
+    sheet = np.asarray(Image.open(tmp_path / "01_x.png"))
+    panels = [tuple(sheet[60, 4 + n * 644 + 60].tolist()) for n in (1, 2)]  # panels of 640 pixels, 4 apart
+    assert panels == [CLASSES.colors[1], CLASSES.colors[2]]

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tools.runs import REPOSITORY, run_script
+from tools.runs import REPOSITORY, run_alone, run_script
 from utils.cli import Interruption
 
 SAVING = """
@@ -57,3 +57,9 @@ def test_a_signal_to_the_tool_lets_the_script_save_its_state_and_stop(script, tm
         run_script(tmp_path / "run", script(SAVING), str(REPOSITORY))
     assert (tmp_path / "saved").read_text() != str(os.getpgrp())  # to which Ctrl-C and `timeout` send a second one
     assert not (tmp_path / "run.running").exists()
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    (tmp_path / "run.running").touch()
+    with pytest.raises(ValueError, match="is in use; wait for the other process"):
+        run_alone(tmp_path / "run", "train.py")

@@ -1,5 +1,6 @@
 import os
 import random
+import sys
 from contextlib import nullcontext
 
 import numpy as np
@@ -75,9 +76,11 @@ def test_one_process_is_started_per_gpu_among_the_visible_ones(gpus, monkeypatch
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     commands = []
     monkeypatch.setattr(os, "execv", lambda program, command: commands.append(command))
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config", "x.yaml", "train.epochs=3"])
     distributed.start_process_per_gpu("0, 2")
     assert os.environ["CUDA_VISIBLE_DEVICES"] == started
     assert "--nproc_per_node=2" in commands[0]
+    assert commands[0][-4:] == ["train.py", "--config", "x.yaml", "train.epochs=3"]
 
 
 def test_no_processes_are_started_for_one_gpu_or_under_torchrun(gpus, monkeypatch):

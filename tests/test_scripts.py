@@ -1,6 +1,7 @@
 """The three scripts end to end, as a user runs them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from tests.official import assert_same, official_scores
+from utils import distributed
 from utils.inference.predictor import Predictor
 from utils.weights.checkpoint import read_checkpoint
 
@@ -116,3 +118,23 @@ def test_a_seed_determines_the_run_whatever_the_number_of_workers(trained, run_s
     first, second = (read_checkpoint(folder / name / "last.pth").state_dict for name in ("first", "second"))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert losses(folder / "first") == losses(folder / "second")
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_scripts_start_a_process_per_gpu(folder_data, run_script, monkeypatch, name):
+    def start(gpus):
+        raise ValueError(f"processes on {gpus}")
+
+    monkeypatch.setattr(distributed, "start_process_per_gpu", start)
+    result = run_script(name, "--config", folder_data.config, 'train.specific_gpu_num="0, 1"')
+    assert result.err == "error: processes on 0, 1\n"
+
+
+@pytest.mark.parametrize("name", ["evaluate", "inference"])
+def test_the_configured_network_comes_before_a_better_one_of_another(run_script, folder_data, checkpoint_path, name):
+    folder_data.ckpt_dir.mkdir()
+    (folder_data.ckpt_dir / "icnet_resnet50_1_0.900_best_model.pth").write_bytes(b"-")  # unreadable
+    shutil.copy(checkpoint_path, folder_data.ckpt_dir)
+    given = ["--input", folder_data.root / "val" / "0.png"] if name == "inference" else []
+    result = run_script(name, "--config", folder_data.config, *given)
+    assert result.code == 0, result.err

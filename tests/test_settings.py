@@ -212,7 +212,9 @@ def test_a_setting_holds_any_text(path):
 def test_a_tilde_is_the_home_folder(monkeypatch):
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, "/home/someone")
-    config = load_config({"dataset": {"root": "~/streets"}}, ["train.ckpt_dir=~/runs", "model.weights=a~b.pth"])
+    overrides = ["train.ckpt_dir=~/runs", "train.cityscapes_root=~/data", "model.weights=a~b.pth"]
+    config = load_config({"dataset": {"root": "~/streets"}}, overrides)
+    assert config.train.cityscapes_root == "/home/someone/data"
     assert (config.dataset.root, config.train.ckpt_dir) == ("/home/someone/streets", "/home/someone/runs")
     assert config.model.weights == "a~b.pth"
 

@@ -239,6 +239,10 @@ def test_sigterm_finishes_the_iteration_and_the_run_resumes(folder_data, run_scr
         os.kill(os.getpid(), signal.SIGTERM)
 
     command = ["train", "--config", folder_data.config, "train.epochs=3", "train.val_epoch=3", "train.resume=auto"]
+    begun, begin = [], Records.begin
+    monkeypatch.setattr(
+        Records, "begin", lambda self, *, first, config: begun.append(first) or begin(self, first=first, config=config)
+    )
     with monkeypatch.context() as context:
         context.setattr(Records, "epoch", terminate)
         stopped = run_script(*command)
@@ -250,6 +254,7 @@ def test_sigterm_finishes_the_iteration_and_the_run_resumes(folder_data, run_scr
     resumed = run_script(*command)
     assert resumed.code == 0, resumed.err
     assert "after epoch 1, iteration 2" in resumed.out
+    assert begun == [0, 3]  # TensorBoard hides what an interrupted run recorded later
     assert [record["epoch"] for record in records(folder_data.ckpt_dir)] == [1, 2, 3]
 
 
@@ -295,6 +300,7 @@ CHANGES += ["dataset.root=x", "dataset.cache=true", "test.short_side=96"]
 CHANGES += ["dataset.colors=[[1, 2, 3]]"]
 FIXED = ["train.seed=1", "train.ema=0.9", "train.freeze_bn=true", "train.freeze=[sub1]", "train.oversample=0.5"]
 FIXED += ["train.train_batch_size=4", "optimizer.init_lr=0.1", "loss.ohem=0.7", "augment.blur=0", "model.dropout=0.1"]
+FIXED += ["dataset.ignore_index=254", "dataset.train.images=x", "train.split=val"]
 
 
 @pytest.mark.parametrize("setting", CHANGES + FIXED)

@@ -184,6 +184,23 @@ def test_all_processes_stop_where_they_agree_to(build, tmp_path, monkeypatch):
         trainer.fit()
 
 
+# found at the end of the epoch, and before the state is saved
+@pytest.mark.parametrize("override", ["train.log_iter=10", "train.save_iter=1"])
+def test_a_state_that_is_not_finite_is_never_saved(build, tmp_path, override):
+    trainer = build(tmp_path, override)
+    with torch.no_grad():
+        trainer.network.classifier.weight[0] = torch.inf
+    with pytest.raises(ValueError, match="not finite at iteration 1 "):
+        trainer.fit()
+    assert not (tmp_path / "last.pth").exists()
+
+
+def test_a_broken_training_file_is_reported_before_the_first_epoch(build, folder_data, tmp_path):
+    (folder_data.root / "train" / "0.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"train/0\.png cannot be read"):
+        build(tmp_path)
+
+
 def test_save_iter_saves_within_an_epoch(build, tmp_path, monkeypatch):
     trainer = build(tmp_path, "train.save_iter=1", "train.epochs=2", "train.val_epoch=5")
     saved = []

@@ -189,6 +189,15 @@ def test_crop_is_drawn_again_up_to_ten_times(limit, tries):
     assert drawn == [(48, 48, True), *[(0, 64, True), (0, 16, True)] * tries]
 
 
+def test_the_share_of_class_uniform_crops():
+    target = np.full((64, 640), 255, np.uint8)
+    target[0, 0] = 3
+    crop = RandomScaleCrop(base_size=64, scale=(1, 1), crop_size=32, class_uniform=0.25)
+    image, label, generator = Image.new("RGB", (640, 64)), Image.fromarray(target), rng(0)
+    with_it = [3 in np.asarray(crop(image, label, generator)[1]) for _ in range(400)]
+    assert 0.2 < np.mean(with_it) < 0.3  # 0.25 and the few others that are at the corner by chance
+
+
 def test_first_crop_below_the_limit_is_kept():
     image, target = pair()
     limited = RandomScaleCrop(base_size=48, scale=(0.7, 1.5), crop_size=32, max_class_share=0.9)
