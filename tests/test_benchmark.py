@@ -3,6 +3,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from models import ICNet
 from tests.networks import trained_checkpoint
 from tools import benchmark
-from tools.benchmarking import timing
+from tools.benchmarking import contenders, timing
 from tools.benchmarking.contenders import CONTENDERS, DEFAULT, RUNTIMES, Contender, PublishedExecution, Workload, usable
 from tools.benchmarking.timing import count_flops, peak_flops, peak_memory, time_in_turns
 from utils import cli, runtime
@@ -180,3 +181,38 @@ def test_figures_by_hand(monkeypatch):
     assert rows["c"]["share_of_peak"] is None
     assert [row["ratio"] for row in rows.values()] == [1, 1, 4]
     assert rows["c"]["median_ms"] == 750 and rows["c"]["images_per_second"] == pytest.approx(2 / 0.75)
+
+
+@pytest.mark.parametrize(("name", "suffix"), [("onnx", ".onnx"), ("openvino", ".xml")])
+def test_int8_is_a_file_of_its_own_calibrated_on_the_image(tmp_path, monkeypatch, name, suffix):
+    def export(checkpoint, path, *, calibration, **options):
+        written.append((path.name, len(calibration)))
+        path.touch()
+
+    written, session = [], SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+    for function in ("export_onnx", "export_openvino"):
+        monkeypatch.setattr(contenders, function, export)
+    for segmenter in ("OnnxSegmenter", "OpenVinoSegmenter"):
+        monkeypatch.setattr(
+            contenders, segmenter, lambda path, *_, **__: SimpleNamespace(file=path.name, session=session)
+        )
+    monkeypatch.setattr(contenders, "has_bf16", lambda: False)
+    monkeypatch.setattr(Workload, "checkpoint", lambda self: None)
+    tiny = {"backbone": "resnet18", "size": (64, 96), "batch": 1, "device": torch.device("cpu"), "precision": "fp32"}
+    workload = Workload(folder=tmp_path, ckpt=None, **tiny)
+    found = [CONTENDERS[key](workload) for key in (name, f"{name}-int8", name)]
+    assert written == [(f"network{suffix}", 0), (f"int8{suffix}", 1)]
+    used = [(contender.predict.file, contender.precision) for contender in found[:2]]
+    assert used == [(f"network{suffix}", "fp32"), (f"int8{suffix}", "int8")]
+
+
+def test_what_was_asked_for_is_measured(monkeypatch):
+    seen = []
+    monkeypatch.setattr(Workload, "checkpoint", lambda self: SimpleNamespace(build=lambda: None))
+    monkeypatch.setattr(benchmark, "compare", lambda *given: seen.append(given))
+    options = "--variant psp --backbone resnet18 --size 96x64 --batch 2 --precision bf16 --repeats 3 --only eager"
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *options.split()])
+    benchmark.main()
+    ((workload, *others),) = seen
+    assert (workload.variant, workload.backbone, workload.precision) == ("psp", "resnet18", "bf16")
+    assert (workload.size, workload.batch, others) == ((64, 96), 2, [["eager"], 3])

@@ -32,6 +32,13 @@ def test_only_a_further_ctrl_c_stops_at_once():
             signal.raise_signal(signal.SIGINT)
 
 
+def test_the_handlers_before_come_back():
+    before = signal.getsignal(signal.SIGINT)
+    with cli.catching_signals():
+        assert signal.getsignal(signal.SIGINT) is not before
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
 @pytest.mark.parametrize(("before", "stops"), [("SIG_DFL", True), ("SIG_IGN", False)])  # the latter is set by nohup
 def test_a_closed_terminal_stops_cleanly_except_under_nohup(before, stops):

@@ -80,3 +80,17 @@ def test_a_checkpoint_to_pass_on_is_half_as_large_and_names_no_folder_of_its_run
     assert shared.config["model"]["base_size"] == 512
     for name, weight in shared.build().state_dict().items():
         torch.testing.assert_close(weight, network.state_dict()[name], rtol=2**-10, atol=1e-7)
+
+
+def test_counters_stay_whole_numbers():
+    checkpoint = Checkpoint(state_dict={"n": torch.tensor(70001)}, backbone="resnet18", classes=CLASSES)
+    assert convert.to_half_precision(checkpoint).state_dict["n"].item() == 70001
+
+
+def test_incomplete_weights_are_not_converted(tmp_path, monkeypatch):
+    checkpoint = Checkpoint(state_dict={"a": torch.ones(1)}, backbone="resnet18", classes=CLASSES)
+    save_checkpoint(tmp_path / "x.pth", checkpoint)
+    monkeypatch.setattr(sys, "argv", ["convert.py", str(tmp_path / "x.pth"), str(tmp_path / "y.pth")])
+    with pytest.raises(ValueError, match="do not fit the network"):
+        convert.main()
+    assert not (tmp_path / "y.pth").exists()

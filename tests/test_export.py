@@ -18,7 +18,7 @@ from tests.networks import trained_checkpoint
 from tools import export
 from utils import config
 from utils.inference.export import compare, export_onnx
-from utils.inference.onnx import METADATA, OnnxSegmenter
+from utils.inference.onnx import METADATA, OnnxSegmenter, _open_session
 from utils.inference.opening import open_network
 from utils.inference.predictor import Predictor
 from utils.inference.segmenter import build_segmenter
@@ -234,3 +234,28 @@ def test_inference_resizes_images_for_a_label_map_file(paper, labels_file, folde
     assert (np.asarray(Image.open(tmp_path / "out" / "0_pred.png")) == expected).mean() > 0.8  # nearest, not bilinear
     result = run_script("inference", "--input", picture, "--output", tmp_path / "out", *given, "test.tta.flip=true")
     assert result.code == 2 and "--output logits" in result.err
+
+
+def test_a_file_whose_input_is_in_half_precision_is_given_that(psp, tmp_path):
+    facts = {"output": "logits", "align_corners": True, "precision": "fp16", "normalized_inside": False}
+    half, sides = onnx.TensorProto.FLOAT16, ["B", 3, "H", "W"]
+    image, logits = (onnx.helper.make_tensor_value_info(name, half, sides) for name in ("image", "logits"))
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["image"], ["logits"])], "g", [image], [logits])
+    model = onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    onnx.helper.set_model_props(model, {METADATA: json.dumps(psp.metadata() | facts)})
+    onnx.save(model, tmp_path / "half.onnx")
+    scores = OnnxSegmenter(tmp_path / "half.onnx").scores(torch.zeros(1, 3, 32, 48, dtype=torch.uint8))
+    assert scores.shape == (1, 3, 32, 48) and scores.dtype == torch.float32
+
+
+def test_onnx_runtime_gets_the_gpu_and_the_threads(monkeypatch):
+    asked, names = [], ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def open_session(path, options, providers):
+        asked.append((options.intra_op_num_threads, providers))
+
+    fake = {"SessionOptions": SimpleNamespace, "get_available_providers": lambda: names}
+    package = SimpleNamespace(**fake, InferenceSession=open_session)
+    monkeypatch.setattr("utils.inference.onnx._onnxruntime", lambda: package)
+    _open_session("a.onnx", torch.device("cuda", 1))
+    assert asked == [(torch.get_num_threads(), [(names[0], {"device_id": 1}), names[1]])]

@@ -1,12 +1,14 @@
 """tools/export.py. What it writes: test_export.py and test_openvino.py."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from tools import export
 from utils import cli, config
+from utils.weights.checkpoint import read_checkpoint, save_checkpoint
 
 
 @pytest.fixture
@@ -107,3 +109,22 @@ def test_options_reach_the_export(checkpoint_path, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["export.py", "--ckpt", str(checkpoint_path), "--target", str(target), *options])
     export.main()
     assert given == {"output": "labels", "normalized_inside": True, "precision": "fp16", "calibration": []}
+
+
+def test_figures_are_of_the_exported_file_and_of_pytorch(
+    checkpoint_path, folder_data, tmp_path, monkeypatch, run_export
+):
+    monkeypatch.setattr(export, "export_onnx", lambda _, path, **options: path.touch() or {"different": 0.25})
+    monkeypatch.setattr(export, "miou", lambda path, *_: 0.5 if path.suffix == ".onnx" else 0.75)
+    given = ["--ckpt", checkpoint_path, "--target", tmp_path / "x.onnx", "--output", "labels"]
+    _, printed = run_export(*given, "--config", folder_data.config)
+    assert "75.000% of the labels agree" in printed.out and "val: 50.00% (PyTorch in fp32: 75.00%)" in printed.out
+
+
+def test_calibration_images_have_the_checkpoints_own_size(checkpoint_path, pictures, tmp_path, monkeypatch, run_export):
+    own, given = replace(read_checkpoint(checkpoint_path), config={"test": {"short_side": 96}}), {}
+    save_checkpoint(tmp_path / "own.pth", own)
+    monkeypatch.setattr(export, "export_onnx", lambda _, path, **options: path.touch() or given.update(options) or {})
+    monkeypatch.setattr(export, "label_agreement", lambda *_: 1.0)
+    assert run_export("--ckpt", tmp_path / "own.pth", "--precision", "int8", "--calibrate", pictures)[0] == 0
+    assert {image.shape for image in given["calibration"]} == {(96, 128, 3)}

@@ -94,6 +94,30 @@ def test_ctrl_c_ends_a_camera_recording_normally(infer, video, tmp_path, monkeyp
     assert len(list(VideoReader(tmp_path / "out" / "camera_0_overlay.mp4"))) == 4
 
 
+def test_overwrite_replaces_a_video_and_other_runs_add_only_what_is_missing(infer, video, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "v_overlay.mp4").write_text("mine")
+    assert infer(video, "--save", "overlay,color").code == 0
+    assert (out / "v_overlay.mp4").read_text() == "mine" and len(list(VideoReader(out / "v_color.mp4"))) == 10
+    assert infer(video, "--overwrite").code == 0
+    assert len(list(VideoReader(out / "v_overlay.mp4"))) == 10
+
+
+@pytest.mark.parametrize(("kind", "batch"), [("live", 1), ("video", 8)])
+def test_only_frames_of_a_file_are_batched(infer, video, monkeypatch, kind, batch):
+    asked, pipeline = [], Predictor.pipeline
+
+    def record(self, *arguments, **options):
+        asked.append(options.get("batch", 1))
+        return pipeline(self, *arguments, **options)
+
+    monkeypatch.setattr("inference.find_sources", lambda text, *, recursive: [Source(video, kind, "x")])
+    monkeypatch.setattr(Predictor, "batch_size", property(lambda self: 8, lambda self, value: None), raising=False)
+    monkeypatch.setattr(Predictor, "pipeline", record)
+    assert infer("x").code == 0 and asked == [1, batch]  # the first call is that of the images
+
+
 def test_class_indices_of_a_video_need_frames(infer, video):
     result = infer(video, "--save", "pred")
     assert result.code == 2 and "--frames" in result.err

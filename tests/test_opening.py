@@ -139,3 +139,20 @@ def test_without_a_cache_folder_openvino_compiles_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(opening, "OpenVinoSegmenter", lambda path, *, precision, cache=None: caches.append(cache))
     opening._open_exported(Path("a.xml"), CPU, "fp32")
     assert caches == [None]
+
+
+def test_a_checkpoint_in_openvino_has_the_precision_of_the_cpu(checkpoint_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(runtime, "choose_precision", lambda setting, device: asked.append(device.type) or "fp32")
+    monkeypatch.setattr(opening, "check_precision", lambda precision: None)
+    monkeypatch.setattr(opening, "_export_once", lambda *_: Path("a.xml"))
+    monkeypatch.setattr(opening, "_open_exported", lambda *_: SimpleNamespace(gives_scores=True))
+    settings = config.TestConfig(runtime="openvino", precision="auto")
+    opening.open_network(checkpoint_path, torch.device("cuda"), settings)
+    assert asked == ["cpu"]
+
+
+def test_the_input_size_is_described_as_width_and_height(checkpoint_path):
+    checkpoint, segment = opening.open_network(checkpoint_path, CPU, config.TestConfig())
+    described = opening.describe(checkpoint, segment, config.TestConfig(input_size=(65, 97)))
+    assert described.endswith("images are resized to 97x65")

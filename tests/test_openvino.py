@@ -161,6 +161,17 @@ def test_threads_that_share_a_network_each_get_their_own_result(file):
     assert all(np.array_equal(*pair) for pair in zip(found, expected, strict=True))
 
 
+@pytest.mark.parametrize(("precision", "hint"), [("fp32", "f32"), ("bf16", "bf16")])
+def test_the_precision_is_asked_of_openvino(file, monkeypatch, precision, hint):
+    def compile_model(self, model, device, config):
+        raise KeyError(config["INFERENCE_PRECISION_HINT"])
+
+    monkeypatch.setattr("utils.inference.openvino.has_bf16", lambda: True)
+    monkeypatch.setattr(openvino.Core, "compile_model", compile_model)
+    with pytest.raises(KeyError, match=f"^'{hint}'$"):
+        OpenVinoSegmenter(file, precision=precision)
+
+
 def test_without_openvino_a_file_cannot_be_opened(file, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ValueError, match=r"pip install -r requirements-openvino\.txt"):

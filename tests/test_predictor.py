@@ -184,3 +184,25 @@ def test_cuda_graphs_need_a_pytorch_that_runs_them_in_threads(checkpoint_path, m
     monkeypatch.setattr(torch, "__version__", TorchVersion("2.13.1+cpu"))
     with pytest.raises(ValueError, match=r"test\.compile=cuda_graphs needs PyTorch 2\.14 here, not 2\.13\.1"):
         Predictor(checkpoint_path, test=config.TestConfig(compile="cuda_graphs"))
+
+
+@pytest.mark.parametrize(("source", "batch"), [(0, 1), ("rtsp://x/live", 1), ("drive.mp4", 8)])
+def test_only_frames_of_a_file_are_batched(predictor, monkeypatch, source, batch):
+    asked, pipeline = [], predictor.pipeline
+
+    def record(items, **options):
+        asked.append(options["batch"])
+        return pipeline(items, **options)
+
+    monkeypatch.setattr("utils.inference.predictor.VideoReader", lambda source, *, span: [(0, FRAMES[0])])
+    monkeypatch.setattr(predictor, "batch_size", 8)
+    monkeypatch.setattr(predictor, "pipeline", record)
+    assert len(list(predictor.stream(source))) == 1 and asked == [batch]
+
+
+def test_labels_are_drawn_in_the_networks_colours(predictor):
+    image, labels = np.full((1, 2, 3), 100, np.uint8), np.array([[0, 2]], np.uint8)
+    assert predictor.colorize(labels).tolist() == [[[128, 64, 128], [0, 0, 142]]]
+    assert predictor.overlay(image, labels, alpha=0.2).tolist() == [
+        [[106, 93, 106], [80, 80, 108]]
+    ]  # 105.6, 92.8, 108.4

@@ -1,11 +1,12 @@
 import pytest
 import torch
 from torch import nn
-from torchvision.models import resnet50
+from torchvision.models import get_model, resnet50
 from torchvision.models.resnet import Bottleneck
 
 from models import resnet
 from models.resnet import BACKBONES, DilatedResNet
+from utils.weights.layouts import MMSEG
 
 
 def test_dilated_resnet50_equals_torchvisions():
@@ -19,6 +20,16 @@ def test_dilated_resnet50_equals_torchvisions():
         for layer in (theirs.maxpool, theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4):
             expected = layer(expected)
         torch.testing.assert_close(ours(x), expected)
+
+
+@pytest.mark.parametrize("name", resnet._LAYERS)
+def test_tensors_are_torchvisions_and_name_their_backbone(name):
+    with torch.device("meta"):
+        theirs, ours = get_model(name), DilatedResNet(name)
+    shapes = {key: tensor.shape for key, tensor in ours.state_dict().items()}
+    expected = {key: tensor.shape for key, tensor in theirs.state_dict().items() if not key.startswith("fc.")}
+    assert shapes == expected
+    assert MMSEG.backbone_of({f"backbone.{key}": x for key, x in ours.state_dict().items()}) == name
 
 
 @pytest.mark.parametrize("name", BACKBONES)

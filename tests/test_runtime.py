@@ -239,3 +239,9 @@ def test_onnx_runtime_has_no_bf16():
         runtime.choose_runtime("onnx", CPU, "bf16")
     with pytest.raises(ValueError, match=r"test\.precision=fp16 is not .*=openvino; set fp32 or bf16, or"):
         runtime.choose_runtime("openvino", CPU, "fp16")  # before the network is exported
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_autocast_computes_in_the_precision(precision):
+    with runtime.autocast(CPU, precision):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == runtime.DTYPES[precision]

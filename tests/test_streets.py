@@ -86,6 +86,12 @@ def test_files_have_the_cityscapes_layout(tmp_path):
             assert (image.mode, image.size) == ("RGB", (128, 64)) and target.mode in modes
 
 
+def test_the_splits_have_no_scene_in_common(tmp_path):
+    generate(tmp_path, **SMALL)
+    first = [next(tmp_path.glob(f"leftImg8bit/{split}/*/*_000000_*")).read_bytes() for split in files.SPLITS]
+    assert len(set(first)) == len(files.SPLITS)
+
+
 def test_files_contain_the_rendered_scene(tmp_path):
     generate(tmp_path / "streets", **SMALL)
     image, label_ids, instance_ids = scene((0, 0, 1))  # the second training scene

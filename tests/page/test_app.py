@@ -184,6 +184,31 @@ def test_events_pass_what_their_functions_expect(layout, service):
     assert settings[:2] in inputs
 
 
+def test_events_fill_the_components_that_their_functions_return(layout, service):
+    config = layout.build_page(service).config
+    kinds = {
+        component["id"]: component["props"]["label"] if component["type"] == "downloadbutton" else component["type"]
+        for component in config["components"]
+    }
+    outputs = {event["id"]: [kinds[number] for number in event["outputs"]] for event in config["dependencies"]}
+    drawings = ["image", "imageslider", "Save overlay"]
+    picture = ["state", "column", "html", "checkboxgroup", "Save label map", *drawings]
+    found = list(outputs.values())
+    assert found.count(picture) == 4 and drawings in found
+    (video,) = (number for number, filled in outputs.items() if filled == ["video", "html"])
+    assert any(event["cancels"] == [video] for event in config["dependencies"])
+
+
+def test_strength_and_classes_reach_the_drawings(layout, service, monkeypatch):
+    drawn, given = [], {}
+    monkeypatch.setattr(service, "save_picture", lambda name, image: drawn.append(image.tolist()) or name)
+    layout.redraw(service, (result([[0, 1]]), "x"), 1.0, ["sky"])
+    assert drawn == [[[[100] * 3, [70, 130, 180]]]]
+    monkeypatch.setattr(service, "segment_video", lambda *_, **options: given.update(options) or iter([(1, 1, 2.0)]))
+    list(layout.show_video(service, "v.mp4", "a.pth", ENGINE, 0.3, ["sky"]))
+    assert given == {"alpha": 0.3, "shown": ["sky"]}
+
+
 @pytest.mark.parametrize("name", ["broken.pth", "none.pth"])
 def test_unusable_weights_are_one_line(layout, tmp_path, capsys, monkeypatch, name):
     (tmp_path / "broken.pth").write_bytes(b"-")

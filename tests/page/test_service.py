@@ -208,3 +208,12 @@ def test_weights_that_ship_are_offered_and_the_given_ones_first(weights):
     assert [name for name in list_weights(None) if name in shipped] == shipped
     given = list_weights(str(weights["b.pth"]))
     assert next(iter(given.items())) == ("b.pth", weights["b.pth"]) and set(given) >= set(shipped)
+
+
+def test_the_chosen_runtime_and_precision_are_opened(service, weights, monkeypatch):
+    opened = []
+    monkeypatch.setattr(module, "engines", lambda: ["onnx fp32", "pytorch bf16"])
+    monkeypatch.setattr(module, "Predictor", lambda path, test: opened.append((path, test.runtime, test.precision)))
+    for engine in module.engines():
+        service.network("a.pth", engine)
+    assert opened == [(weights["a.pth"], "onnx", "fp32"), (weights["a.pth"], "pytorch", "bf16")]
