@@ -6,7 +6,7 @@ from typing import Any
 
 from utils.cli import DEFAULT_CONFIG, parse_arguments
 
-if __name__ == "__main__":  # --help and command-line errors need not wait for the import of torch
+if __name__ == "__main__":  # --help and wrong options are answered before the slow import of torch
     parse_arguments(__doc__)
 
 import numpy as np
@@ -19,7 +19,7 @@ from utils.config import Config, load_config
 from utils.data import build_dataset, check_classes
 from utils.evaluation.measure import measure
 from utils.evaluation.results import Results
-from utils.inference.opening import describe, open_network, with_checkpoint_data, with_checkpoint_input
+from utils.inference.opening import describe_network, open_network, with_checkpoint_data, with_checkpoint_input
 from utils.inference.segmenter import Segmenter
 from utils.weights.checkpoint import Checkpoint
 from utils.weights.run_folder import find_checkpoint, included_weights, run_name
@@ -44,7 +44,7 @@ def main() -> None:
         log = cli.open_log(quiet=distributed.rank() > 0)
         if path is fallback:
             log.info(f"{folder} has no trained network, using the included weights")
-        log.info(f"checkpoint: {describe(checkpoint, segmenter, config.test)}")
+        log.info(f"checkpoint: {describe_network(checkpoint, segmenter, config.test)}")
         log.info(f"data: {len(data)} images of the split {config.test.split!r}; device: {runtime.describe(device)}")
 
         branches = measure_branches(path, data, config, device) if config.test.branches else {}

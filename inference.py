@@ -6,7 +6,7 @@ from pathlib import Path
 from utils.cli import DEFAULT_CONFIG, parse_arguments
 from utils.inference.options import add_arguments
 
-if __name__ == "__main__":  # answer --help and report wrong options before the slow import of torch
+if __name__ == "__main__":  # --help and wrong options are answered before the slow import of torch
     parse_arguments(__doc__, add_arguments)
 
 from dataset.labels import ClassTable
@@ -76,7 +76,7 @@ def build_outputs(args: Namespace, folder: Path, classes: ClassTable) -> Outputs
         folder=folder,
         painter=Painter(classes=classes, alpha=args.alpha, shown=args.classes, legend=args.legend),
         kinds=() if args.save == ("none",) else args.save,
-        shares=args.json,
+        with_shares=args.json,
         frames=args.frames,
         overwrite=args.overwrite,
     )

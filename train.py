@@ -7,7 +7,7 @@ from pathlib import Path
 
 from utils.cli import DEFAULT_CONFIG, parse_arguments
 
-if __name__ == "__main__":  # before torch's slow import, so that --help and wrong options answer at once
+if __name__ == "__main__":  # --help and wrong options are answered before the slow import of torch
     parse_arguments(__doc__)
 
 import torch
@@ -74,7 +74,7 @@ def main() -> None:
 def build_trainer(config: Config, device: torch.device, records: Records, *, last: Checkpoint | None = None) -> Trainer:
     """Build loaders, network and loss, and the trainer from them; `last` is the checkpoint to resume from."""
     train_batches, val_batches = build_loaders(config, device)
-    model, log, train_set, classes = config.model, records.log, train_batches.dataset, train_batches.dataset.classes
+    log, train_set, classes = records.log, train_batches.dataset, train_batches.dataset.classes
     log.info(f"device: {runtime.describe(device)}, {train_batches.num_workers} loader workers")
     log.info(f"data: {len(train_set)} training, {len(val_batches.dataset)} validation images, {len(classes)} classes")
     for dataset in (train_set, val_batches.dataset):  # a broken file is reported now, rather than when its turn comes
@@ -83,7 +83,7 @@ def build_trainer(config: Config, device: torch.device, records: Records, *, las
     network.to(device).to(memory_format=torch.channels_last)
     description = Checkpoint(
         state_dict={},
-        backbone=model.backbone,
+        backbone=config.model.backbone,
         structure=network.structure,
         classes=classes,
         config=config.as_dict(),
@@ -100,7 +100,7 @@ def build_trainer(config: Config, device: torch.device, records: Records, *, las
         device=device,
         description=description,
         records=records,
-        name=run_name(model),
+        name=run_name(config.model),
         teacher=build_teacher(config, train_set, device, log, align_corners=network.align_corners),
     )
 

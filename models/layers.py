@@ -100,59 +100,7 @@ def subsample(x: Tensor, factor: int) -> Tensor:
     return x[..., ::factor, ::factor]
 
 
-def pool(x: Tensor, bins: int) -> Tensor:
-    """Adaptive average pooling, (B, C, H, W) -> (B, C, bins, bins).
-
-    As a matrix product, since ONNX has no adaptive pooling for variable input sizes.
-    """
-    return apply_to_pixels(pooling_matrix(x.shape[-2:], bins, x), x, (bins, bins))
-
-
-def apply_to_pixels(matrix: Tensor, x: Tensor, size: Sequence[int]) -> Tensor:
-    """Multiply a matrix (N, H W) with the pixels of (B, C, H, W); return (B, C, h, w), where h w = N.
-
-    Channels-last memory is neither copied before nor after the product.
-    """
-    y = matrix @ x.permute(0, 2, 3, 1).flatten(1, 2)
-    return y.unflatten(1, tuple(size)).permute(0, 3, 1, 2)
-
-
-def pooling_matrix(size: Sequence[int], bins: int, like: Tensor, *, overlapping: bool = False) -> Tensor:
-    """Return the matrix (bins^2, H W) of average pooling, see `axis_pooling_matrix`."""
-    return _kronecker(*(axis_pooling_matrix(side, bins, like, overlapping=overlapping) for side in size)).to(like.dtype)
-
-
-def _kronecker(rows: Tensor, columns: Tensor) -> Tensor:
-    """Return the Kronecker product of two matrices; `torch.kron` fixes their sizes on export."""
-    return (rows[:, None, :, None] * columns[:, None]).flatten(2).flatten(0, 1)
-
-
-def axis_pooling_matrix(size: int, bins: int, like: Tensor, *, overlapping: bool = False) -> Tensor:
-    """Return the averaging matrix (bins, size) of an axis.
-
-    Args:
-        overlapping: bins as in the paper's release, which has them for sizes of 33 and 65: for 1, 2, 3 or 6 bins their
-            stride is 1, 1/2, 10/32 or 5/32 of `size - 1`, rounded down here for other sizes, and together they just
-            cover `size`. Otherwise adaptive bins, which overlap only if `size` is not a multiple of `bins`.
-    """
-    place = torch.arange(size, device=like.device)
-    number = torch.arange(bins, device=like.device)[:, None]
-    if overlapping:
-        stride = (size - 1) * (32 // bins) // 32
-        start = number * stride
-        stop = start + size - (bins - 1) * stride
-    else:
-        start, stop = number * size // bins, -(-(number + 1) * size // bins)
-    inside = (place >= start) & (place < stop)
-    return inside / inside.sum(1, keepdim=True)
-
-
-def upsampling_matrix(bins: int, size: Sequence[int], like: Tensor, *, align_corners: bool = True) -> Tensor:
-    """Return the matrix (H W, bins^2) that resizes a map of bins to `size`, see `resize`."""
-    return _kronecker(*(_axis_resizing_matrix(bins, side, like, align_corners) for side in size))
-
-
-def _axis_resizing_matrix(small: int, large: int, like: Tensor, align_corners: bool) -> Tensor:
+def axis_resizing_matrix(small: int, large: int, like: Tensor, align_corners: bool) -> Tensor:
     """Return the matrix (large, small) that resizes an axis."""
     identity = torch.eye(small, dtype=like.dtype, device=like.device)[None, None]
     return resize(identity, (large, small), align_corners=align_corners)[0, 0]
@@ -197,7 +145,7 @@ def conv_of_resized(
 
 def _shifted_resizing_matrices(small: int, large: int, dilation: int, like: Tensor, align_corners: bool) -> Tensor:
     """Return the matrices (large, 3, small) that resize an axis and shift it by each tap of a 3-tap convolution."""
-    matrix = F.pad(_axis_resizing_matrix(small, large, like, align_corners), (0, 0, dilation, dilation))
+    matrix = F.pad(axis_resizing_matrix(small, large, like, align_corners), (0, 0, dilation, dilation))
     return torch.stack([matrix[k * dilation : k * dilation + large] for k in range(3)], 1)
 
 

@@ -39,12 +39,13 @@ class DilatedResNet(ResNet):
     def __init__(self, name: str, *, width: float = 1.0, paper: bool = False) -> None:
         if name not in BACKBONES:
             raise ValueError(f"unknown backbone {name!r}; available: {', '.join(BACKBONES)}")
-        name, _, stem = name.partition("_")
-        block, layers = _LAYERS[name]
+        plain = name.partition("_")[0]
+        block, layers = _LAYERS[plain]
+        stem = _DEEP_STEMS.get(name.removeprefix(plain))
         super().__init__(block, layers, norm_layer=BatchNorm2d)
-        if stem or width != 1:
-            self._rebuild(block, layers, stem=_DEEP_STEMS.get(f"_{stem}"), width=width)
-        self.maxpool.ceil_mode = stem == "v1c" or paper
+        if stem is not None or width != 1:
+            self._rebuild(block, layers, stem=stem, width=width)
+        self.maxpool.ceil_mode = name.endswith("_v1c") or paper
         if paper and block is Bottleneck:
             stride_early(self.layer1, self.layer2, self.layer3, self.layer4)
         dilate(self.layer3, 2)

@@ -247,10 +247,9 @@ def evaluation(tmp_path, monkeypatch):
             ran.append(script)
             metrics.write_text(json.dumps(result | {"config": config.load_config(file, given).as_dict()}))
 
-        monkeypatch.setattr(runs, "run_alone", run)
-        assert (
-            runs.evaluate(tmp_path / "x.pth", tmp_path, str(tmp_path / "x.yaml"), overrides)["miou"] == result["miou"]
-        )
+        monkeypatch.setattr(runs, "run_script", run)
+        found = runs.run_evaluation(tmp_path / "x.pth", tmp_path, str(tmp_path / "x.yaml"), overrides)
+        assert found["miou"] == result["miou"]
         return bool(ran)
 
     return evaluate

@@ -11,7 +11,6 @@ from models.layers import (
     BatchNorm2d,
     ConvBNReLU,
     conv_of_resized,
-    pool,
     resize,
     resize_target,
     shrink,
@@ -98,13 +97,6 @@ def test_shrinking_without_aligned_corners_averages_blocks_and_drops_the_remaind
     x = torch.arange(15.0).view(1, 1, 3, 5)
     assert shrink(x, 2, align_corners=False).tolist() == [[[[3, 5]]]]  # (0 + 1 + 5 + 6) / 4, (2 + 3 + 7 + 8) / 4
     assert torch.equal(shrink(x, 2), resize(x, (1, 2)))
-
-
-@pytest.mark.parametrize("size", [(7, 10), (6, 6), (1, 3)])
-@pytest.mark.parametrize("bins", [1, 2, 3, 6])
-def test_pooling_is_adaptive_average_pooling(size, bins):
-    x = torch.randn(2, 3, *size)
-    torch.testing.assert_close(pool(x, bins), F.adaptive_avg_pool2d(x, bins))
 
 
 # --- convolutions of resized maps

@@ -154,5 +154,5 @@ def test_a_checkpoint_in_openvino_has_the_precision_of_the_cpu(checkpoint_path, 
 
 def test_the_input_size_is_described_as_width_and_height(checkpoint_path):
     checkpoint, segment = opening.open_network(checkpoint_path, CPU, config.TestConfig())
-    described = opening.describe(checkpoint, segment, config.TestConfig(input_size=(65, 97)))
+    described = opening.describe_network(checkpoint, segment, config.TestConfig(input_size=(65, 97)))
     assert described.endswith("images are resized to 97x65")

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from dataset.transforms import IMAGENET_STD, Normalize
 from models import ICNet
 from models.fold import fold_batch_norms
-from models.layers import axis_pooling_matrix, resize, subsample
+from models.layers import resize, subsample
+from models.pyramid import axis_pooling_matrix
 from tests import paper, published
 from tests.networks import with_statistics
 from tools import convert

@@ -114,10 +114,10 @@ def test_smoothing_starts_with_the_first_frame_and_keeps_a_still_scene(predictor
 
 
 def test_smoothing_needs_scores(predictor, monkeypatch):
-    monkeypatch.setattr(predictor.segment, "gives_scores", False)
+    monkeypatch.setattr(predictor.segmenter, "gives_scores", False)
     with pytest.raises(ValueError, match="smoothing needs class scores"):
         predictor.pipeline([], smooth=0.5)
-    labels = predictor.segment(torch.from_numpy(FRAMES[0]).permute(2, 0, 1)[None])[0]
+    labels = predictor.segmenter(torch.from_numpy(FRAMES[0]).permute(2, 0, 1)[None])[0]
     assert np.array_equal(predictor.predict(FRAMES[0]), labels.numpy())
 
 
@@ -203,6 +203,4 @@ def test_only_frames_of_a_file_are_batched(predictor, monkeypatch, source, batch
 def test_labels_are_drawn_in_the_networks_colours(predictor):
     image, labels = np.full((1, 2, 3), 100, np.uint8), np.array([[0, 2]], np.uint8)
     assert predictor.colorize(labels).tolist() == [[[128, 64, 128], [0, 0, 142]]]
-    assert predictor.overlay(image, labels, alpha=0.2).tolist() == [
-        [[106, 93, 106], [80, 80, 108]]
-    ]  # 105.6, 92.8, 108.4
+    assert predictor.overlay(image, labels, alpha=0.2).tolist() == [[[106, 93, 106], [80, 80, 108]]]  # 105.6, 92.8, …

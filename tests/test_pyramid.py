@@ -3,8 +3,8 @@ import torch
 from torch.nn import functional as F
 
 from models import ICNet
-from models.layers import pool, resize
-from models.pyramid import LearnedPyramidPooling, PyramidPooling
+from models.layers import resize
+from models.pyramid import BINS, LearnedPyramidPooling, PyramidPooling, pool
 from tests.networks import with_statistics
 
 
@@ -13,9 +13,11 @@ def test_pooling_of_a_constant_is_five_times_the_constant():
     torch.testing.assert_close(PyramidPooling()(x), torch.full_like(x, 15.0))
 
 
-def test_pooling_with_one_bin_adds_the_mean():
-    x = torch.arange(12.0).view(1, 1, 3, 4)
-    torch.testing.assert_close(PyramidPooling(bins=(1,))(x), x + 5.5)
+@pytest.mark.parametrize("size", [(7, 10), (6, 6), (1, 3)])
+@pytest.mark.parametrize("bins", [1, 2, 3, 6])
+def test_pooling_is_adaptive_average_pooling(size, bins):
+    x = torch.randn(2, 3, *size)
+    torch.testing.assert_close(pool(x, bins), F.adaptive_avg_pool2d(x, bins))
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
@@ -31,7 +33,7 @@ def test_pooling_adds_the_resized_means_of_all_bins(align_corners):
 def test_learned_pooling_equals_the_conv_of_the_concatenation(align_corners, size):
     module = with_statistics(LearnedPyramidPooling(8, align_corners=align_corners))
     x = torch.randn(2, 8, *size)
-    branches = zip(module.bins, module.branches, strict=True)
+    branches = zip(BINS, module.branches, strict=True)
     parts = [resize(branch(pool(x, n)), size, align_corners=align_corners) for n, branch in branches]
     torch.testing.assert_close(module(x), module.bottleneck(torch.cat([*parts, x], 1)), rtol=1e-4, atol=1e-5)
 

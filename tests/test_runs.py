@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tools.runs import REPOSITORY, run_alone, run_script
+from tools.runs import REPOSITORY, run_script
 from utils.cli import Interruption
 
 SAVING = """
@@ -41,7 +41,7 @@ def script(tmp_path):
 def test_a_script_that_fails_is_named(script, tmp_path):
     with pytest.raises(ValueError, match="run failed with exit code 2; see its message above"):
         run_script(tmp_path / "run", script("raise SystemExit(2)"))
-    assert run_script(tmp_path / "run", script("import sys; assert sys.argv[1:] == ['a', 'b']"), "a", "b")
+    run_script(tmp_path / "run", script("import sys; assert sys.argv[1:] == ['a', 'b']"), "a", "b")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -61,5 +61,5 @@ def test_a_signal_to_the_tool_lets_the_script_save_its_state_and_stop(script, tm
 
 def test_a_folder_in_use_is_refused(tmp_path):
     (tmp_path / "run.running").touch()
-    with pytest.raises(ValueError, match="is in use; wait for the other process"):
-        run_alone(tmp_path / "run", "train.py")
+    with pytest.raises(BlockingIOError, match=r"at work in .*run; if there is none, delete .*run\.running$"):
+        run_script(tmp_path / "run", "train.py")

@@ -203,7 +203,7 @@ def test_cudnn_times_its_algorithms_only_where_asked_to(monkeypatch):
     assert not torch.backends.cudnn.benchmark
 
 
-def test_executions_are_what_the_machine_and_the_packages_can_do(monkeypatch):
+def test_available_runtimes_are_what_the_machine_and_the_packages_can_do(monkeypatch):
     monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: False)
     monkeypatch.setattr(runtime, "installed", lambda *packages: "openvino" not in packages)
     assert runtime.available_runtimes(CPU) == {"pytorch": ["fp32"], "onnx": ["fp32"]}
@@ -229,9 +229,12 @@ def test_executions_are_what_the_machine_and_the_packages_can_do(monkeypatch):
 )
 def test_auto_is_the_fastest_installed_runtime(monkeypatch, cpu, packages, precision, expected):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: cpu)
+    monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: True)
     monkeypatch.setattr(runtime, "installed", lambda *names: set(names) <= packages)
     assert runtime.choose_runtime("auto", CPU, precision) == expected
     assert runtime.choose_runtime("auto", torch.device("cuda"), precision) == "pytorch"
+    monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: False)
+    assert runtime.choose_runtime("auto", CPU, "bf16") == "pytorch"
 
 
 def test_onnx_runtime_has_no_bf16():

@@ -42,8 +42,8 @@ def run_tool(tmp_path, monkeypatch):
         folder.mkdir(parents=True, exist_ok=True)
         Path(command[command.index("--target") + 1]).touch()
 
-    monkeypatch.setattr(tradeoff, "evaluate", evaluate)
-    monkeypatch.setattr(tradeoff, "run_alone", export)
+    monkeypatch.setattr(tradeoff, "run_evaluation", evaluate)
+    monkeypatch.setattr(tradeoff, "run_script", export)
     monkeypatch.setattr(tradeoff, "read_checkpoint", lambda path: None)
     monkeypatch.setattr(tradeoff, "find_sources", lambda text, recursive: None)
 
@@ -107,7 +107,7 @@ def test_wrong_files_are_refused_before_the_first_evaluation(run_tool, monkeypat
         monkeypatch.setattr(tradeoff, "find_sources", sources.find_sources)
     else:
         monkeypatch.setattr(tradeoff, "read_checkpoint", checkpoint.read_checkpoint)
-    monkeypatch.setattr(tradeoff, "evaluate", lambda *arguments: pytest.fail("evaluated"))
+    monkeypatch.setattr(tradeoff, "run_evaluation", lambda *arguments: pytest.fail("evaluated"))
     with pytest.raises((ValueError, OSError), match=words):
         run_tool(*options, "--config", "c.yaml", "--out", "out")
 
@@ -128,7 +128,7 @@ def test_rows_of_a_gpu_say_so(run_tool, monkeypatch, capsys):
     metrics = {"miou": 0.5, "device": "cuda:0 (a GPU)", "speed": {"latency_median_ms": 10.0}}
     names = {"onnx": "ONNX Runtime", "openvino": "OpenVINO", "pytorch": "PyTorch"}
     monkeypatch.setattr(
-        tradeoff, "evaluate", lambda path, folder, *_: metrics | {"runtime": names[folder.name.split("-")[1]]}
+        tradeoff, "run_evaluation", lambda path, folder, *_: metrics | {"runtime": names[folder.name.split("-")[1]]}
     )
     run_tool("--ckpt", "a.pth", "--config", "c.yaml", "--out", ".")
     rows = [line.split("|")[2].strip() for line in capsys.readouterr().out.splitlines()[2:]]

@@ -115,7 +115,10 @@ def run_trial(trial: Trial, seed: int, args: argparse.Namespace) -> None:
     """Train one trial with one seed, unless it is complete or running in another process."""
     if final_miou(trial, seed, args) is None:
         folder, settings = folder_of(trial, seed, args), settings_of(trial, seed, args)
-        run_script(folder, "train.py", "--config", str(args.config), *settings, "train.resume=auto")
+        try:
+            run_script(folder, "train.py", "--config", str(args.config), *settings, "train.resume=auto")
+        except BlockingIOError as error:
+            print(f"skipped: {error}")
 
 
 def final_miou(trial: Trial, seed: int, args: argparse.Namespace) -> float | None:

@@ -27,7 +27,7 @@ from models import ICNet, TimmBackbone
 from models.prune import prune
 from tools.benchmark import image_size
 from tools.benchmarking.timing import count_flops, time_in_turns
-from tools.runs import evaluate, finished_checkpoint, run_alone
+from tools.runs import finished_checkpoint, run_evaluation, run_script
 from utils import cli, runtime
 from utils.config import Config, load_config
 from utils.inference.opening import with_checkpoint_input
@@ -145,25 +145,25 @@ def compress(args: argparse.Namespace, config: Config) -> Iterator[Stage]:
     """Prune and retrain step by step; yield the original network and that of each step."""
     folder, source = args.output, args.ckpt
     original = read_checkpoint(source)
-    write_pruned(source, args.steps[0], _pruned(folder, args.steps[0]))  # now, so that a mistake shows at once
+    ensure_pruned(source, args.steps[0], pruned_path(folder, args.steps[0]))  # now, so that a mistake shows at once
     overrides = [*args.overrides, *input_settings(original, config)]
 
-    def measure(path: Path, run: Path) -> float:
-        return evaluate(path, run, args.config, overrides)["miou"]
+    def miou_of(path: Path, run: Path) -> float:
+        return run_evaluation(path, run, args.config, overrides)["miou"]
 
-    yield Stage(source, None, measure(source, folder / "original"))
+    yield Stage(source, None, miou_of(source, folder / "original"))
     for keep in args.steps:
-        pruned, run = _pruned(folder, keep), folder / f"retrained-{keep:g}"
-        write_pruned(source, keep, pruned)
-        before = measure(pruned, pruned.parent)
-        settings = [*overrides, *settings_of(pruned), setting("train.ckpt_dir", run), "train.resume=auto"]
+        pruned, run = pruned_path(folder, keep), folder / f"retrained-{keep:g}"
+        ensure_pruned(source, keep, pruned)
+        before = miou_of(pruned, pruned.parent)
+        settings = [*overrides, *training_settings(pruned), setting("train.ckpt_dir", run), "train.resume=auto"]
         if finished_checkpoint(run, load_config(args.config, settings)) is None:
-            run_alone(run, "train.py", "--config", args.config, *settings)
+            run_script(run, "train.py", "--config", args.config, *settings)
         source = find_checkpoint(None, run)
-        yield Stage(source, before, measure(source, run))
+        yield Stage(source, before, miou_of(source, run))
 
 
-def _pruned(folder: Path, keep: float) -> Path:
+def pruned_path(folder: Path, keep: float) -> Path:
     return folder / f"pruned-{keep:g}" / "pruned.pth"
 
 
@@ -174,7 +174,7 @@ def input_settings(original: Checkpoint, config: Config) -> list[str]:
     return [f"test.{size}", f"test.resize_probabilities={bool(test.resize_probabilities)}"]
 
 
-def write_pruned(source: Path, keep: float, target: Path) -> None:
+def ensure_pruned(source: Path, keep: float, target: Path) -> None:
     """Prune a checkpoint, unless that has been done; raise ValueError if it was done with another checkpoint."""
     pruned = prune_checkpoint(read_checkpoint(source), keep)
     if not target.exists():
@@ -185,7 +185,7 @@ def write_pruned(source: Path, keep: float, target: Path) -> None:
         raise ValueError(f"{target} was not made from {source}; set --output to another folder, or delete it")
 
 
-def settings_of(pruned: Path) -> list[str]:
+def training_settings(pruned: Path) -> list[str]:
     """Return the overrides with which train.py starts from a pruned network."""
     checkpoint = read_checkpoint(pruned)
     model = {"backbone": checkpoint.backbone, **checkpoint.structure}

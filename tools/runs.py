@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).parent.parent
 
 
-def run_script(folder: Path, script: str, *arguments: str) -> bool:
-    """Run a script whose results go to `folder`; return False if another process is at work there.
+def run_script(folder: Path, script: str, *arguments: str) -> None:
+    """Run a script whose results go to `folder`.
 
     Raises:
+        BlockingIOError: another process is at work in this folder.
         ValueError: it failed; its own message has been printed.
         Interruption: a signal stopped it, after it saved its state.
     """
@@ -35,8 +36,7 @@ def run_script(folder: Path, script: str, *arguments: str) -> bool:
     try:
         lock.touch(exist_ok=False)
     except FileExistsError:
-        print(f"{folder.name}: skipped, running in another process; if there is none, delete {lock}")
-        return False
+        raise BlockingIOError(f"another process is at work in {folder}; if there is none, delete {lock}") from None
     print(f"{folder.name}: python {shlex.join([script, *arguments])}", flush=True)
     try:
         command = [sys.executable, str(REPOSITORY / script), *arguments]
@@ -50,13 +50,6 @@ def run_script(folder: Path, script: str, *arguments: str) -> bool:
         raise Interruption("stopped; the same command continues")
     if code != 0:
         raise ValueError(f"{folder.name} failed with exit code {code}; see its message above")
-    return True
-
-
-def run_alone(folder: Path, script: str, *arguments: str) -> None:
-    """Run a script as `run_script` does; raise a ValueError, too, if another process is at work in `folder`."""
-    if not run_script(folder, script, *arguments):
-        raise ValueError(f"{folder} is in use; wait for the other process, delete its lock, or set another folder")
 
 
 def finished_checkpoint(folder: Path, config: Config) -> Checkpoint | None:
@@ -73,7 +66,7 @@ def finished_checkpoint(folder: Path, config: Config) -> Checkpoint | None:
     return last if last.epoch == config.train.epochs and not last.training["losses"] else None
 
 
-def evaluate(path: Path, folder: Path, config: str, overrides: Sequence[str]) -> dict[str, Any]:
+def run_evaluation(path: Path, folder: Path, config: str, overrides: Sequence[str]) -> dict[str, Any]:
     """Return the metrics of a checkpoint under this configuration, those of evaluate.py's `metrics.json`.
 
     An existing evaluation in this folder is reused if the checkpoint has not changed since, nor the configuration.
@@ -84,7 +77,7 @@ def evaluate(path: Path, folder: Path, config: str, overrides: Sequence[str]) ->
     overrides = [*overrides, *own]
     asked = json.loads(json.dumps(load_config(config, overrides).as_dict()))
     if found.get("config") != asked or changed_since(metrics, path):
-        run_alone(folder, "evaluate.py", "--config", config, *overrides)
+        run_script(folder, "evaluate.py", "--config", config, *overrides)
         found = json.loads(metrics.read_text())
     if "miou" not in found:
         raise ValueError(f"the split that {metrics} is about has no labels; choose another test.split")

@@ -17,7 +17,7 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 
-from tools.runs import changed_since, evaluate, run_alone, save_plot
+from tools.runs import changed_since, run_evaluation, run_script, save_plot
 from utils import cli, runtime
 from utils.io.files import check_folder
 from utils.io.sources import find_sources
@@ -47,7 +47,7 @@ def main() -> None:
         if not ("openvino fp32" in names and runtime.installed("nncf")):
             raise ValueError("--calibrate needs OpenVINO and NNCF: pip install -r requirements-openvino.txt")
         names.append("openvino int8")
-    points = [measure(ckpt, name, args) for ckpt in args.ckpt for name in names]
+    points = [measure_point(ckpt, name, args) for ckpt in args.ckpt for name in names]
     rows = [(p.network, p.execution, p.milliseconds, 1000 / p.milliseconds, 100 * p.miou) for p in points]
     headings = ("network", "runtime and precision", "ms per image", "images/s", "mIoU %")
     print(tabulate(rows, headings, tablefmt="github", floatfmt=("", "", ".1f", ".1f", ".2f")))
@@ -74,7 +74,7 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def measure(ckpt: Path, execution: str, args: argparse.Namespace) -> Point:
+def measure_point(ckpt: Path, execution: str, args: argparse.Namespace) -> Point:
     """Evaluate a checkpoint in one runtime and precision, unless that has been done."""
     engine, precision = execution.split()
     folder, path = args.out / f"{ckpt.stem}-{engine}-{precision}", ckpt
@@ -87,9 +87,9 @@ def measure(ckpt: Path, execution: str, args: argparse.Namespace) -> Point:
         if not (path.exists() and note.exists() and note.read_bytes() == images) or changed_since(path, ckpt):
             path.unlink(missing_ok=True)
             export = ["--format", "openvino", "--precision", "int8", "--normalize", "--calibrate", args.calibrate]
-            run_alone(folder, "tools/export.py", "--ckpt", str(ckpt), "--target", str(path), *export)
+            run_script(folder, "tools/export.py", "--ckpt", str(ckpt), "--target", str(path), *export)
             note.write_bytes(images)
-    metrics = evaluate(path, folder, args.config, [*args.overrides, *options, "train.valid_batch_size=1"])
+    metrics = run_evaluation(path, folder, args.config, [*args.overrides, *options, "train.valid_batch_size=1"])
     on_gpu = "CUDA" in metrics["runtime"] or (engine == "pytorch" and metrics["device"].startswith("cuda"))
     return Point(
         ckpt.stem, execution + (", GPU" if on_gpu else ""), metrics["speed"]["latency_median_ms"], metrics["miou"]

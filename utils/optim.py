@@ -14,7 +14,7 @@ from utils.config import OptimizerConfig
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
     """Build SGD with a parameter group per branch: the children `backbone` and `sub1`, and "head" for all others.
 
     Without `decay_all`, norms and biases are in groups of their own, `{branch}_1d`, without weight decay.
@@ -24,7 +24,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     for branch, factor in factors.items():
         for name, decay in ((branch, config.weight_decay), (f"{branch}_1d", 0.0)):
             groups[name] = {"name": name, "params": [], "lr": config.init_lr * factor, "weight_decay": decay}
-    for name, child in model.named_children():
+    for name, child in network.named_children():
         branch = name if name in factors else "head"
         for parameter in filter(lambda p: p.requires_grad, child.parameters()):
             groups[branch if config.decay_all or parameter.ndim > 1 else f"{branch}_1d"]["params"].append(parameter)
@@ -47,24 +47,24 @@ def build_scheduler(optimizer: Optimizer, config: OptimizerConfig, *, iterations
 
 
 class WeightEMA(Generic[Network]):
-    """Exponential moving average (EMA) of a model's weights and batch norm statistics, in the copy `module`.
+    """Exponential moving average (EMA) of a network's weights and batch norm statistics, in the copy `module`.
 
     After n updates the decay is min(decay, (1 + n) / (10 + n)), so that the early, nearly random weights fade quickly.
     Unlike torch's `AveragedModel`, an update does not synchronise with the GPU.
     """
 
-    def __init__(self, model: Network, decay: float) -> None:
-        self.module = deepcopy(model)
+    def __init__(self, network: Network, decay: float) -> None:
+        self.module = deepcopy(network)
         self.decay = decay
         self.updates = 0
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Include the model's current weights; the first update copies them."""
+    def update(self, network: nn.Module) -> None:
+        """Include the network's current weights; the first update copies them."""
         n = self.updates
         decay = torch.tensor(min(self.decay, (1 + n) / (10 + n)) if n else 0.0)  # float32, as in `AveragedModel`
         weight = float(1 - decay)
-        for average, value in zip(self.module.state_dict().values(), model.state_dict().values(), strict=True):
+        for average, value in zip(self.module.state_dict().values(), network.state_dict().values(), strict=True):
             if average.is_floating_point():
                 average.lerp_(value, weight)
             else:  # batch norm's counter

@@ -74,12 +74,11 @@ def choose_runtime(setting: str, device: torch.device, precision: str) -> str:
         )
     if setting != "auto":
         return setting
-    if device.type != "cpu" or precision == "fp16":
+    if device.type != "cpu":
         return "pytorch"
-    packages = {"openvino": "openvino", "onnx": "onnxruntime"}
-    names = packages if "AVX512" in torch.backends.cpu.get_cpu_capability() else reversed(packages)
-    usable = [name for name in names if installed("onnx", "onnxscript", packages[name])]
-    return next((name for name in usable if precision == "fp32" or name == "openvino"), "pytorch")
+    usable = available_runtimes(device)
+    names = ("openvino", "onnx") if "AVX512" in torch.backends.cpu.get_cpu_capability() else ("onnx", "openvino")
+    return next((name for name in names if precision in usable.get(name, ())), "pytorch")
 
 
 def available_runtimes(device: torch.device) -> dict[str, list[str]]:

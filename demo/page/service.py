@@ -51,7 +51,7 @@ class Network:
     @property
     def engine(self) -> str:
         """The runtime and precision actually in use."""
-        return f"{self.predictor.segment.runtime}, {self.predictor.segment.precision}"
+        return f"{self.predictor.segmenter.runtime}, {self.predictor.segmenter.precision}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -127,7 +127,7 @@ def with_checkpoint_input(checkpoint: Checkpoint, test: TestConfig) -> TestConfi
     """Fill in the input size and how the output is resized, where the configuration leaves it to the checkpoint.
 
     Returns:
-        with at most one of `short_side` and `input_size`; None and None to leave images as they are.
+        with at most one of `short_side` and `input_size`; None (or 0) and None to leave images as they are.
     """
     unset = {"resize_probabilities"} if test.resize_probabilities is None else set()
     if test.short_side is None and test.input_size is None:
@@ -135,10 +135,10 @@ def with_checkpoint_input(checkpoint: Checkpoint, test: TestConfig) -> TestConfi
     given = _own_section(checkpoint, "test")
     own = load_config({"test": {key: given.get(key) for key in unset}}, name=str(checkpoint.source)).test
     merged = test.model_copy(update={key: getattr(own, key) for key in unset})
-    return merged.model_copy(update={"short_side": None if merged.input_size else merged.short_side or None})
+    return merged.model_copy(update={"short_side": None if merged.input_size else merged.short_side})
 
 
-def describe(checkpoint: Checkpoint, segmenter: Segmenter, test: TestConfig) -> str:
+def describe_network(checkpoint: Checkpoint, segmenter: Segmenter, test: TestConfig) -> str:
     """Describe an opened network, its runtime and its input size in one line."""
     own = with_checkpoint_input(checkpoint, test)
     resized = f"; images are resized to a short side of {own.short_side}" if own.short_side else ""

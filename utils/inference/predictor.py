@@ -15,7 +15,7 @@ from dataset.images import to_rgb
 from utils import runtime
 from utils.config import TestConfig, TrainConfig
 from utils.inference.label_map import label_map
-from utils.inference.opening import describe, open_network
+from utils.inference.opening import describe_network, open_network
 from utils.io.drawing import class_shares, colorize, overlay
 from utils.io.pipeline import Stopwatch, prefetch
 from utils.io.sources import read_image
@@ -57,9 +57,9 @@ class Predictor:
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.device = torch.empty(0, device=device).device  # "cuda" with its index: each thread has a current GPU
         path = path or find_checkpoint(None, TrainConfig().ckpt_dir, fallback=INCLUDED)
-        checkpoint, self.segment = open_network(path, self.device, test)
+        checkpoint, self.segmenter = open_network(path, self.device, test)
         self.classes = checkpoint.classes
-        self.description = describe(checkpoint, self.segment, test)
+        self.description = describe_network(checkpoint, self.segmenter, test)
         self.batch_size = 8 if self.device.type == "cuda" else 1  # one image may not saturate a GPU
         self.watch = Stopwatch()
 
@@ -104,7 +104,7 @@ class Predictor:
 
     def check_smoothing(self, weight: float) -> None:
         """Raise a ValueError if frames are to be smoothed, but the network gives no scores."""
-        if weight and not self.segment.gives_scores:
+        if weight and not self.segmenter.gives_scores:
             raise ValueError("smoothing needs class scores, not label maps: drop test.window, or export logits")
 
     def colorize(self, labels: np.ndarray) -> np.ndarray:
@@ -131,11 +131,11 @@ class Predictor:
         planes = np.array([cv2.split(np.ascontiguousarray(image)) for image in images])  # faster than a transposition
         pixels = torch.from_numpy(planes)  # (B, 3, H, W)
         with self.watch.measuring("network"):
-            result = self.segment.scores(pixels) if self.segment.gives_scores else self.segment(pixels)
+            result = self.segmenter.scores(pixels) if self.segmenter.gives_scores else self.segmenter(pixels)
             runtime.synchronize(result.device)
         with self.watch.measuring("label map"):
-            if self.segment.gives_scores:
-                result = label_map(smoother(result), pixels.shape[-2:], align_corners=self.segment.align_corners)
+            if self.segmenter.gives_scores:
+                result = label_map(smoother(result), pixels.shape[-2:], align_corners=self.segmenter.align_corners)
             return list(result.cpu().numpy())
 
 

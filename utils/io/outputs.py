@@ -25,7 +25,7 @@ class Outputs:
 
     Attributes:
         kinds: of `KINDS`.
-        shares: also write the share of each class, as JSON.
+        with_shares: also write the share of each class, as JSON.
         frames: write every frame of a video as an image.
         overwrite: replace existing files, which are kept otherwise.
     """
@@ -33,7 +33,7 @@ class Outputs:
     folder: Path
     painter: Painter
     kinds: Sequence[str] = ("pred", "overlay")
-    shares: bool = False
+    with_shares: bool = False
     frames: bool = False
     overwrite: bool = False
 
@@ -69,12 +69,12 @@ class Outputs:
             return {}
         name = source.name if frame is None else f"{source.name}_frames/{frame:06}"
         kinds = [kind for kind in self.kinds if not is_video or kind in RENDERINGS]  # compression would change indices
-        if self.kinds and not kinds and not self.shares:
+        if self.kinds and not kinds and not self.with_shares:
             raise ValueError(
                 f"--save {','.join(self.kinds)} of a video needs --frames, or one of {', '.join(RENDERINGS)}"
             )
         files = {kind: self.folder / f"{name}_{kind}.{'mp4' if is_video else 'png'}" for kind in kinds}
-        if self.shares:
+        if self.with_shares:
             files["shares"] = self.folder / f"{name}_shares.{'jsonl' if is_video else 'json'}"
         return files
 

@@ -119,9 +119,14 @@ class RunState:
         return self.iteration % self.epoch_length
 
     @property
+    def unrecorded(self) -> bool:
+        """Whether an epoch's training is complete, but not its validation and records."""
+        return self.step == 0 and bool(self.losses.names)  # which are emptied then
+
+    @property
     def next_recorded(self) -> int:
         """The first iteration for which records are still to be written; an epoch's are those of its last iteration."""
-        recorded = self.iteration > 0 and not self.losses.names  # as the losses are emptied then
+        recorded = self.iteration > 0 and not self.losses.names
         return self.iteration + recorded
 
     @property

@@ -68,8 +68,8 @@ class Trainer:
         """
         state = self.state
         with catching_signals() as stopping:
-            while state.epoch < self.config.epochs or state.losses.names:
-                if state.step > 0 or not state.losses.names:  # else the run was stopped during validation
+            while state.epoch < self.config.epochs or state.unrecorded:
+                if not state.unrecorded:  # else the run was stopped during validation
                     self._train_epoch(stopping)
                 self._finish_epoch()
                 if any(distributed.gather(stopping())) and state.epoch < self.config.epochs:

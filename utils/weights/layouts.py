@@ -62,8 +62,8 @@ class Layout:
         name = _RESNETS.get((len(blocks), bottleneck))
         if name is None:
             raise ValueError(f"its backbone is not a known ResNet (layer3 has {len(blocks)} blocks)")
-        deep_stem = any(name.startswith("backbone.conv1.") and name != "backbone.conv1.weight" for name in state)
-        return name + (self.deep_stem if deep_stem else "")
+        has_deep_stem = any(key.startswith("backbone.conv1.") and key != "backbone.conv1.weight" for key in state)
+        return name + (self.deep_stem if has_deep_stem else "")
 
 
 def rename(name: str, renames: Iterable[tuple[str, str]], *, otherwise: str) -> str:

@@ -23,13 +23,13 @@ def best_name(name: str, *, epoch: int, miou: float) -> str:
 
 
 def find_checkpoint(
-    ckpt_path: str | None, ckpt_dir: str | Path, *, name: str = "icnet", fallback: Path | None = None
+    ckpt_path: str | None, ckpt_dir: str | Path, *, name: str = "", fallback: Path | None = None
 ) -> Path:
     """Return the given checkpoint (a path or a known name, see `find_weights`), or else the best one in the folder.
 
     Args:
-        name: prefix of the configured network's checkpoints, which take precedence over others; among them, own ones
-            take precedence over downloaded ones.
+        name: prefix of the configured network's checkpoints, which take precedence over others ("": none does); among
+            equals, own ones take precedence over downloaded ones.
         fallback: checkpoint to return if the folder has none.
 
     Raises:

@@ -22,7 +22,6 @@ class Weights:
     Attributes:
         file: its name.
         url: download address; None if it has to be downloaded by hand, see `source`.
-        sha256: first digits of its SHA-256, if known.
         md5: its MD5, if known; of files downloaded by hand.
         licence: of the weights.
         source: a page with more information.
@@ -30,7 +29,6 @@ class Weights:
 
     file: str
     url: str | None
-    sha256: str | None
     licence: str
     source: str
     md5: str | None = None
@@ -38,7 +36,7 @@ class Weights:
 
 def _by_hand(file: str, md5: str) -> Weights:
     """Describe a file of the paper's own release."""
-    return Weights(file=f"{file}.caffemodel", url=None, sha256=None, licence="not stated", source=_HSZHAO, md5=md5)
+    return Weights(file=f"{file}.caffemodel", url=None, licence="not stated", source=_HSZHAO, md5=md5)
 
 
 WEIGHTS = {
@@ -46,7 +44,6 @@ WEIGHTS = {
         file="icnet_r50-d8_in1k-pre_832x832_160k_cityscapes_20210926_042715-ce310aea.pth",
         url=f"{_OPENMMLAB}/mmsegmentation/v0.5/icnet/icnet_r50-d8_in1k-pre_832x832_160k_cityscapes/"
         "icnet_r50-d8_in1k-pre_832x832_160k_cityscapes_20210926_042715-ce310aea.pth",
-        sha256="ce310aea",
         licence="Apache-2.0",
         source=_MMSEG,
     ),
@@ -55,14 +52,12 @@ WEIGHTS = {
     "icnet_resnet50_cityscapes": Weights(
         file="icnet_resnet50_197_0.710_best_model.pth",
         url=None,
-        sha256=None,
         licence="MIT",
         source="https://github.com/liminn/ICNet-pytorch/issues",
     ),
     "resnet50_v1c_imagenet": Weights(
         file="resnet50_v1c-2cccc1ad.pth",
         url=f"{_OPENMMLAB}/pretrain/third_party/resnet50_v1c-2cccc1ad.pth",
-        sha256="2cccc1ad",
         licence="Apache-2.0",
         source=_MMSEG,
     ),
@@ -114,11 +109,10 @@ def _torchvision_weights(name: str, backbone: str) -> Weights:
     members = get_model_weights(backbone).__members__
     if name not in members:
         raise ValueError(f"model.backbone_weights {name!r} is neither a file nor one of {', '.join(members)}")
-    file = members[name].url.rpartition("/")[2]  # torchvision's file names end in the first digits of the hash
+    file = members[name].url.rpartition("/")[2]
     return Weights(
         file=file,
         url=members[name].url,
-        sha256=file.removesuffix(".pth").rpartition("-")[2],
         licence="BSD-3-Clause",
         source="https://docs.pytorch.org/vision/stable/models.html",
     )
@@ -132,7 +126,8 @@ def _download(known: Weights, path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         print(f"downloading {known.url} to {path} ({known.licence})")
         with redirect_stderr(sys.stdout):  # torch.hub's progress bar
-            torch.hub.download_url_to_file(known.url, str(path), hash_prefix=known.sha256, progress=True)
+            digits = path.stem.rpartition("-")[2]  # the names end in the first digits of the files' SHA-256
+            torch.hub.download_url_to_file(known.url, str(path), hash_prefix=digits, progress=True)
     except (OSError, RuntimeError) as error:  # no network, a full disk, or a wrong hash
         raise FileNotFoundError(
             f"could not download {known.url} ({error}); download it by other means and put it at {path}"
