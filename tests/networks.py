@@ -1,10 +1,12 @@
-"""Networks whose batch norms look trained."""
+"""Networks whose batch norms look trained, and checks of any network."""
 
 import torch
 from torch import nn
 
 from models import ICNet
 from tests.conftest import CLASSES
+from tests.published import training_outputs
+from utils.loss import CascadeLoss
 from utils.weights.checkpoint import Checkpoint
 
 
@@ -17,6 +19,22 @@ def with_statistics(network):
         norm.weight.data.uniform_(0.5, 1.5)
         norm.bias.data.normal_()
     return network.eval()
+
+
+def check_gradients(network, *, size=(64, 64)):
+    """Assert that a training step of four classes on images of this height and width reaches every parameter."""
+    outputs = network.train()(torch.randn(2, 3, *size))
+    target = torch.randint(0, 4, (2, *size), dtype=torch.uint8)
+    CascadeLoss(full_size=True)(outputs, target)["loss"].backward()
+    missing = [name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert not missing
+
+
+def check_partial_cascades(network, image):
+    """Assert that the network gives the auxiliary logits of training when cut off after one or two branches."""
+    outputs = training_outputs(network.eval(), image)
+    for branches, name in ((1, "aux_16"), (2, "aux_8")):
+        torch.testing.assert_close(network.partial_cascade(image, branches)["out"], outputs[name])
 
 
 def trained_checkpoint(backbone="resnet18", **options):

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from models import BACKBONES, ICNet
-from utils.loss import CascadeLoss
+from tests.networks import check_partial_cascades
 
 
 def norms(module):
@@ -81,15 +81,6 @@ def test_deep_batch_norms_are_updated_once_a_step_and_shared_ones_twice():
     assert {int(norm.num_batches_tracked) for norm in shared} == {2}
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50_v1s"])
-def test_gradients_reach_every_parameter(backbone):
-    network = ICNet(4, backbone).train()
-    target = torch.randint(0, 4, (2, 64, 64), dtype=torch.uint8)
-    CascadeLoss()(network(torch.randn(2, 3, 64, 64)), target)["loss"].backward()
-    for name, parameter in network.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
-
-
 @pytest.mark.parametrize(("variant", "align_corners"), [("published", True), ("psp", False)])
 @pytest.mark.parametrize("ppm", ["sum", "concat"])
 def test_all_parts_resize_in_the_same_alignment(variant, align_corners, ppm):
@@ -105,11 +96,7 @@ def test_all_parts_resize_in_the_same_alignment(variant, align_corners, ppm):
 @pytest.mark.parametrize(("variant", "backbone"), [("published", "resnet18"), ("psp", "resnet18_v1c")])
 @pytest.mark.parametrize("size", [(32, 32), (65, 91), (64, 96), (100, 33)])
 def test_cut_off_network_returns_the_auxiliary_logits_of_training(variant, backbone, size):
-    network, image = ICNet(4, backbone, variant=variant).eval(), torch.randn(1, 3, *size)
-    network.training = network.cff_24.training = network.cff_12.training = True  # the norms stay in evaluation mode
-    outputs = network(image)
-    for branches, name in ((1, "aux_16"), (2, "aux_8")):
-        assert torch.equal(network.partial_cascade(image, branches)["out"], outputs[name])
+    check_partial_cascades(ICNet(4, backbone, variant=variant), torch.randn(1, 3, *size))
 
 
 @pytest.mark.parametrize(("branches", "idle"), [(1, ["sub1", "cff_12", "classifier"]), (2, ["sub1", "classifier"])])

@@ -15,11 +15,10 @@ from models.fold import fold_batch_norms
 from models.layers import resize, subsample
 from models.pyramid import axis_pooling_matrix
 from tests import paper, published
-from tests.networks import with_statistics
+from tests.networks import check_gradients, check_partial_cascades, with_statistics
 from tools import convert
 from utils.config import TestConfig as Settings
 from utils.inference.opening import with_checkpoint_input
-from utils.loss import CascadeLoss
 from utils.weights import caffe, zoo
 from utils.weights.checkpoint import read_checkpoint
 
@@ -113,37 +112,21 @@ def test_any_size_of_image_and_any_backbone(backbone):
 
 def test_training_returns_the_cascade_and_gradients_reach_every_parameter():
     network = ICNet(4, variant="paper").train()
+    check_gradients(network, size=(97, 65))
     outputs = network(torch.randn(2, 3, 97, 65))
     assert {name: tuple(logits.shape[-2:]) for name, logits in outputs.items()} == {
         "out": (25, 17),
         "aux_8": (13, 9),
         "aux_16": (7, 5),
     }
-    check_gradients(network, outputs)
-
-
-@pytest.mark.parametrize("ppm", ["sum", "concat", "none"])
-@pytest.mark.parametrize("sub4_input", ["image", "sub2"])
-def test_other_structures_train_too(ppm, sub4_input):
-    network = ICNet(4, "resnet18", variant="paper", width=1.0, ppm=ppm, sub4_input=sub4_input).train()
-    check_gradients(network, network(torch.randn(2, 3, 97, 65)))
-
-
-def check_gradients(network, outputs):
-    target = torch.randint(0, 4, (2, 97, 65), dtype=torch.uint8)
-    CascadeLoss()(outputs, target)["loss"].backward()
-    for name, parameter in network.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
 @pytest.mark.parametrize("size", [(32, 32), (65, 97), (64, 90)])
 @pytest.mark.parametrize("sub4_input", ["image", "sub2"])
 @torch.inference_mode()
 def test_cut_off_network_returns_the_auxiliary_logits_of_training(size, sub4_input):
-    network, image = with_statistics(ICNet(4, variant="paper", sub4_input=sub4_input)), torch.randn(1, 3, *size)
-    outputs = published.training_outputs(network, image)
-    for branches, name in ((1, "aux_16"), (2, "aux_8")):
-        torch.testing.assert_close(network.partial_cascade(image, branches)["out"], outputs[name])
+    network = with_statistics(ICNet(4, variant="paper", sub4_input=sub4_input))
+    check_partial_cascades(network, torch.randn(1, 3, *size))
 
 
 def test_strides_are_in_the_1x1_convs_or_before_them():

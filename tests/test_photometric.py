@@ -40,19 +40,6 @@ def test_distortion_changes_only_colours():
     assert PhotometricDistortion(0.0)(image, target, rng(0))[0] is image
 
 
-def test_distortion_stays_within_its_limits():
-    grey = Image.fromarray(np.full((2, 2, 3), 100, np.uint8))
-    means = [np.asarray(PhotometricDistortion(1.0)(grey, grey, rng(seed))[0]).mean((0, 1)) for seed in range(300)]
-    assert np.ptp(means, axis=1).max() <= 1  # grey has no hue or saturation
-    assert 0.5 * 68 - 1 <= np.min(means) < 45 and 180 < np.max(means) <= 1.5 * 132 + 1
-    red = Image.fromarray(np.full((2, 2, 3), (130, 80, 80), np.uint8))
-    colours = [
-        np.asarray(PhotometricDistortion(1.0)(red, red, rng(seed))[0].convert("HSV"))[0, 0] for seed in range(300)
-    ]
-    turns = (np.array(colours)[:, 0].astype(int) + 128) % 256 - 128
-    assert -34 < turns.min() < -20 and 20 < turns.max() < 34  # 36 of 360 degrees are 25.6 of 256; pale hues are coarse
-
-
 def test_strength_widens_all_ranges():
     image, chosen = pair()[0], Chosen("brightness contrast saturation hue", 0, 1, 1, 0)
     PhotometricDistortion(0.5, 2)(image, image, chosen)

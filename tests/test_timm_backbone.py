@@ -8,11 +8,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from models import ICNet, TimmBackbone
 from models.fold import fold_batch_norms
 from tests.conftest import CLASSES
-from tests.networks import with_statistics
+from tests.networks import check_gradients, check_partial_cascades, with_statistics
 from utils.config import ModelConfig, OptimizerConfig
 from utils.distributed import synchronize_batch_norms
 from utils.inference.export import export_onnx
-from utils.loss import CascadeLoss
 from utils.optim import build_optimizer
 from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from utils.weights.pretrained import freeze
@@ -127,21 +126,12 @@ def test_deep_layers_run_once_and_only_on_the_quarter_image(network):
 
 
 def test_gradients_reach_every_parameter(network):
-    target = torch.randint(0, 4, (2, 96, 96), dtype=torch.uint8)
-    with_statistics(network).train()  # RegNet starts with blocks that give nothing
-    CascadeLoss()(network(torch.randn(2, 3, 96, 96)), target)["loss"].backward()
-    missing = [name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()]
-    assert not missing
+    check_gradients(with_statistics(network), size=(96, 96))  # RegNet starts with blocks that give nothing
 
 
 @torch.inference_mode()
 def test_cut_off_network_returns_the_auxiliary_logits_of_training(network):
-    image = torch.randn(1, 3, 65, 91)
-    network.eval()
-    network.training = network.cff_24.training = network.cff_12.training = True  # the norms stay in evaluation mode
-    outputs = network(image)
-    for branches, name in ((1, "aux_16"), (2, "aux_8")):
-        assert torch.equal(network.partial_cascade(image, branches)["out"], outputs[name])
+    check_partial_cascades(network, torch.randn(1, 3, 65, 91))
 
 
 @torch.inference_mode()
