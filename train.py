@@ -144,7 +144,7 @@ def build_network(
         ppm=model.ppm,
         sub4_input=model.sub4_input,
         dropout=model.dropout,
-        width=initial.structure.get("width") if initial is not None and model.width is None else model.width,
+        width=initial.structure["width"] if initial is not None and model.width is None else model.width,
     )
     if last is not None:
         normalization = last.normalization

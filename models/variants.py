@@ -75,7 +75,12 @@ VARIANTS = {
 
 
 def complete_structure(
-    variant: str, *, ppm: str | None, sub4_input: str | None, width: float | None, dropout: float
+    variant: str = "published",
+    *,
+    ppm: str | None = None,
+    sub4_input: str | None = None,
+    width: float | None = None,
+    dropout: float = 0.0,
 ) -> dict[str, Any]:
     """Return these arguments of `ICNet`, the variant's in place of None; raise ValueError for invalid ones."""
     _check("variant", variant, VARIANTS)

@@ -119,19 +119,19 @@ def streets(tmp_path, monkeypatch, run_script):
     monkeypatch.chdir(tmp_path)
     calls = []
 
-    def run(folder: Path, script: str, *arguments: str) -> bool:
+    def run(folder: Path, script: str, *arguments: str) -> None:
         calls.append(f"{script} {folder.name}")
         if script == "evaluate.py":
             own = config.load_config(arguments[1], arguments[2:]).as_dict()
             write_json(folder / "evaluate_output" / "metrics.json", {"miou": len(calls) / 100, "config": own})
-            return True
+            return
         result = run_script(script.removesuffix(".py"), *arguments)
         if result.code == 130:
             raise cli.Interruption(result.err)
         assert result.code == 0, result.err
-        return True
 
-    monkeypatch.setattr(runs, "run_script", run)
+    for module in (runs, prune):
+        monkeypatch.setattr(module, "run_script", run)
     return calls
 
 

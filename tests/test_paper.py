@@ -179,7 +179,8 @@ def test_separate_batch_norms_give_the_same_network(checkpoint, tmp_path):
 
 
 def test_checkpoint_says_how_the_release_evaluates(checkpoint, tmp_path, monkeypatch, capsys):
-    assert checkpoint.structure == {"variant": "paper", "width": 0.5} and checkpoint.backbone == "resnet50_v1s"
+    assert (checkpoint.structure["variant"], checkpoint.structure["width"]) == ("paper", 0.5)
+    assert checkpoint.backbone == "resnet50_v1s"
     assert len(checkpoint.classes) == 19 and checkpoint.unused == ()
     target = tmp_path / "paper.pth"
     monkeypatch.setattr(sys, "argv", ["convert.py", str(checkpoint.source), str(target)])
@@ -191,7 +192,7 @@ def test_checkpoint_says_how_the_release_evaluates(checkpoint, tmp_path, monkeyp
     assert (own.input_size, own.short_side, own.resize_probabilities) == ((1025, 2049), None, True)
     assert again.mean == pytest.approx((123.68 / 255, 116.779 / 255, 103.939 / 255))
     own = with_checkpoint_input(again, Settings(short_side=0, resize_probabilities=False))
-    assert (own.input_size, own.short_side, own.resize_probabilities) == (None, None, False)
+    assert (own.input_size, own.short_side, own.resize_probabilities) == (None, 0, False)
 
 
 def test_further_layers_are_named_as_unused_and_a_missing_one_is_an_error(tmp_path):

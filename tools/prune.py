@@ -206,7 +206,7 @@ def format_table(stages: Sequence[Stage], size: tuple[int, int], device: torch.d
     for stage, checkpoint, segmenter, times in zip(stages, checkpoints, segmenters, seconds, strict=True):
         gflop = count_flops(segmenter.network, Normalize()(image)) / 1e9
         mious = [None if miou is None else 100 * miou for miou in (stage.before, stage.after)]
-        share = checkpoint.structure.get("width", 1.0)
+        share = checkpoint.structure["width"]
         rows.append([share, parameters(checkpoint) / 1e6, gflop, 1000 * statistics.median(times), *mious])
     headings = ["width", "million parameters", f"GFLOP at {width}x{height}", "ms", "mIoU % before retraining", "mIoU %"]
     formats = ["g", ".2f", ".1f", ".1f", ".2f", ".2f"]

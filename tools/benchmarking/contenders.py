@@ -74,8 +74,8 @@ class Contender:
 def published(workload: Workload) -> Contender:
     """Execute the network the way the published code does."""
     checkpoint = workload.checkpoint()
-    variant = checkpoint.structure.get("variant", "published")
-    if variant != "published" or checkpoint.structure.get("sub4_input", "image") != "image":
+    variant = checkpoint.structure["variant"]
+    if variant != "published" or checkpoint.structure["sub4_input"] != "image":
         name = f"the variant {variant}" if variant != "published" else "a network with another input of sub4"
         raise ValueError(f"{name} cannot run the published way; leave it out of --only")
     return _plain(PublishedExecution(checkpoint.build()), Normalize(checkpoint.mean, checkpoint.std), workload)

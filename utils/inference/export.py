@@ -149,7 +149,6 @@ def _trace(
     network = fold_batch_norms(checkpoint.build())
     facts = {
         **checkpoint.metadata(),
-        "structure": network.structure,
         "align_corners": network.align_corners,
         "output": output,
         "precision": precision,

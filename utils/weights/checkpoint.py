@@ -11,6 +11,7 @@ from torch import Tensor
 from dataset.labels import ClassTable, cityscapes_classes, class_table
 from dataset.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalization
 from models import BACKBONES, TIMM, ICNet
+from models.variants import complete_structure
 from utils.weights import caffe
 from utils.weights.layouts import MMSEG, PAPER, PUBLISHED, Layout
 from utils.weights.tensors import load_state, read_tensors, state_dict_of, write_tensors
@@ -28,7 +29,7 @@ class Checkpoint:
         state_dict: the weights; empty for an exported network, which has them in its own file.
         backbone: one of `models.BACKBONES`, or timm/NAME.
         classes: class names and colours; their number is the network's.
-        structure: further arguments of `models.ICNet`; missing ones have its defaults.
+        structure: the arguments of `models.ICNet` from `variant` on; missing ones are filled in with its defaults.
         mean, std: input normalisation, see `dataset.transforms.Normalize`.
         config: configuration of the training run as plain values; empty for files of other projects.
         epoch, iteration: completed epochs and iterations.
@@ -55,6 +56,9 @@ class Checkpoint:
     named: bool = True
     name_of: Callable[[str], str] = str
     source: Path | None = None
+
+    def __post_init__(self) -> None:
+        self.structure = complete_structure(**self.structure)
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any], **others: Any) -> "Checkpoint":
@@ -118,10 +122,8 @@ class Checkpoint:
     def describe(self) -> str:
         """Describe file, network and unused tensors in one line."""
         unused = f"; unused tensors: {', '.join(self.unused)}" if self.unused else ""
-        width = self.structure.get("width", 1.0)
-        network = " ".join(
-            filter(None, (self.structure.get("variant"), self.backbone, width != 1 and f"width {width}"))
-        )
+        width = self.structure["width"]
+        network = f"{self.structure['variant']} {self.backbone}" + (f" width {width}" if width != 1 else "")
         return f"{self.source} ({network}, {len(self.classes)} classes){unused}"
 
 

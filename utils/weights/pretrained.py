@@ -6,7 +6,6 @@ from pathlib import Path
 from torch import nn
 
 from models import ICNet
-from models.variants import complete_structure
 from utils.weights.checkpoint import Checkpoint
 from utils.weights.layouts import MMSEG_STEM, rename
 from utils.weights.tensors import load_state, read_tensors, state_dict_of
@@ -31,10 +30,8 @@ def load_pretrained(network: ICNet, checkpoint: Checkpoint) -> list[str]:
         load_state(network, checkpoint.state_dict | {name: own[name] for name in left_out})
     except ValueError as error:
         raise ValueError(f"model.weights {checkpoint.describe()}: {error}") from None
-    unset = {"variant": "published", "ppm": None, "sub4_input": None, "width": None, "dropout": 0.0}
-    structure = complete_structure(**(unset | checkpoint.structure))
     for key in ("ppm", "sub4_input"):  # the tensors may fit even if these differ
-        then, now = structure[key], network.structure[key]
+        then, now = checkpoint.structure[key], network.structure[key]
         if then != now:
             raise ValueError(f"model.weights {checkpoint.describe()}: trained with model.{key}={then}, not {now}")
     return left_out
