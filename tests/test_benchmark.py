@@ -1,5 +1,4 @@
 import json
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from tools import benchmark
 from tools.benchmarking import contenders, timing
 from tools.benchmarking.contenders import CONTENDERS, DEFAULT, RUNTIMES, Contender, PublishedExecution, Workload, usable
 from tools.benchmarking.timing import count_flops, peak_flops, peak_memory, time_in_turns
-from utils import cli, runtime
+from utils import runtime
 from utils.weights.checkpoint import save_checkpoint
 
 
@@ -93,22 +92,20 @@ def test_peak_memory_is_what_the_job_allocates():
     assert peak_memory(make_job, torch.device("cpu")) == pytest.approx(50 * 2**20, rel=0.1)
 
 
-def test_script_prints_tables_and_writes_json(checkpoint_path, tmp_path, monkeypatch, capsys):
+def test_script_prints_tables_and_writes_json(checkpoint_path, tmp_path, monkeypatch, run_script):
     monkeypatch.setattr(benchmark, "peak_flops", lambda *args, **kwargs: 1e9)
     monkeypatch.setattr(benchmark, "peak_memory", lambda *args: 10**6)
     what = ["--what", "predict", "stages", "train", "--only", "published", "eager", "deeplabv3"]
     size = ["--size", "96x64", "--crop", "64", "--ckpt", str(checkpoint_path), "--repeats", "1", "--batch", "2"]
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", *what, *size, "--json", str(tmp_path / "speed.json")])
-    with pytest.raises(SystemExit) as stopped:
-        cli.run(benchmark.main)
-    assert stopped.value.code == 0
+    code, out, err = run_script("tools.benchmark", *what, *size, "--json", tmp_path / "speed.json")
+    assert code == 0, err
     results = json.loads((tmp_path / "speed.json").read_text())
     assert set(results) == {"machine", "arguments", "predict", "stages", "train"}
     assert results["predict"]["published"]["ratio"] == 1.0
     assert results["predict"]["eager"]["gflop"] < results["predict"]["published"]["gflop"]
     assert results["predict"]["eager"]["same_labels"] > 0.999
     assert results["predict"]["deeplabv3"]["same_labels"] is None
-    lines = [[cell.strip() for cell in line.split("|")] for line in capsys.readouterr().out.splitlines()]
+    lines = [[cell.strip() for cell in line.split("|")] for line in out.splitlines()]
     rows = {cells[1]: cells[2:-1] for cells in lines if len(cells) > 1}
     assert all(len(rows[name]) == len(benchmark.HEADINGS) for name in results["predict"])
     assert rows["eager"][6] == "1" and rows["deeplabv3"][-1] == "-"
@@ -134,11 +131,9 @@ def test_machine_lists_the_vector_extensions_of_the_cpu():
         ("--crop", "31", "is not a whole number of at least 32"),
     ],
 )
-def test_impossible_option_is_refused(monkeypatch, capsys, option, value, problem):
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", option, value])
-    with pytest.raises(SystemExit) as stopped:
-        benchmark.main()
-    assert stopped.value.code == 2 and f"{value!r} {problem}" in capsys.readouterr().err
+def test_impossible_option_is_refused(run_script, option, value, problem):
+    refused = run_script("tools.benchmark", option, value)
+    assert refused.code == 2 and f"{value!r} {problem}" in refused.err
 
 
 @pytest.mark.parametrize(
@@ -152,16 +147,13 @@ def test_impossible_option_is_refused(monkeypatch, capsys, option, value, proble
         (["--json", "."], "--json . is a folder; name a file"),
     ],
 )
-def test_a_mistake_is_one_line_before_anything_is_measured(tmp_path, monkeypatch, capsys, arguments, words):
+def test_a_mistake_is_one_line_before_anything_is_measured(tmp_path, monkeypatch, run_script, arguments, words):
     monkeypatch.chdir(tmp_path)
     Path("network.onnx").write_bytes(b"-")
     save_checkpoint("lacking.pth", replace(trained_checkpoint(), state_dict={"conv_sub2.bn.weight": torch.ones(1)}))
     monkeypatch.setattr(benchmark, "compare", lambda *args: pytest.fail("measured"))
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        cli.run(benchmark.main)
-    printed = capsys.readouterr().err
-    assert stopped.value.code == 2 and words in printed and printed.count("\n") == 1
+    code, _, err = run_script("tools.benchmark", *arguments)
+    assert code == 2 and words in err and err.count("\n") == 1
 
 
 def test_figures_by_hand(monkeypatch):
@@ -206,13 +198,12 @@ def test_int8_is_a_file_of_its_own_calibrated_on_the_image(tmp_path, monkeypatch
     assert used == [(f"network{suffix}", "fp32"), (f"int8{suffix}", "int8")]
 
 
-def test_what_was_asked_for_is_measured(monkeypatch):
+def test_what_was_asked_for_is_measured(monkeypatch, run_script):
     seen = []
     monkeypatch.setattr(Workload, "checkpoint", lambda self: SimpleNamespace(build=lambda: None))
     monkeypatch.setattr(benchmark, "compare", lambda *given: seen.append(given))
     options = "--variant psp --backbone resnet18 --size 96x64 --batch 2 --precision bf16 --repeats 3 --only eager"
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", *options.split()])
-    benchmark.main()
+    assert run_script("tools.benchmark", *options.split()).code == 0
     ((workload, *others),) = seen
     assert (workload.variant, workload.backbone, workload.precision) == ("psp", "resnet18", "bf16")
     assert (workload.size, workload.batch, others) == ((64, 96), 2, [["eager"], 3])

@@ -2,9 +2,9 @@
 
 import json
 import re
-import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,17 +32,9 @@ def pruned(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def run_prune(monkeypatch, capfd):
+def run_prune(run_script):
     """Return a function that runs the tool; it returns the exit code, output and errors."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["prune.py", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            cli.run(prune.main)
-        return stopped.value.code, *capfd.readouterr()
-
-    return run
+    return partial(run_script, "tools.prune")
 
 
 def test_a_pruned_checkpoint_describes_itself_and_is_smaller(tmp_path, run_prune):

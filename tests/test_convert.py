@@ -1,7 +1,5 @@
 """tools/convert.py."""
 
-import sys
-
 import pytest
 import torch
 
@@ -10,27 +8,22 @@ from models import ICNet
 from tests import published
 from tests.conftest import CLASSES
 from tools import convert
-from utils import cli
 from utils.config import Config
 from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
 
-def test_converted_weights_give_the_same_network_and_are_not_overwritten(tmp_path, monkeypatch, capsys):
+def test_converted_weights_give_the_same_network_and_are_not_overwritten(tmp_path, run_script):
     source, target = tmp_path / "published.pth", tmp_path / "ours.pth"
     torch.save(published.make_weights(), source)
-    monkeypatch.setattr(sys, "argv", ["convert.py", str(source), str(target)])
-    convert.main()
-    printed = capsys.readouterr().out
+    printed = run_script("tools.convert", source, target).out
     assert "resnet50_v1s, 19 classes, 375 tensors" in printed and "pretrained.fc.weight, pretrained.fc.bias" in printed
     before, after = read_checkpoint(source).build().state_dict(), read_checkpoint(target).build().state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not read_checkpoint(target).named  # the published file does not name its classes
 
     for name, words in ((target, "exists already"), ("ours.onnx", "target ours.onnx must end in .pth")):
-        monkeypatch.setattr(sys, "argv", ["convert.py", str(source), str(name)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.run(convert.main)
-        assert stopped.value.code == 2 and words in capsys.readouterr().err
+        refused = run_script("tools.convert", source, name)
+        assert refused.code == 2 and words in refused.err
 
 
 def test_weights_beyond_half_precision_are_refused():
@@ -45,7 +38,7 @@ def test_a_partial_configuration_stays_partial():
     assert convert.to_half_precision(checkpoint).config == config
 
 
-def test_a_checkpoint_to_pass_on_is_half_as_large_and_names_no_folder_of_its_run(tmp_path, monkeypatch):
+def test_a_checkpoint_to_pass_on_is_half_as_large_and_names_no_folder_of_its_run(tmp_path, run_script):
     source, target = tmp_path / "last.pth", tmp_path / "shared.pth"
     config = Config.model_validate(
         {
@@ -72,8 +65,7 @@ def test_a_checkpoint_to_pass_on_is_half_as_large_and_names_no_folder_of_its_run
         training={"optimizer": {}},
     )
     save_checkpoint(source, checkpoint)
-    monkeypatch.setattr(sys, "argv", ["convert.py", "--half", str(source), str(target)])
-    convert.main()
+    assert run_script("tools.convert", "--half", source, target).code == 0
     assert target.stat().st_size < 0.51 * source.stat().st_size and b"/home/me" not in target.read_bytes()
     shared = read_checkpoint(target)
     assert shared.training is None and shared.epoch == 7 and shared.config["train"]["epochs"] == 7
@@ -87,10 +79,9 @@ def test_counters_stay_whole_numbers():
     assert convert.to_half_precision(checkpoint).state_dict["n"].item() == 70001
 
 
-def test_incomplete_weights_are_not_converted(tmp_path, monkeypatch):
+def test_incomplete_weights_are_not_converted(tmp_path, run_script):
     checkpoint = Checkpoint(state_dict={"a": torch.ones(1)}, backbone="resnet18", classes=CLASSES)
     save_checkpoint(tmp_path / "x.pth", checkpoint)
-    monkeypatch.setattr(sys, "argv", ["convert.py", str(tmp_path / "x.pth"), str(tmp_path / "y.pth")])
-    with pytest.raises(ValueError, match="do not fit the network"):
-        convert.main()
+    refused = run_script("tools.convert", tmp_path / "x.pth", tmp_path / "y.pth")
+    assert refused.code == 2 and "do not fit the network" in refused.err
     assert not (tmp_path / "y.pth").exists()

@@ -1,37 +1,30 @@
 """tools/export.py. What it writes: test_export.py and test_openvino.py."""
 
-import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from PIL import Image
 
 from tools import export
-from utils import cli, config
+from utils import config
 from utils.weights.checkpoint import read_checkpoint, save_checkpoint
 
 
 @pytest.fixture
-def run_export(monkeypatch, capsys):
-    """Return a function that runs the tool; it returns the exit code and what was printed."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["export.py", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.run(export.main)
-        return stopped.value.code, capsys.readouterr()
-
-    return run
+def run_export(run_script):
+    """Return a function that runs the tool; it returns the exit code, output and errors."""
+    return partial(run_script, "tools.export")
 
 
 def test_script(checkpoint_path, tmp_path, monkeypatch, run_export):
     target = tmp_path / "net.onnx"
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(export, "export_onnx", lambda _, path, **options: path.touch() or {"difference": 2e-6})
-    code, printed = run_export("--ckpt", checkpoint_path, "--target=~/net.onnx")
-    assert code == 0 and target.exists() and "3 classes" in printed.out and "difference 2.0e-06" in printed.out
-    code, printed = run_export("--ckpt", checkpoint_path, "--target", tmp_path / "net.bin")
-    assert code == 2 and "must end in .onnx" in printed.err
+    code, out, err = run_export("--ckpt", checkpoint_path, "--target=~/net.onnx")
+    assert code == 0 and target.exists() and "3 classes" in out and "difference 2.0e-06" in out
+    code, out, err = run_export("--ckpt", checkpoint_path, "--target", tmp_path / "net.bin")
+    assert code == 2 and "must end in .onnx" in err
 
 
 @pytest.mark.parametrize(
@@ -46,8 +39,8 @@ def test_script(checkpoint_path, tmp_path, monkeypatch, run_export):
 def test_a_wrong_argument_is_one_line(checkpoint_path, video, tmp_path, run_export, arguments, words):
     given = [video if argument == "VIDEO" else argument for argument in arguments]
     suffix = ".xml" if "openvino" in arguments else ".onnx"
-    code, printed = run_export("--ckpt", checkpoint_path, "--target", tmp_path / f"net{suffix}", *given)
-    assert code == 2 and words in printed.err and printed.err.count("\n") == 1
+    code, _, err = run_export("--ckpt", checkpoint_path, "--target", tmp_path / f"net{suffix}", *given)
+    assert code == 2 and words in err and err.count("\n") == 1
     assert not (tmp_path / f"net{suffix}").exists()
 
 
@@ -61,21 +54,21 @@ def test_options_reach_openvinos_export(checkpoint_path, pictures, tmp_path, mon
     monkeypatch.setattr(export, "export_openvino", export_openvino)
     monkeypatch.setattr(export, "label_agreement", lambda *_: 0.75)
     options = ["--format", "openvino", "--target", tmp_path / "net.xml", "--precision", "int8", "--calibrate", pictures]
-    code, printed = run_export("--ckpt", checkpoint_path, *options)
-    assert code == 0 and "2.0 MB" in printed.out and "75.00% of the labels" in printed.out
+    code, out, _ = run_export("--ckpt", checkpoint_path, *options)
+    assert code == 0 and "2.0 MB" in out and "75.00% of the labels" in out
     assert len(given.pop("calibration")) == 3 and given == {"output": "logits", "normalized_inside": False}
 
 
 def test_an_export_does_not_overwrite_its_checkpoint(checkpoint_path, tmp_path, run_export, monkeypatch):
     source = tmp_path / "pytorch_model.bin"
     source.write_bytes(checkpoint_path.read_bytes())
-    code, printed = run_export("--ckpt", source, "--format", "openvino")
-    assert code == 2 and f"--ckpt {source} would be overwritten" in printed.err
+    code, _, err = run_export("--ckpt", source, "--format", "openvino")
+    assert code == 2 and f"--ckpt {source} would be overwritten" in err
     assert source.read_bytes() == checkpoint_path.read_bytes()
     monkeypatch.setattr(
         export, "export_onnx", lambda *a, **k: (tmp_path / "pytorch_model.onnx").touch() or {"difference": 0}
     )
-    assert run_export("--ckpt", source)[0] == 0  # writes no .bin
+    assert run_export("--ckpt", source).code == 0  # writes no .bin
 
 
 @pytest.mark.parametrize(
@@ -96,7 +89,7 @@ def test_calibration_images_are_spread_and_have_the_input_size(tmp_path, monkeyp
     assert [image[0, 0, 0] // 10 for image in images] == [0, 2, 4, 6]
 
 
-def test_options_reach_the_export(checkpoint_path, tmp_path, monkeypatch):
+def test_options_reach_the_export(checkpoint_path, tmp_path, monkeypatch, run_export):
     given, target = {}, tmp_path / "net.onnx"
 
     def export_onnx(_, path, **options):
@@ -106,8 +99,7 @@ def test_options_reach_the_export(checkpoint_path, tmp_path, monkeypatch):
 
     monkeypatch.setattr(export, "export_onnx", export_onnx)
     options = ["--output", "labels", "--normalize", "--precision", "fp16"]
-    monkeypatch.setattr(sys, "argv", ["export.py", "--ckpt", str(checkpoint_path), "--target", str(target), *options])
-    export.main()
+    assert run_export("--ckpt", checkpoint_path, "--target", target, *options).code == 0
     assert given == {"output": "labels", "normalized_inside": True, "precision": "fp16", "calibration": []}
 
 
@@ -117,8 +109,8 @@ def test_figures_are_of_the_exported_file_and_of_pytorch(
     monkeypatch.setattr(export, "export_onnx", lambda _, path, **options: path.touch() or {"different": 0.25})
     monkeypatch.setattr(export, "miou", lambda path, *_: 0.5 if path.suffix == ".onnx" else 0.75)
     given = ["--ckpt", checkpoint_path, "--target", tmp_path / "x.onnx", "--output", "labels"]
-    _, printed = run_export(*given, "--config", folder_data.config)
-    assert "75.000% of the labels agree" in printed.out and "val: 50.00% (PyTorch in fp32: 75.00%)" in printed.out
+    out = run_export(*given, "--config", folder_data.config).out
+    assert "75.000% of the labels agree" in out and "val: 50.00% (PyTorch in fp32: 75.00%)" in out
 
 
 def test_calibration_images_have_the_checkpoints_own_size(checkpoint_path, pictures, tmp_path, monkeypatch, run_export):
@@ -126,5 +118,5 @@ def test_calibration_images_have_the_checkpoints_own_size(checkpoint_path, pictu
     save_checkpoint(tmp_path / "own.pth", own)
     monkeypatch.setattr(export, "export_onnx", lambda _, path, **options: path.touch() or given.update(options) or {})
     monkeypatch.setattr(export, "label_agreement", lambda *_: 1.0)
-    assert run_export("--ckpt", tmp_path / "own.pth", "--precision", "int8", "--calibrate", pictures)[0] == 0
+    assert run_export("--ckpt", tmp_path / "own.pth", "--precision", "int8", "--calibrate", pictures).code == 0
     assert {image.shape for image in given["calibration"]} == {(96, 128, 3)}

@@ -1,7 +1,6 @@
 """The variant "paper": faithful to the paper's own release, whose files load as they are."""
 
 import hashlib
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +15,6 @@ from models.layers import resize, subsample
 from models.pyramid import axis_pooling_matrix
 from tests import paper, published
 from tests.networks import check_gradients, check_partial_cascades, with_statistics
-from tools import convert
 from utils.config import TestConfig as Settings
 from utils.inference.opening import with_checkpoint_input
 from utils.weights import caffe, zoo
@@ -178,14 +176,12 @@ def test_separate_batch_norms_give_the_same_network(checkpoint, tmp_path):
         torch.testing.assert_close(folded[name], tensor, rtol=1e-4, atol=1e-5)
 
 
-def test_checkpoint_says_how_the_release_evaluates(checkpoint, tmp_path, monkeypatch, capsys):
+def test_checkpoint_says_how_the_release_evaluates(checkpoint, tmp_path, run_script):
     assert (checkpoint.structure["variant"], checkpoint.structure["width"]) == ("paper", 0.5)
     assert checkpoint.backbone == "resnet50_v1s"
     assert len(checkpoint.classes) == 19 and checkpoint.unused == ()
     target = tmp_path / "paper.pth"
-    monkeypatch.setattr(sys, "argv", ["convert.py", str(checkpoint.source), str(target)])
-    convert.main()
-    assert "resnet50_v1s, 19 classes" in capsys.readouterr().out
+    assert "resnet50_v1s, 19 classes" in run_script("tools.convert", checkpoint.source, target).out
     again = read_checkpoint(target)
     assert torch.equal(again.build().sub1[0].conv.weight, checkpoint.build().sub1[0].conv.weight)
     own = with_checkpoint_input(again, Settings())
