@@ -82,7 +82,7 @@ def run_details(checkpoint: Checkpoint, segmenter: Segmenter, config: Config, de
     own = with_checkpoint_input(checkpoint, config.test)
     return {
         "checkpoint": str(checkpoint.source),
-        "short_side": own.short_side,
+        "short_side": own.short_side or None,
         "input_size": own.input_size,
         "resize_probabilities": bool(own.resize_probabilities),
         "split": config.test.split,

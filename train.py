@@ -55,7 +55,8 @@ def main() -> None:
         if last is not None:
             state.restore(last, device)
             log.info(f"resumed from {last.source}, after epoch {state.epoch}, iteration {state.iteration}")
-            if state.best_path is not None and state.best_miou < 0:
+            remaining = state.epoch < config.train.epochs or state.unrecorded
+            if remaining and state.best_path is not None and state.best_miou < 0:
                 log.info(f"validation has changed, so the next one replaces the best checkpoint, {state.best_path}")
         records.begin(first=state.next_recorded, config=config.as_yaml())
         try:

@@ -60,7 +60,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to white
         grey = np.asarray(image).astype(np.int64) // 257
         image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
-    if "transparency" in image.info:  # of a palette; Pillow warns if it is dropped at once
+    if "transparency" in image.info:  # Pillow warns if that of a palette is dropped at once
         image = image.convert("RGBA")
     return image.convert("RGB")
 

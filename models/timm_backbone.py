@@ -88,7 +88,7 @@ class TimmBackbone(nn.ModuleDict):
         hooks = [conv.register_forward_hook(lambda conv, _, output: given.update({conv: output})) for conv, _ in pairs]
         hooks += [norm.register_forward_pre_hook(lambda norm, x: taken.update({norm: x[0]})) for _, norm in pairs]
         self.eval()
-        for height, width in ((8, 8), (9, 13)):  # some networks need sides of a power of two
+        for height, width in ((8, 8), (9, 13)):  # some networks need multiples of 64
             x = self.shallow(torch.zeros(1, 3, 8 * height, 8 * width))
             shapes = [tuple(x.shape), tuple(self.deep(x).shape)]
             channels = self.shallow_channels, self.deep_channels

@@ -21,11 +21,11 @@ def with_statistics(network):
     return network.eval()
 
 
-def check_gradients(network, *, size=(64, 64)):
+def check_gradients(network, *, size=(64, 64), full_size=True):
     """Assert that a training step of four classes on images of this height and width reaches every parameter."""
     outputs = network.train()(torch.randn(2, 3, *size))
     target = torch.randint(0, 4, (2, *size), dtype=torch.uint8)
-    CascadeLoss(full_size=True)(outputs, target)["loss"].backward()
+    CascadeLoss(full_size=full_size)(outputs, target)["loss"].backward()
     missing = [name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()]
     assert not missing
 

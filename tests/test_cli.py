@@ -84,8 +84,9 @@ def test_running_out_of_memory_is_one_line(capsys, error):
     assert capsys.readouterr().err.startswith("error: out of memory; lower train.train_batch_size")
 
 
-def test_a_killed_loader_worker_is_one_line(capsys):
-    message = "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that …\nout of shared memory"
+@pytest.mark.parametrize("name", ["Killed", "Bus error"])
+def test_a_killed_loader_worker_is_one_line(capsys, name):
+    message = f"DataLoader worker (pid 7) is killed by signal: {name}. It is possible that …\nout of shared memory"
     assert exit_code(raising(RuntimeError(message))) == 2
     assert capsys.readouterr().err.startswith("error: a loader worker was killed, probably for lack of memory; lower")
 

@@ -173,7 +173,7 @@ def test_int8_is_calibrated_on_images_and_named(trained, tmp_path):
 
 
 def test_script_quantises_and_compares_on_the_calibration_images(
-    psp, logits_file, folder_data, tmp_path, monkeypatch, capsys
+    psp, logits_file, folder_data, tmp_path, monkeypatch, run_script
 ):
     def export_given(checkpoint, path, **options):
         given.update(options)
@@ -182,29 +182,27 @@ def test_script_quantises_and_compares_on_the_calibration_images(
 
     given = {}
     save_checkpoint(tmp_path / "a.pth", psp)
-    arguments = ["--ckpt", str(tmp_path / "a.pth"), "--precision", "int8", "--calibrate", str(folder_data.root / "val")]
+    arguments = ["--ckpt", tmp_path / "a.pth", "--precision", "int8", "--calibrate", folder_data.root / "val"]
     monkeypatch.setattr(export, "export_onnx", export_given)
-    monkeypatch.setattr(sys, "argv", ["export.py", *arguments])
-    export.main()
+    out = run_script("tools.export", *arguments).out
     assert given["precision"] == "fp32" and len(given["calibration"]) == 2
-    assert re.search(r"(99|100)\.\d+% of the labels of the calibration images agree", capsys.readouterr().out)
+    assert re.search(r"(99|100)\.\d+% of the labels of the calibration images agree", out)
 
 
-def test_script_measures_the_miou_of_a_split(checkpoint_path, logits_file, folder_data, tmp_path, monkeypatch, capsys):
+def test_script_measures_the_miou_of_a_split(
+    checkpoint_path, logits_file, folder_data, tmp_path, monkeypatch, run_script
+):
     target = tmp_path / "net.onnx"
     monkeypatch.setattr(
         export, "export_onnx", lambda *a, **k: target.write_bytes(logits_file.read_bytes()) and {"difference": 0}
     )
-    arguments = ["--ckpt", str(checkpoint_path), "--target", str(target), "--config", str(folder_data.config)]
-    monkeypatch.setattr(sys, "argv", ["export.py", *arguments, "test.split=train"])
-    export.main()
-    assert "mIoU on the 4 images of train: " in capsys.readouterr().out
+    arguments = ["--ckpt", checkpoint_path, "--target", target, "--config", folder_data.config, "test.split=train"]
+    assert "mIoU on the 4 images of train: " in run_script("tools.export", *arguments).out
     folder_data.values["dataset"]["classes"] = ["road", "sky", "truck"]
     folder_data.write()
     target.unlink()
-    with pytest.raises(ValueError, match="name classes differently: car / truck"):
-        export.main()
-    assert not target.exists()
+    refused = run_script("tools.export", *arguments)
+    assert refused.code == 2 and "name classes differently: car / truck" in refused.err and not target.exists()
 
 
 def test_evaluation_and_inference_take_the_file(psp, logits_file, folder_data, tmp_path, run_script):

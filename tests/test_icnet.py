@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from models import BACKBONES, ICNet
-from tests.networks import check_partial_cascades
+from tests.networks import check_gradients, check_partial_cascades
 
 
 def norms(module):
@@ -79,6 +79,10 @@ def test_deep_batch_norms_are_updated_once_a_step_and_shared_ones_twice():
     shared = norms(network.backbone.layer1) + norms(network.backbone.layer2)
     assert {int(norm.num_batches_tracked) for norm in deep} == {1}
     assert {int(norm.num_batches_tracked) for norm in shared} == {2}
+
+
+def test_gradients_reach_every_parameter_of_the_published_network():
+    check_gradients(ICNet(4, "resnet50_v1s"), full_size=False)
 
 
 @pytest.mark.parametrize(("variant", "align_corners"), [("published", True), ("psp", False)])

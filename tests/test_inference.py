@@ -167,11 +167,17 @@ def test_window_without_a_display_is_an_error(infer, pictures, monkeypatch):
     assert result.code == 2 and "--show: cannot open a window" in result.err
 
 
+@pytest.fixture
+def fake_window(monkeypatch):
+    """Replace OpenCV's window by one that is always open, and for which no key is pressed."""
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0))
+    for name, result in (("namedWindow", None), ("imshow", None), ("waitKey", -1), ("getWindowProperty", 1.0)):
+        monkeypatch.setattr(cv2, name, lambda *_, result=result: result)
+
+
+@pytest.mark.usefixtures("fake_window")
 def test_window_shows_overlays_until_q_is_pressed(infer, pictures, tmp_path, monkeypatch):
     shown, keys = [], [ord("x"), ord("q")]  # any other key continues
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0))
-    monkeypatch.setattr(cv2, "namedWindow", lambda *_: None)
-    monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0)
     monkeypatch.setattr(cv2, "imshow", lambda title, image: shown.append(image))
     monkeypatch.setattr(cv2, "waitKey", lambda milliseconds: keys[len(shown) - 1])
     put(pictures / "c.png")
@@ -182,33 +188,30 @@ def test_window_shows_overlays_until_q_is_pressed(infer, pictures, tmp_path, mon
         assert np.array_equal(image, overlay[..., ::-1])  # OpenCV uses BGR
 
 
+@pytest.mark.usefixtures("fake_window")
 @pytest.mark.parametrize(("source", "asked"), [("pictures", [1, 50] * 2), ("video", [1] * 10)])
 def test_an_image_waits_for_a_key_and_a_video_does_not(infer, request, monkeypatch, source, asked):
     delays = []
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0))
-    for name, result in (("namedWindow", None), ("imshow", None), ("getWindowProperty", 1.0)):
-        monkeypatch.setattr(cv2, name, lambda *_, result=result: result)
     monkeypatch.setattr(cv2, "waitKey", lambda ms: delays.append(ms) or (-1 if ms == 1 else ord("x")))
     assert infer(request.getfixturevalue(source), "--show").code == 0 and delays == asked
 
 
 def test_a_tilde_is_the_home_folder(infer, pictures, folder_data, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.chdir(pictures)
     config = f"--config=~/{folder_data.config.relative_to(tmp_path)}"
     assert infer("~/in/a.png", config, "--output=~/there", "--save=pred").code == 0
     assert names(tmp_path / "there") == ["a_pred.png"]
 
 
+@pytest.mark.usefixtures("fake_window")
 def test_closing_the_window_ends_the_run(infer, pictures, monkeypatch):
     """OpenCV's Qt windows raise an error once the last one is closed."""
 
     def closed(*_):
         raise cv2.error("NULL guiReceiver")
 
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0))
-    for name, result in (("namedWindow", None), ("imshow", None), ("waitKey", -1)):
-        monkeypatch.setattr(cv2, name, lambda *_, result=result: result)
     monkeypatch.setattr(cv2, "getWindowProperty", closed)
     stopped = infer(pictures, "--show")
     assert stopped.code == 130 and stopped.err.startswith("stopped after 1 of 2 inputs")

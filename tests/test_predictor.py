@@ -187,7 +187,7 @@ def test_cuda_graphs_need_a_pytorch_that_runs_them_in_threads(checkpoint_path, m
 
 
 @pytest.mark.parametrize(("source", "batch"), [(0, 1), ("rtsp://x/live", 1), ("drive.mp4", 8)])
-def test_only_frames_of_a_file_are_batched(predictor, monkeypatch, source, batch):
+def test_stream_batches_only_the_frames_of_a_file(predictor, monkeypatch, source, batch):
     asked, pipeline = [], predictor.pipeline
 
     def record(items, **options):

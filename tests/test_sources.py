@@ -99,7 +99,8 @@ def test_malformed_list_file_is_an_error(folder):
         found(folder / "list.txt")
 
 
-def test_kind_follows_from_the_input(folder):
+def test_kind_follows_from_the_input(folder, monkeypatch):
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: False))
     kinds = {source.name: source.kind for source in find_sources(str(folder))}
     assert kinds == {"[1]": "image", "a": "image", "b": "image", "c": "video", "é": "image"}
     (stdin,) = find_sources("-")

@@ -121,7 +121,7 @@ def test_without_network_one_line_says_what_to_download(monkeypatch):
     with pytest.raises(FileNotFoundError) as error:
         load_timm_weights(backbone, "timm")
     (line,) = str(error.value).splitlines()
-    assert f"https://huggingface.co/timm/{NAME}.in1k/model.safetensors" in line
+    assert f"https://huggingface.co/timm/{NAME}.in1k/resolve/main/model.safetensors" in line
     assert f"as {NAME}.safetensors, and set model.backbone_weights" in line
 
 

@@ -111,7 +111,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
 def _memory_hint(error: Exception) -> str | None:
     """Return what to do about an error, if it is a lack of memory."""
-    if str(error).startswith("DataLoader worker"):
+    if re.match(r"DataLoader worker .* killed by signal: (Killed|Bus error)", str(error)):
         return (
             "a loader worker was killed, probably for lack of memory; lower train.num_workers, set "
             "dataset.cache=false, or give a Docker container more shared memory (--shm-size)"

@@ -191,8 +191,8 @@ class RunState:
         now, then = self.description.config.get("test", {}), checkpoint.config.get("test", {})
         if best is not None and best.exists():  # else the run continues in another folder, which gets a best of its own
             self.best_path = best
+            # if validation has changed, mIoUs are not comparable, and the next one is the best
             if all((now.get(key) or None) == (then.get(key) or None) for key in _VALIDATION):
-                # else not comparable: the next validation is the best
                 self.best_miou = state["best_miou"]
         self.begun = time.perf_counter() - state["seconds"]
         runtime.set_random_state(state["random"])

@@ -32,7 +32,7 @@ def read_tensors(path: Path) -> Any:
         if "Weights only load failed" in reason:
             reason = (
                 "it holds more than tensors and plain values, and nothing in it was run; if you trust it, load it with "
-                "torch.load and save its state dict alone"
+                "torch.load(…, weights_only=False) and save its state dict alone"
             )
         raise ValueError(f"{path} cannot be read as a checkpoint: {reason}") from None
 

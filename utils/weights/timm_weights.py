@@ -21,8 +21,8 @@ def load_timm_weights(backbone: TimmBackbone, weights: str) -> Normalization:
             into its cache, or a file (.safetensors, .pth) with the tensor names of timm's network.
 
     Returns:
-        mean and std of the input that the network was trained with, according to timm: those of the tag, which a file
-        (or its folder) shows by its name, such as `NETWORK.TAG.safetensors`, or else those of the default weights.
+        mean and std of the input that the network was trained with, according to timm. A file is taken for the default
+        weights, unless its name or its folder's is that of others, such as `NETWORK.TAG.safetensors`.
 
     Raises:
         FileNotFoundError: they cannot be downloaded.
@@ -69,7 +69,9 @@ def _fetch(name: str) -> Mapping[str, Tensor]:
         return import_timm().create_model(name, pretrained=True).state_dict()
     except Exception as error:  # without network, many kinds
         known = import_timm().get_pretrained_cfg(name)
-        source = f"https://huggingface.co/{known.hf_hub_id}/model.safetensors" if known.hf_hub_id else known.url
+        source = (
+            f"https://huggingface.co/{known.hf_hub_id}/resolve/main/model.safetensors" if known.hf_hub_id else known.url
+        )
         raise FileNotFoundError(
             f"timm could not download {name} ({type(error).__name__}); download {source} by other means as "
             f"{name}{Path(source).suffix}, and set model.backbone_weights to its path"
