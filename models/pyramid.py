@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import ConvBNReLU, axis_resizing_matrix, conv_of_resized, scaled
+from models.layers import ConvBNReLU, conv_of_resized, scaled
 
 BINS = (1, 2, 3, 6)  # per side, of the four poolings
 
@@ -29,10 +29,8 @@ class PyramidPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
         size = x.shape[-2:]
-        down = [pooling_matrix(size, n, x, overlapping=self.overlapping) for n in BINS]
-        up = [upsampling_matrix(n, size, x, align_corners=self.align_corners) for n in BINS]
-        means = apply_to_pixels(torch.cat(down), x, (-1, 1))  # (B, C, 50, 1): 1 + 4 + 9 + 36 bins
-        return x + apply_to_pixels(torch.cat(up, 1), means, size)
+        means = apply_to_pixels(pooling_matrix(size, x, overlapping=self.overlapping), x, (-1, 1))  # (B, C, 50, 1)
+        return x + apply_to_pixels(upsampling_matrix(size, x, align_corners=self.align_corners), means, size)
 
 
 class LearnedPyramidPooling(nn.Module):
@@ -55,17 +53,18 @@ class LearnedPyramidPooling(nn.Module):
         *weights, weight = conv.weight.split([self.out_channels] * len(BINS) + [x.shape[1]], dim=1)
         # differs from PSPNet: instead of one conv of the concatenation, the sum of a conv per part, which is the same
         y = F.conv2d(x, weight, conv.bias, padding=1)
-        for n, branch, weight in zip(BINS, self.branches, weights, strict=True):
-            y = y + conv_of_resized(branch(pool(x, n)), weight, size, align_corners=self.align_corners)
+        for means, branch, weight in zip(pool(x), self.branches, weights, strict=True):
+            y = y + conv_of_resized(branch(means), weight, size, align_corners=self.align_corners)
         return self.bottleneck.relu(self.bottleneck.bn(y))
 
 
-def pool(x: Tensor, bins: int) -> Tensor:
-    """Adaptive average pooling, (B, C, H, W) -> (B, C, bins, bins).
+def pool(x: Tensor) -> list[Tensor]:
+    """Average-pool features adaptively, (B, C, H, W), to a map (B, C, n, n) for each n of `BINS`.
 
     As a matrix product, since ONNX has no adaptive pooling for variable input sizes.
     """
-    return apply_to_pixels(pooling_matrix(x.shape[-2:], bins, x), x, (bins, bins))
+    means = apply_to_pixels(pooling_matrix(x.shape[-2:], x), x, (-1, 1)).flatten(2)
+    return [part.unflatten(2, (n, n)) for n, part in zip(BINS, means.split([n * n for n in BINS], 2), strict=True)]
 
 
 def apply_to_pixels(matrix: Tensor, x: Tensor, size: Sequence[int]) -> Tensor:
@@ -77,18 +76,16 @@ def apply_to_pixels(matrix: Tensor, x: Tensor, size: Sequence[int]) -> Tensor:
     return y.unflatten(1, tuple(size)).permute(0, 3, 1, 2)
 
 
-def pooling_matrix(size: Sequence[int], bins: int, like: Tensor, *, overlapping: bool = False) -> Tensor:
-    """Return the matrix (bins^2, H W) of average pooling, see `axis_pooling_matrix`."""
-    return _kronecker(*(axis_pooling_matrix(side, bins, like, overlapping=overlapping) for side in size)).to(like.dtype)
+def pooling_matrix(size: Sequence[int], like: Tensor, *, overlapping: bool = False) -> Tensor:
+    """Return the matrix (50, H W) of all average poolings; their maps have 1 + 4 + 9 + 36 = 50 bins."""
+    rows, columns = (axis_pooling_matrix(side, like, overlapping=overlapping).split(BINS) for side in size)
+    # Kronecker products; `torch.kron` fixes their sizes on export
+    products = [(r[:, None, :, None] * c[:, None]).flatten(0, 1) for r, c in zip(rows, columns, strict=True)]
+    return torch.cat(products).flatten(1).to(like.dtype)
 
 
-def _kronecker(rows: Tensor, columns: Tensor) -> Tensor:
-    """Return the Kronecker product of two matrices; `torch.kron` fixes their sizes on export."""
-    return (rows[:, None, :, None] * columns[:, None]).flatten(2).flatten(0, 1)
-
-
-def axis_pooling_matrix(size: int, bins: int, like: Tensor, *, overlapping: bool = False) -> Tensor:
-    """Return the averaging matrix (bins, size) of an axis.
+def axis_pooling_matrix(size: int, like: Tensor, *, overlapping: bool = False) -> Tensor:
+    """Return the averaging matrix (12, size) of an axis: for each pooling, 1, 2, 3 and 6 bins.
 
     Args:
         overlapping: bins as in the paper's release, which has them for sizes of 33 and 65: for 1, 2, 3 or 6 bins their
@@ -96,7 +93,7 @@ def axis_pooling_matrix(size: int, bins: int, like: Tensor, *, overlapping: bool
             cover `size`. Otherwise adaptive bins, which overlap only if `size` is not a multiple of `bins`.
     """
     place = torch.arange(size, device=like.device)
-    number = torch.arange(bins, device=like.device)[:, None]
+    bins, number = (column[:, None] for column in _bins_of_an_axis(like))
     if overlapping:
         stride = (size - 1) * (32 // bins) // 32
         start = number * stride
@@ -107,6 +104,29 @@ def axis_pooling_matrix(size: int, bins: int, like: Tensor, *, overlapping: bool
     return inside / inside.sum(1, keepdim=True)
 
 
-def upsampling_matrix(bins: int, size: Sequence[int], like: Tensor, *, align_corners: bool = True) -> Tensor:
-    """Return the matrix (H W, bins^2) that resizes a map of bins to `size`, see `resize`."""
-    return _kronecker(*(axis_resizing_matrix(bins, side, like, align_corners) for side in size))
+def upsampling_matrix(size: Sequence[int], like: Tensor, *, align_corners: bool = True) -> Tensor:
+    """Return the matrix (H W, 50) that resizes the maps of all poolings to `size`, see `resize`, and adds them."""
+    rows, columns = (axis_upsampling_matrix(side, like, align_corners=align_corners).split(BINS, 1) for side in size)
+    products = [(r[:, None, :, None] * c[:, None]).flatten(2) for r, c in zip(rows, columns, strict=True)]
+    return torch.cat(products, 2).flatten(0, 1).to(like.dtype)
+
+
+def axis_upsampling_matrix(size: int, like: Tensor, *, align_corners: bool = True) -> Tensor:
+    """Return the matrix (size, 12) that resizes an axis of each pooling's 1, 2, 3 and 6 bins, bilinearly.
+
+    Computed from its definition, since an exporter takes seconds to resize eight identity matrices of variable size.
+    """
+    place = torch.arange(size, device=like.device, dtype=torch.float32)[:, None]
+    bins, number = _bins_of_an_axis(like)
+    if align_corners:
+        position = place * (bins - 1) / place[-1].clamp(min=1)
+    else:
+        position = ((place + 0.5) * bins / size - 0.5).clamp(min=0).minimum(bins - 1)
+    return (1 - (position - number).abs()).clamp(min=0)
+
+
+def _bins_of_an_axis(like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return, for each of the 12 bins of an axis, how many its pooling has and which of them it is."""
+    bins = torch.cat([torch.full((n,), n, device=like.device) for n in BINS])
+    number = torch.cat([torch.arange(n, device=like.device) for n in BINS])
+    return bins, number
