@@ -24,7 +24,7 @@ from utils.weights.run_folder import find_checkpoint, included_weights, run_name
 
 
 def main() -> int:
-    """Segment every input; return 1 if some could not be read."""
+    """Segment every input; return 1 if some could not be read to their end."""
     args = parse_arguments(__doc__, add_arguments)
     config = load_config(args.config or DEFAULT_CONFIG, args.overrides)
     span = Span(start=args.start, end=args.end, every=args.every)
@@ -60,7 +60,7 @@ def main() -> int:
             show=args.show,
         )
         inference.run()
-    return 1 if inference.skipped else 0
+    return 1 if inference.skipped or inference.truncated else 0
 
 
 def output_folder(args: Namespace, ckpt_dir: str) -> Path:

@@ -46,6 +46,8 @@ def main() -> None:
     distributed.start_process_per_gpu(config.train.specific_gpu_num)
     device = runtime.select_device(config.train.specific_gpu_num)
     with distributed.process_group(device):
+        if len(set(distributed.gather(None if last is None else last.iteration))) > 1:
+            raise ValueError(f"train.ckpt_dir={config.train.ckpt_dir} differs between machines; use a shared folder")
         runtime.seed_everything(config.train.seed)
         records = Records(Path(config.train.ckpt_dir))
         log = records.log

@@ -79,6 +79,10 @@ def folder_classes(
     """
     if not names:
         raise ValueError("dataset.classes is empty: list the class names in the order of the mask values")
+    if colors and len(colors) != len(names):
+        raise ValueError(
+            f"dataset.colors has {len(colors)} colours for {len(names)} dataset.classes; omit it for automatic ones"
+        )
     classes = class_table(names, colors)
     if ignore_index < len(classes):
         raise ValueError(

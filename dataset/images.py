@@ -54,9 +54,10 @@ def open_rgb(path: str | Path | BinaryIO) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any mode to 8-bit RGB; raises a ValueError for floats, whose range is not known."""
-    if image.mode == "F":
-        raise ValueError("its pixels are floats of unknown range; save it with 8 or 16 bits")
+    """Convert an image of any mode to 8-bit RGB; raises a ValueError for pixels whose range is not known."""
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        kind = "floats" if image.mode == "F" else "32-bit integers"
+        raise ValueError(f"its pixels are {kind} of unknown range; save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to white
         grey = np.asarray(image).astype(np.int64) // 257
         image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
@@ -115,5 +116,8 @@ def _readable(path: str | Path | BinaryIO) -> Iterator[None]:
         raise FileNotFoundError(f"no image {path}") from None
     except MemoryError:
         raise
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise ValueError(f"{path} has more than {limit:.0f} million pixels; reduce it, or cut it into tiles") from None
     except Exception as error:  # Pillow raises many types for damaged files and metadata: TypeError, struct.error, …
         raise ValueError(f"{path} cannot be read as an image: {error}") from None

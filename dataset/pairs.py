@@ -58,7 +58,8 @@ def match(images: Mapping[Key, Path], masks: Mapping[Key, Path], *, expected: st
 def check_sizes(sample: Sample, image: tuple[int, int], mask: tuple[int, int]) -> None:
     """Raise a ValueError if image and mask differ in size (width, height)."""
     if image != mask:
+        turned = "; if EXIF data turn the image, save it upright, or turn the mask" if image == mask[::-1] else ""
         raise ValueError(
             f"image and mask differ in size: {sample.image} is {image[0]}x{image[1]}, "
-            f"{sample.mask} is {mask[0]}x{mask[1]}"
+            f"{sample.mask} is {mask[0]}x{mask[1]}{turned}"
         )

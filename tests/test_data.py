@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -215,6 +216,16 @@ def test_workers_ignore_signals(folder_data, number, start):
     time.sleep(0.3)
     assert next(iterator)["image"].shape[0] == 2
     assert worker.is_alive()
+
+
+def test_workers_leave_opencvs_threads_to_the_others(folder_data, monkeypatch):
+    """There may be many workers, and OpenCV would start a thread per core in each."""
+    before = cv2.getNumThreads()
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    train_loader(augmented(folder_data), batch_size=2, workers=1, seed=0).worker_init_fn(0)
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(before)
+    assert threads == 1
 
 
 def test_remaining_workers_are_killed_at_exit(folder_data, monkeypatch):

@@ -50,9 +50,17 @@ def test_two_processes_train_and_validate_as_one(folder_data, tmp_path):
 
 def test_a_batch_size_that_the_processes_cannot_share_is_refused(folder_data, run_script, monkeypatch):
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "gather", lambda value: [value] * 2)
     result = run_script("train", "--config", folder_data.config, "train.train_batch_size=3")
     assert result.code == 2
     assert "train.train_batch_size (3) must be a multiple of the 2 processes" in result.err
+
+
+def test_folders_that_differ_between_machines_are_refused(folder_data, run_script, monkeypatch):
+    """Only the first process writes the state to resume from."""
+    monkeypatch.setattr(distributed, "gather", lambda value: [40, value])
+    result = run_script("train", "--config", folder_data.config, "train.resume=auto")
+    assert result.code == 2 and "differs between machines; use a shared folder" in result.err
 
 
 def share(rank, folder):

@@ -44,6 +44,13 @@ def test_a_wrong_argument_is_one_line(checkpoint_path, video, tmp_path, run_expo
     assert not (tmp_path / f"net{suffix}").exists()
 
 
+def test_missing_packages_are_named_before_images_are_read(checkpoint_path, tmp_path, monkeypatch, run_export):
+    monkeypatch.setattr("utils.inference.export.installed", lambda name: name != "nncf")
+    options = ["--format", "openvino", "--precision", "int8", "--calibrate", "missing"]
+    code, _, err = run_export("--ckpt", checkpoint_path, "--target", tmp_path / "net.xml", *options)
+    assert code == 2 and "export needs nncf: pip install -r requirements-openvino.txt" in err
+
+
 def test_options_reach_openvinos_export(checkpoint_path, pictures, tmp_path, monkeypatch, run_export):
     def export_openvino(checkpoint, path, **options):
         given.update(options)
@@ -51,6 +58,7 @@ def test_options_reach_openvinos_export(checkpoint_path, pictures, tmp_path, mon
         return {}
 
     given: dict = {}
+    monkeypatch.setattr(export, "check_packages", lambda *_, **options: None)
     monkeypatch.setattr(export, "export_openvino", export_openvino)
     monkeypatch.setattr(export, "label_agreement", lambda *_: 0.75)
     options = ["--format", "openvino", "--target", tmp_path / "net.xml", "--precision", "int8", "--calibrate", pictures]

@@ -68,6 +68,13 @@ def test_old_file_stays_until_the_new_one_is_complete(tmp_path):
     assert path.read_text() == "new"
 
 
+def test_threads_write_the_same_file_in_turns(tmp_path):
+    with replacing(tmp_path / "a.txt") as first, replacing(tmp_path / "a.txt") as second:
+        first.write_text("one")
+        second.write_text("two")
+    assert os.listdir(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "one"
+
+
 @pytest.mark.parametrize("name", ["last.pth", "icnet_3_0.512_best_model.pth", "no_suffix"])
 def test_leftovers_of_a_killed_process_are_removed(tmp_path, name):
     child = os.fork()
@@ -82,11 +89,13 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path, name):
 
 
 def test_other_files_are_not_removed(tmp_path):
-    names = [".last.part.pth", "last.7.part.pth", ".last.7.pth", ".last.x.part.pth", ".last.7.part.pth.bak", "last.pth"]
-    for name in (*names, "below/.last.7.part.pth"):
+    token = "0123456789abcdef"
+    names = [f"last.{token}.part.pth", f".last.{token}.pth", f".last.{token}.part.pth.bak", "last.pth"]
+    names += [".last.part.pth", ".last.x.part.pth", ".last.7.part.pth"]
+    for name in (*names, f"below/.last.{token}.part.pth"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("kept")
-    (tmp_path / ".folder.7.part").mkdir()
+    (tmp_path / f".folder.{token}.part").mkdir()
     before = sorted(tmp_path.rglob("*"))
     remove_leftovers(tmp_path)
     assert sorted(tmp_path.rglob("*")) == before

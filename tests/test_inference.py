@@ -142,6 +142,9 @@ def test_log_reports_each_image_the_speed_and_a_summary(infer, pictures):
     ("option", "words"),
     [
         (("--classes", "road,cars"), "unknown cars; the classes are road, sky, car"),
+        (("--save", ","), "argument --save: names no kind of output; to write nothing, use none"),
+        (("--output", ""), "argument --output: the path is empty"),
+        (("--config", ""), "argument --config: the path is empty"),
         (("--save", "pred,index"), "unknown index; use some of pred, color, overlay, labelids, side"),
         (("--alpha", "1.5"), "--alpha must be from 0 to 1, got 1.5"),
         (("--alpha", "much"), "--alpha"),

@@ -94,6 +94,15 @@ def test_ctrl_c_ends_a_camera_recording_normally(infer, video, tmp_path, monkeyp
     assert len(list(VideoReader(tmp_path / "out" / "camera_0_overlay.mp4"))) == 4
 
 
+def test_a_camera_that_disconnects_is_reported(infer, video, tmp_path, monkeypatch):
+    monkeypatch.setattr("inference.find_sources", lambda text, *, recursive: [Source(video, "live", "camera_0")])
+    frame = np.zeros((48, 64, 3), np.uint8)
+    monkeypatch.setattr(VideoReader, "_read", lambda reader, number: frame if number < 4 else None)
+    result = infer("0")
+    assert (result.code, result.err) == (1, f"{video} gives no more frames\n")
+    assert len(list(tmp_path.glob("out/camera_0_overlay.mp4"))) == 1
+
+
 def test_overwrite_replaces_a_video_and_other_runs_add_only_what_is_missing(infer, video, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
@@ -133,7 +142,7 @@ def test_a_truncated_video_is_reported_even_by_quiet_runs(infer, video, tmp_path
     monkeypatch.setattr(VideoReader, "_read", lambda reader, number: frame if number < 4 else None)
     result = infer(video, "--quiet")
     assert (
-        result.code == 0 and result.err == f"{video} is truncated or damaged: it ends before the length in its header\n"
+        result.code == 1 and result.err == f"{video} is truncated or damaged: it ends before the length in its header\n"
     )
     assert cv2.VideoCapture(str(tmp_path / "out" / "v_overlay.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 4
 

@@ -1,5 +1,7 @@
 """Opening a network: compilation, export into the cache, the checkpoint's own data."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +13,7 @@ from tests.conftest import CPU
 from utils import cli, config, runtime
 from utils.config import load_config
 from utils.inference import opening
-from utils.weights.checkpoint import read_checkpoint
+from utils.weights.checkpoint import read_checkpoint, save_checkpoint
 
 
 @pytest.mark.parametrize(("setting", "mode"), [("default", "default"), ("cuda_graphs", "reduce-overhead")])
@@ -43,6 +45,36 @@ def test_a_checkpoint_in_onnx_runtime_is_exported_once(checkpoint_path, tmp_path
     monkeypatch.setattr(opening, "EXPORT_VERSION", b"next")  # of other graphs
     opening.open_network(checkpoint_path, CPU, config.TestConfig(runtime="onnx"))
     assert len(exports) == 2
+
+
+def test_a_checkpoint_replaced_after_it_was_read_is_another_export(checkpoint_path, tmp_path, monkeypatch):
+    """A training saves `last.pth` again and again."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(opening, "export_onnx", lambda checkpoint, path, **options: None)
+    path = tmp_path / "last.pth"
+    path.write_bytes(checkpoint_path.read_bytes())
+    before = read_checkpoint(path)
+    name = next(name for name, value in before.state_dict.items() if value.is_floating_point())
+    changed = replace(before, state_dict=before.state_dict | {name: before.state_dict[name] + 1})
+    save_checkpoint(path, changed)
+    assert opening._export_once(before, "onnx") != opening._export_once(read_checkpoint(path), "onnx")
+
+
+def test_threads_that_open_the_same_checkpoint_export_it_once(checkpoint_path, tmp_path, monkeypatch):
+    exports = []
+
+    def export(checkpoint, path, **options):
+        exports.append(path)
+        time.sleep(0.2)
+        path.parent.mkdir()
+        path.touch()
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(opening, "export_onnx", export)
+    checkpoint = read_checkpoint(checkpoint_path)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: opening._export_once(checkpoint, "onnx"), range(2))
+    assert exports == [first] and first == second
 
 
 def test_the_checkpoints_own_data_folder_is_found(checkpoint_path):

@@ -71,6 +71,17 @@ def test_batch_with_several_sizes_equals_single_images(predictor, monkeypatch):
     assert predictor.predict_batch([]) == []
 
 
+def test_the_checkpoint_may_be_that_of_the_settings(checkpoint_path):
+    predictor = Predictor(device="cpu", test=config.TestConfig(ckpt_path=str(checkpoint_path)))
+    assert predictor.classes == CLASSES
+
+
+def test_a_narrow_image_is_refused_before_it_is_enlarged(predictor):
+    for narrow in (np.zeros((1, 200, 3), np.uint8), Image.new("RGB", (2, 200))):
+        with pytest.raises(ValueError, match=r"the image is too narrow to segment \(2\d*x\d+ pixels\); crop it"):
+            predictor.predict(narrow)
+
+
 def test_array_that_is_not_an_rgb_image_is_an_error(predictor):
     empty = Image.new("RGB", (0, 5))
     for wrong in (FRAMES[0][..., 0], FRAMES[0].astype(float), np.zeros((4, 4, 4), np.uint8), FRAMES[0][:0], empty):

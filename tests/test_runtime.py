@@ -1,5 +1,6 @@
 import os
 import random
+import signal
 import sys
 from contextlib import nullcontext
 
@@ -81,6 +82,25 @@ def test_one_process_is_started_per_gpu_among_the_visible_ones(gpus, monkeypatch
     assert os.environ["CUDA_VISIBLE_DEVICES"] == started
     assert "--nproc_per_node=2" in commands[0]
     assert commands[0][-4:] == ["train.py", "--config", "x.yaml", "train.epochs=3"]
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL])
+def test_torchrun_ignores_the_end_of_a_terminal_under_nohup(gpus, monkeypatch, handler):
+    gpus(2)
+    monkeypatch.setattr(os, "execv", lambda program, command: None)
+    monkeypatch.setattr(signal, "getsignal", lambda number: handler)
+    monkeypatch.delenv("PET_SIGNALS_TO_HANDLE", raising=False)
+    distributed.start_process_per_gpu("0, 1")
+    ignored = handler == signal.SIG_IGN
+    assert os.environ.pop("PET_SIGNALS_TO_HANDLE", None) == ("SIGTERM,SIGINT,SIGQUIT" if ignored else None)
+
+
+def test_a_launcher_of_one_process_per_machine_need_not_set_the_local_rank(gpus, monkeypatch):
+    gpus(1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert distributed.cuda_indices("0") == [0]
 
 
 def test_no_processes_are_started_for_one_gpu_or_under_torchrun(gpus, monkeypatch):

@@ -96,7 +96,10 @@ def test_mask_is_mapped_by_the_lookup_table(image_path, tmp_path):
 
 def test_different_sizes_of_image_and_mask_are_an_error(image_path, tmp_path):
     Image.fromarray(MASK[:, :63]).save(tmp_path / "mask.png")
-    with pytest.raises(ValueError, match=r"image\.png is 64x48, .*mask\.png is 63x48"):
+    with pytest.raises(ValueError, match=r"image\.png is 64x48, .*mask\.png is 63x48$"):
+        dataset_of(image_path, tmp_path / "mask.png")[0]
+    Image.fromarray(MASK.T).save(tmp_path / "mask.png")
+    with pytest.raises(ValueError, match=r"mask\.png is 48x64; if EXIF data turn the image, save it upright"):
         dataset_of(image_path, tmp_path / "mask.png")[0]
 
 

@@ -1,3 +1,4 @@
+import os
 import warnings
 from pathlib import Path, PureWindowsPath
 from types import SimpleNamespace
@@ -122,6 +123,27 @@ def test_an_image_of_floats_is_refused(tmp_path):
     Image.fromarray(np.ones((48, 64), np.float32)).save(tmp_path / "a.tif")
     with pytest.raises(ValueError, match=r"a\.tif cannot be read as an image: its pixels are floats"):
         read_image(tmp_path / "a.tif")
+
+
+def test_a_tiff_of_32_bit_integers_is_refused(tmp_path):
+    """Divided like 16-bit values, it would be black."""
+    Image.fromarray(np.full((48, 64), 240, np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=r"a\.tif cannot be read as an image: its pixels are 32-bit integers"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_an_unreadable_subfolder_is_not_left_out_silently(tmp_path, monkeypatch):
+    def scan(folder):
+        if os.fspath(folder).endswith("closed"):
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    scandir = os.scandir
+    (tmp_path / "closed").mkdir()
+    Image.new("L", (64, 48)).save(tmp_path / "a.png")
+    monkeypatch.setattr(os, "scandir", scan)
+    with pytest.raises(PermissionError, match="closed"):
+        find_sources(str(tmp_path), recursive=True)
 
 
 def test_a_narrow_image_is_refused_with_its_name(tmp_path):
@@ -342,7 +364,7 @@ def test_what_is_not_an_image_is_an_error(tmp_path):
 
 def test_decompression_bomb_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(ValueError, match=r"a\.png cannot be read"):
+    with pytest.raises(ValueError, match=r"a\.png has more than 0 million pixels; reduce it, or cut it into tiles"):
         read_image(save(tmp_path / "a.png", IMAGE))
 
 

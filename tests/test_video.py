@@ -212,6 +212,27 @@ def test_a_cameras_frames_are_numbered_by_the_clock(monkeypatch, every, work, nu
     assert all(abs(number - taken) <= 1 for number, taken in found)
 
 
+@pytest.mark.parametrize(("end", "truncated"), [(None, True), (0.9, True), (0.4, False)])
+def test_a_camera_that_disconnects_is_truncated(monkeypatch, end, truncated):
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    monkeypatch.setattr(VideoReader, "_read", lambda reader, number: np.zeros((4, 4, 3)) if number < 5 else None)
+    reader = VideoReader(0, span=Span(end=end))
+    list(reader)
+    assert reader.truncated is truncated
+
+
+def test_a_missing_video_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no video .*a\.mp4"):
+        VideoReader(str(tmp_path / "a.mp4"))
+
+
+def test_an_unreadable_video_is_named(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.mp4", 25, frames(1, 64, 48))
+    monkeypatch.setattr(os, "access", lambda *_: False)  # permissions do not bind root
+    with pytest.raises(ValueError, match=r"a\.mp4 cannot be read: permission denied"):
+        VideoReader(path)
+
+
 def test_the_frame_before_a_gap_fills_it(tmp_path):
     dark, light = (np.full((48, 64, 3), value, np.uint8) for value in (20, 220))
     with writing_video(tmp_path / "a.mp4", 10) as writer:

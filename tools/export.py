@@ -16,7 +16,7 @@ from utils import cli
 from utils.config import Config, TestConfig, load_config
 from utils.data import build_dataset, check_classes
 from utils.evaluation.measure import measure
-from utils.inference.export import OUTPUTS, PRECISIONS, export_onnx, export_openvino
+from utils.inference.export import OUTPUTS, PRECISIONS, check_packages, export_onnx, export_openvino
 from utils.inference.exported import SUFFIXES, runtime_of
 from utils.inference.opening import check_exported, open_network, with_checkpoint_input
 from utils.io.files import check_folder
@@ -36,6 +36,7 @@ def main() -> None:
     check_folder(target.parent, "--target")
     if args.format == "openvino" and args.ckpt.resolve() == target.with_suffix(".bin").resolve():
         raise ValueError(f"--ckpt {args.ckpt} would be overwritten; set --target to a file of another name")
+    check_packages(args.format, calibrating=args.calibrate is not None)
     checkpoint = read_checkpoint(args.ckpt)
     config = None if args.config is None else load_config(args.config, args.overrides)
     data = None if config is None else open_split(config, checkpoint)
@@ -82,7 +83,7 @@ def read_calibration(text: str, test: TestConfig) -> list[np.ndarray]:
 
 
 def _at_input_size(image: Image.Image, test: TestConfig) -> np.ndarray:
-    """Resize an image as the network's user does, see `utils.inference.views.MultiView`."""
+    """Resize an image to the size that `utils.inference.views.MultiView` resizes it to."""
     scale = test.short_side / min(image.size) if test.short_side else 1
     height, width = test.input_size or (round(image.height * scale), round(image.width * scale))
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))

@@ -36,9 +36,7 @@ def parse_arguments(
 ) -> argparse.Namespace:
     """Parse `--config FILE`, the options of `add_arguments`, and any number of `section.key=value` overrides."""
     parser = Parser(description=description, epilog="All keys: docs/configuration.md")
-    parser.add_argument(
-        "--config", type=os.path.expanduser, metavar="FILE", help="YAML file (default: configs/icnet.yaml)"
-    )
+    parser.add_argument("--config", type=path, metavar="FILE", help="YAML file (default: configs/icnet.yaml)")
     add_arguments(parser)
     parser.add_argument(
         "overrides", nargs="*", metavar="section.key=value", help="override configuration values: train.epochs=10"
@@ -48,6 +46,8 @@ def parse_arguments(
 
 def path(text: str) -> Path:
     """Parse a path, with a leading `~` for the home folder, which shells leave alone in `--out=~/x`."""
+    if not text:  # Path("") is the working directory
+        raise argparse.ArgumentTypeError("the path is empty")
     return Path(text).expanduser()
 
 

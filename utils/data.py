@@ -5,6 +5,7 @@ import multiprocessing
 import signal
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
@@ -162,11 +163,12 @@ def _worker_options(workers: int) -> dict:
         "persistent_workers": workers > 0,
         "pin_memory": torch.cuda.is_available(),
         "generator": torch.Generator(),  # otherwise each pass would draw from the global one, which resuming restores
-        "worker_init_fn": _ignore_signals,
+        "worker_init_fn": _prepare_worker,
     }
 
 
-def _ignore_signals(worker: int) -> None:
+def _prepare_worker(worker: int) -> None:
+    cv2.setNumThreads(0)  # otherwise each worker would start a thread per core
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # they may reach the workers too, but the main process handles them
         if hasattr(signal, name):  # Windows has no SIGHUP
             signal.signal(getattr(signal, name), signal.SIG_IGN)

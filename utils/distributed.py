@@ -1,6 +1,7 @@
 """Distributed processes: one for each GPU, started by torchrun, and what they do together."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,6 +21,8 @@ def start_process_per_gpu(gpus: str) -> None:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")  # which the indices refer to
     names = visible.split(",") if visible else [str(index) for index in range(max(indices) + 1)]
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[index] for index in indices)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # under nohup
+        os.environ.setdefault("PET_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGQUIT")  # torchrun would stop at SIGHUP
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={len(indices)}"]
     os.execv(sys.executable, [*torchrun, *sys.argv])
 
@@ -31,7 +34,7 @@ def cuda_indices(gpus: str) -> list[int]:
         raise ValueError(f"train.specific_gpu_num must be the number of a GPU, or several as in '0, 1', got {gpus!r}")
     if not torch.cuda.is_available():
         return []
-    indices = [int(os.environ["LOCAL_RANK"])] if _under_torchrun() else [int(text) for text in texts]
+    indices = [local_rank()] if _under_torchrun() else [int(text) for text in texts]
     if max(indices) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         if _under_torchrun():
@@ -65,6 +68,11 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def local_rank() -> int:
+    """Return the rank of this process on its machine; 0 for launchers that start one per machine and do not set it."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def world_size() -> int:
     """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
@@ -93,7 +101,7 @@ def gather(value: Any) -> list[Any]:
 @contextmanager
 def main_process_first() -> Iterator[None]:
     """Run the body in the first process of each machine before the others, for example to download a file for all."""
-    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    first = local_rank() == 0
     if world_size() > 1 and not first:
         dist.barrier()
     try:

@@ -1,6 +1,5 @@
 """Export to ONNX and OpenVINO: self-describing files, compared with PyTorch before they are put in place."""
 
-import importlib.util
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +19,7 @@ from utils.inference.onnx import OnnxSegmenter
 from utils.inference.openvino import OpenVinoSegmenter, import_openvino
 from utils.inference.segmenter import PyTorchSegmenter
 from utils.io.files import replacing
+from utils.runtime import installed
 from utils.weights.checkpoint import Checkpoint
 
 Preparation = Callable[[np.ndarray], np.ndarray]
@@ -56,7 +56,7 @@ def export_onnx(
     Raises:
         ValueError: missing packages, or a result that differs from PyTorch's; no file is left then.
     """
-    _check_packages("onnx", "onnxscript", "onnxruntime")
+    check_packages("onnx")
     program, facts = _trace(checkpoint, output=output, precision=precision, normalized_inside=normalized_inside)
     images, tolerance = list(calibration), 2e-2 if precision == "fp16" else 1e-4
     if images:
@@ -85,11 +85,11 @@ def export_openvino(
 
     All else is as for `export_onnx`.
     """
-    _check_packages("onnx", "onnxscript", "openvino", requirements="requirements-openvino.txt")
+    images = list(calibration)
+    check_packages("openvino", calibrating=bool(images))
     program, facts = _trace(checkpoint, output=output, precision="fp32", normalized_inside=normalized_inside)
     core, path = import_openvino().Core(), Path(path)
     model = core.read_model(program.model_proto.SerializeToString())
-    images = list(calibration)
     if images:
         model = _quantize_openvino(model, images, _preparation(checkpoint, normalized_inside))
         facts["precision"] = "int8"
@@ -107,7 +107,6 @@ def export_openvino(
 
 def _quantize_openvino(model: Any, images: Sequence[np.ndarray], prepare: Preparation) -> Any:
     """Quantise convolutions to int8, with the ranges that the images cause."""
-    _check_packages("nncf", requirements="requirements-openvino.txt")
     import nncf
 
     data = nncf.Dataset(images, prepare)
@@ -225,7 +224,9 @@ def _smooth_noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     return resize(coarse, (height, width)).to(torch.uint8)
 
 
-def _check_packages(*names: str, requirements: str = "requirements-onnx.txt") -> None:
-    missing = [name for name in names if importlib.util.find_spec(name) is None]
+def check_packages(file_format: str, *, calibrating: bool = False) -> None:
+    """Raise a ValueError unless the packages for an export to "onnx" or "openvino" are installed."""
+    own = ["onnxruntime"] if file_format == "onnx" else ["openvino", *(["nncf"] if calibrating else [])]
+    missing = [name for name in ("onnx", "onnxscript", *own) if not installed(name)]
     if missing:
-        raise ValueError(f"export needs {', '.join(missing)}: pip install -r {requirements}")
+        raise ValueError(f"export needs {', '.join(missing)}: pip install -r requirements-{file_format}.txt")

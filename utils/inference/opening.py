@@ -1,11 +1,13 @@
 """Opening a trained network: from a file and the configuration to a segmenter."""
 
 import hashlib
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 
 import torch
 
@@ -22,6 +24,7 @@ from utils.settings import read_yaml
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
 
 EXPORT_VERSION = b"3"  # raise it when exported graphs change, so that cached ones are not used
+EXPORTING = Lock()  # two threads that open the same network would export it twice
 
 
 def open_network(
@@ -85,7 +88,8 @@ def _open_checkpoint(checkpoint: Checkpoint, device: torch.device, test: TestCon
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             if test.runtime != "auto":
                 raise ValueError(f"test.runtime={name}: {reason}") from error
-            print(f"using PyTorch, as the network cannot run in {name}: {reason}", file=sys.stderr)
+            hint = "test.runtime=pytorch skips the attempt"
+            print(f"using PyTorch, as the network cannot run in {name}: {reason} ({hint})", file=sys.stderr)
     if branches == BRANCHES:  # once for all
         runtime.warn_of_emulation(precision, device)
     return build_segmenter(checkpoint, device, precision=precision, compiled=test.compile, branches=branches)
@@ -104,18 +108,28 @@ def _open_exported(path: Path, device: torch.device, precision: str) -> Exported
 
 def _export_once(checkpoint: Checkpoint, name: str) -> Path:
     """Return a checkpoint's network in the format of a runtime, exported into the cache unless it is there already."""
-    path = checkpoint.source
-    assert path is not None, "it was read from a file"
-    digest = hashlib.sha256(path.read_bytes() + EXPORT_VERSION).hexdigest()[:20]
-    file = cache_folder() / f"{path.stem}-{digest}{SUFFIXES[name]}"
-    if not file.is_file():
-        check_folder(file.parent, "XDG_CACHE_HOME")  # before half a minute of work
-        print(f"exporting the network for {name}, once, to {file}", file=sys.stderr)
-        if name == "openvino":
-            export_openvino(checkpoint, file)
-        else:
-            export_onnx(checkpoint, file, normalized_inside=True)
+    assert checkpoint.source is not None, "it was read from a file"
+    file = cache_folder() / f"{checkpoint.source.stem}-{_digest(checkpoint)}{SUFFIXES[name]}"
+    with EXPORTING:
+        if not file.is_file():
+            check_folder(file.parent, "XDG_CACHE_HOME")  # before half a minute of work
+            print(f"exporting the network for {name}, once, to {file}", file=sys.stderr)
+            if name == "openvino":
+                export_openvino(checkpoint, file)
+            else:
+                export_onnx(checkpoint, file, normalized_inside=True)
     return file
+
+
+def _digest(checkpoint: Checkpoint) -> str:
+    """Return 20 hexadecimal digits that identify an exported network.
+
+    Of what was read, not of the file, which a training may have replaced in the meantime.
+    """
+    digest = hashlib.sha256(EXPORT_VERSION + json.dumps(checkpoint.metadata(), sort_keys=True).encode())
+    for name, tensor in checkpoint.state_dict.items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:20]
 
 
 def cache_folder() -> Path:
@@ -127,7 +141,7 @@ def with_checkpoint_input(checkpoint: Checkpoint, test: TestConfig) -> TestConfi
     """Fill in the input size and how the output is resized, where the configuration leaves it to the checkpoint.
 
     Returns:
-        with at most one of `short_side` and `input_size`; None (or 0) and None to leave images as they are.
+        `test`, with at most one of `short_side` and `input_size`; None (or 0) and None to leave images as they are.
     """
     unset = {"resize_probabilities"} if test.resize_probabilities is None else set()
     if test.short_side is None and test.input_size is None:

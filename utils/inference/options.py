@@ -3,6 +3,8 @@
 import argparse
 import os
 
+from utils import cli
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that only inference.py has."""
@@ -16,11 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--recursive", action="store_true", help="include subfolders of a folder")
     where = "where to write (default: inference_output in train.ckpt_dir)"
-    add("--output", type=os.path.expanduser, metavar="FOLDER", help=where)
+    add("--output", type=cli.path, metavar="FOLDER", help=where)
     add("--overwrite", action="store_true", help="replace existing outputs instead of skipping their inputs")
     add(
         "--save",
-        type=_names,
+        type=_kinds,
         default="pred,overlay",
         metavar="KINDS",
         help="comma-separated: pred (class indices), color, overlay, labelids (Cityscapes only), side (image beside "
@@ -37,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--smooth", type=float, default=0.0, metavar="A", help="weight of past frames against flicker, e.g. 0.7")
     add("--show", action="store_true", help="show overlays in a window: any key for the next image, q to quit")
     add("--quiet", action="store_true", help="print errors only")
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    if not _names(text):  # such as an unset variable of the shell
+        raise argparse.ArgumentTypeError("names no kind of output; to write nothing, use none")
+    return _names(text)
 
 
 def _names(text: str) -> tuple[str, ...]:

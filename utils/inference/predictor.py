@@ -18,7 +18,7 @@ from utils.inference.label_map import label_map
 from utils.inference.opening import describe_network, open_network
 from utils.io.drawing import class_shares, colorize, overlay
 from utils.io.pipeline import Stopwatch, prefetch
-from utils.io.sources import read_image
+from utils.io.sources import check_elongation, read_image
 from utils.io.video import Span, VideoReader
 from utils.weights.run_folder import INCLUDED, find_checkpoint
 
@@ -29,8 +29,8 @@ class Predictor:
     """A trained network, ready for images of any size.
 
     Args:
-        path: a checkpoint, or a file written by `tools/export.py`; default: the best checkpoint in `ckpt`, or else the
-            included weights.
+        path: a checkpoint, or a file written by `tools/export.py`; default: `test.ckpt_path`, the best checkpoint in
+            `ckpt`, or else the included weights.
         device: default: the first CUDA device, or else the CPU.
         test: precision, compilation, input size, test-time augmentation and sliding window.
 
@@ -56,7 +56,7 @@ class Predictor:
             raise ValueError(f"test.compile=cuda_graphs needs PyTorch 2.14 here, not {torch.__version__}; set default")
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.device = torch.empty(0, device=device).device  # "cuda" with its index: each thread has a current GPU
-        path = path or find_checkpoint(None, TrainConfig().ckpt_dir, fallback=INCLUDED)
+        path = path or find_checkpoint(test.ckpt_path, TrainConfig().ckpt_dir, fallback=INCLUDED)
         checkpoint, self.segmenter = open_network(path, self.device, test)
         self.classes = checkpoint.classes
         self.description = describe_network(checkpoint, self.segmenter, test)
@@ -64,7 +64,10 @@ class Predictor:
         self.watch = Stopwatch()
 
     def predict(self, image: np.ndarray | Image.Image | str | Path) -> np.ndarray:
-        """Return class indices (H, W) uint8 for an RGB array (H, W, 3) uint8, a Pillow image or a file."""
+        """Return class indices (H, W) uint8 for an RGB array (H, W, 3) uint8, a Pillow image or a file.
+
+        A file is turned upright, as its EXIF data say; arrays and Pillow images are used as they are.
+        """
         return self.predict_batch([image])[0]
 
     def predict_batch(self, images: Sequence[np.ndarray | Image.Image | str | Path]) -> list[np.ndarray]:
@@ -172,4 +175,5 @@ def _as_array(image: np.ndarray | Image.Image | str | Path) -> np.ndarray:
         image = np.asarray(to_rgb(image))
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ValueError(f"expected an RGB image (H, W, 3) uint8, H and W at least 1, got {image.shape} {image.dtype}")
+    check_elongation(image, "the image")
     return image

@@ -29,6 +29,7 @@ class Inference:
         quiet: hide the progress bar.
         show: show overlays in the window, which must be open.
         done, skipped: sources that were segmented, and that could not be read.
+        truncated: videos, cameras and streams that ended too early.
         images: images and frames segmented.
     """
 
@@ -43,6 +44,7 @@ class Inference:
     show: bool
     done: int = field(default=0, init=False)
     skipped: int = field(default=0, init=False)
+    truncated: int = field(default=0, init=False)
     images: int = field(default=0, init=False)
 
     def run(self) -> None:
@@ -110,7 +112,9 @@ class Inference:
         codec = next((f", {w.codec}" for w in writers.values() if isinstance(w, VideoWriter)), "")
         self.log.info(f"{source}: {self.images - before} frames at {reader.fps:g} frames/s{codec}")
         if reader.truncated:
-            tqdm.write(f"{source} is truncated or damaged: it ends before the length in its header", file=sys.stderr)
+            self.truncated += 1
+            damaged = "is truncated or damaged: it ends before the length in its header"
+            tqdm.write(f"{source} {'gives no more frames' if source.kind == 'live' else damaged}", file=sys.stderr)
 
     def _frames(self, source: Source, reader: VideoReader) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the frames to segment: all of them, except that frames written as images are skipped if they exist."""

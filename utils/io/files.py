@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +41,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    # not of the process, since threads, and containers whose processes have the same number, may write the same file
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.part{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -53,7 +55,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def remove_leftovers(folder: Path) -> None:
     """Delete temporary files of `replacing` left by killed processes; no process may be writing to the folder."""
     for path in folder.glob(".*.part*"):
-        if path.is_file() and re.fullmatch(r"\..+\.\d+\.part(\.\w+)?", path.name):
+        if path.is_file() and re.fullmatch(r"\..+\.[0-9a-f]{16}\.part(\.\w+)?", path.name):
             path.unlink()
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -78,7 +79,7 @@ def _find_files(text: str, recursive: bool) -> list[Path]:
     if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
         return _read_list(path)
     if path.is_dir():
-        inside = path.rglob("*") if recursive else path.iterdir()
+        inside = _walk(path) if recursive else path.iterdir()
         matches = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)]
     else:
         matches = [path] if path.is_file() else [Path(name) for name in glob.glob(text, recursive=True)]
@@ -89,6 +90,16 @@ def _find_files(text: str, recursive: bool) -> list[Path]:
     if not found:
         raise FileNotFoundError(f"no image, video or folder {text}")
     return found
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder and its subfolders; unlike `rglob`, raise an OSError for one that is unreadable."""
+
+    def refuse(error: OSError) -> NoReturn:
+        raise error
+
+    for place, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(place, name) for name in names)
 
 
 def _read_list(path: Path) -> list[Path]:
@@ -155,8 +166,12 @@ def read_image(path: str | Path) -> np.ndarray:
             image = np.asarray(open_rgb(io.BytesIO(sys.stdin.buffer.read())))
         except ValueError:
             raise ValueError("standard input is not a readable image") from None
+    check_elongation(image, "the image on standard input" if path == STDIN else str(path))
+    return image
+
+
+def check_elongation(image: np.ndarray, name: str) -> None:
+    """Raise a ValueError, with the image's name, if an image (H, W, 3) is too narrow."""
     height, width = image.shape[:2]
     if max(height, width) > MAX_ELONGATION * min(height, width):
-        name = "the image on standard input" if path == STDIN else path
         raise ValueError(f"{name} is too narrow to segment ({width}x{height} pixels); crop it")
-    return image

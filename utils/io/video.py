@@ -49,14 +49,17 @@ class VideoReader:
         source_fps: frame rate of the source.
         fps: frame rate of the selected frames.
         frames: how many frames are selected according to the file's header; 0 if unknown.
-        truncated: after the last frame, whether the video ended well before the length in its header.
+        truncated: after the last frame, whether the video ended well before the length in its header, or a camera or
+            stream before the end of the span.
 
     Raises:
+        FileNotFoundError: no such file.
         ValueError: the source cannot be opened, or ends before the span starts.
     """
 
     def __init__(self, source: str | Path | int, *, span: Span | None = None) -> None:
         span = span or Span()
+        _check_file(source)
         _silence_opencv()
         self._live = isinstance(source, int)
         self._capture = cv2.VideoCapture(_address(source))
@@ -65,6 +68,8 @@ class VideoReader:
         self.fps = self.source_fps / span.every
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self._stated = int(count) if 0 < count < 1e9 else 0
+        endless = not self._stated and (self._live or "://" in str(source))
+        self._expected = math.inf if endless else 0.95 * self._stated
         self._first = math.ceil(round(span.start * self.source_fps, 6))  # 2.2 * 25 is 55.00000000000001
         self._stop = math.inf if span.end is None else round(span.end * self.source_fps, 6)
         self._every = span.every
@@ -90,7 +95,7 @@ class VideoReader:
                 number += max(0, passed - number) // self._every * self._every
                 self._position = max(self._position, min(number, passed))
             frame = self._read(number) if number < self._stop else None
-        self.truncated = number < min(self._stop, 0.95 * self._stated)
+        self.truncated = number < min(self._stop, self._expected)
         self._capture.release()
 
     def _read(self, number: int) -> np.ndarray | None:
@@ -102,6 +107,16 @@ class VideoReader:
             return None
         self._position += 1
         return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+
+
+def _check_file(source: str | Path | int) -> None:
+    """Raise an error that says what is wrong with a file, as OpenCV's do not."""
+    if isinstance(source, int) or "://" in str(source):
+        return
+    if not Path(source).is_file() and not Path(source).is_char_device():  # a camera may be /dev/video0
+        raise FileNotFoundError(f"no video {source}")
+    if not os.access(source, os.R_OK):
+        raise ValueError(f"{source} cannot be read: permission denied")
 
 
 def _measured_rate(source: str | Path | int) -> float:
@@ -193,7 +208,10 @@ class VideoWriter:
             writer = cv2.VideoWriter(_address(Path(self.name)), cv2.VideoWriter.fourcc(*code), fps, (width, height))
             if writer.isOpened():
                 return writer
-        raise ValueError(f"{self.path} cannot be written as a video of {width}x{height} at {self.fps:g} frames/s")
+        raise ValueError(
+            f"{self.path} cannot be written as a video of {width}x{height} at {self.fps:g} frames/s; --frames writes "
+            "images instead"
+        )
 
     def close(self) -> None:
         """Finalize the file; raises an OSError if it cannot be read back in full, as OpenCV ignores failed writes."""

@@ -52,7 +52,7 @@ def find_checkpoint(
     return max(found)[-1]
 
 
-def included_weights(config_file: str | None, ckpt_dir: str) -> Path | None:
+def included_weights(config_file: Path | None, ckpt_dir: str) -> Path | None:
     """Return the included weights if neither a configuration file nor another run folder is given, else None."""
     return INCLUDED if config_file is None and ckpt_dir == TrainConfig().ckpt_dir else None
 
