@@ -16,8 +16,8 @@ def icnet(weights: str | None = "cityscapes", *, num_classes: int | None = None,
     """Return an ICNet in evaluation mode: normalised images (B, 3, H, W) to `{"out": logits (B, classes, H, W)}`.
 
     Args:
-        weights: "cityscapes" or "camvid" for the included weights (ResNet18, 19 and 11 classes), the path of a
-            checkpoint, a name from docs/weights.md, or None for random ones.
+        weights: "cityscapes", "half_cityscapes" or "camvid" for the included ResNet18s (19, 19 and 11 classes), the
+            path of a checkpoint, a name from docs/weights.md, or None for random ones.
         num_classes: number of classes of a network with random weights (default: 19).
         backbone: its backbone, one of `models.BACKBONES` (default: "resnet50").
     """

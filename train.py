@@ -196,7 +196,9 @@ def build_teacher(
     with distributed.main_process_first():
         path = find_weights(config.loss.distill, config.train.ckpt_dir)
     if not path.is_file():
-        raise FileNotFoundError(f"no file {path}, the teacher; set loss.distill to where it is, also when resuming")
+        raise FileNotFoundError(
+            f"no teacher {path}; set loss.distill to the path of its checkpoint, also when resuming"
+        )
     checkpoint = read_checkpoint(path)
     check_classes(dataset, checkpoint, "loss.distill")
     log.info(f"teacher: {checkpoint.describe()}")

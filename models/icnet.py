@@ -55,6 +55,9 @@ class ICNet(nn.Module):
     Attributes:
         structure: the arguments from `variant` on, resolved; they rebuild the same structure.
         align_corners: how the network resizes, and how its logits are to be resized, see `models.layers.resize`.
+
+    Raises:
+        ValueError: an unknown name, an impossible width or dropout, or a timm network that is unsuitable or missing.
     """
 
     def __init__(
@@ -111,6 +114,9 @@ class ICNet(nn.Module):
         Returns:
             in evaluation `{"out": logits (B, num_classes, H, W)}`; in training the logits of the cascade, `out` at
             1/4 (of the variant "psp" at 1/8), `aux_8` at 1/8 and `aux_16` at 1/16 of the image size, finest first.
+
+        Raises:
+            ValueError: a side below 32.
         """
         outputs = self.cascade(image)
         if self.training:
@@ -120,7 +126,8 @@ class ICNet(nn.Module):
     def cascade(self, image: Tensor) -> dict[str, Tensor]:
         """Return the output of `forward` in training; in evaluation only `out`, at low resolution.
 
-        That is 1/4 of the image size for the variant "published", 1/8 for the others.
+        In evaluation, `out` is at 1/4 of the image size for the variant "published", at 1/8 for the others. The shapes
+        below are those of "published" with a ResNet50.
         """
         height, width = image.shape[-2:]
         if min(height, width) < MIN_SIZE:

@@ -34,6 +34,9 @@ class DilatedResNet(ResNet):
 
     Attributes:
         shallow_channels, deep_channels: output channels of `shallow` and `deep`.
+
+    Raises:
+        ValueError: an unknown name.
     """
 
     def __init__(self, name: str, *, width: float = 1.0, paper: bool = False) -> None:

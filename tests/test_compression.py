@@ -190,7 +190,7 @@ def test_the_steps_continue_where_they_were_interrupted(streets, run_prune, monk
         (["--keep", "0.5", "--size", "64x64"], "go with --steps, not with --keep"),
         (["--keep", "0.5", "--steps", "0.5"], "not allowed with argument"),
         (["--steps", "0.5", "--output", "out", "--config", "x.yaml", "--target", "x.pth"], "--target goes with --keep"),
-        (["--steps", "0.5,0.75"], "'0.5,0.75' does not fall from step to step"),
+        (["--steps", "0.5,0.75"], "'0.5,0.75' is not in descending order"),
         (["--steps", "0.75,"], "'' is not a share"),
         (["--steps", "0.5"], "--steps needs --config and --output"),
         (["--steps", "0.5", "--output", "out", "--config", "no.yaml"], "no configuration file no.yaml"),

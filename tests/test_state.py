@@ -223,7 +223,7 @@ def test_a_moved_teacher_is_asked_for_and_its_new_place_accepted(folder_data, ru
     teacher.rename(moved)
     gone = run_script(*command, f"loss.distill={teacher}")
     assert (gone.code, gone.err.count("\n")) == (2, 1)
-    assert f"no file {teacher}, the teacher; set loss.distill to where it is, also when resuming" in gone.err
+    assert f"no teacher {teacher}; set loss.distill to the path of its checkpoint, also when resuming" in gone.err
     resumed = run_script(*command, f"loss.distill={moved}")
     assert resumed.code == 0 and "resumed from" in resumed.out, resumed.err
     without = run_script(*command)

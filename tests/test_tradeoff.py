@@ -121,7 +121,7 @@ def test_int8_without_its_packages_is_refused(run_tool, monkeypatch):
 def test_networks_of_one_name_are_refused(run_tool, capsys):
     with pytest.raises(SystemExit):
         run_tool("--ckpt", "a/last.pth", "b/last.pth", "--config", "c.yaml", "--out", "out")
-    assert "two files of the same name" in capsys.readouterr().err
+    assert "two files have the same name" in capsys.readouterr().err
 
 
 def test_rows_of_a_gpu_say_so(run_tool, monkeypatch, capsys):

@@ -137,19 +137,21 @@ def describe_machine(device: torch.device) -> str:
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("--what", nargs="+", default=["predict"], choices=("predict", "runtimes", "stages", "train"))
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS, help=f"default: {' '.join(DEFAULT)}, if usable")
-    parser.add_argument(
-        "--ckpt", type=os.path.expanduser, metavar="FILE", help="checkpoint (default: --backbone with random weights)"
-    )
+    add = parser.add_argument
+    kinds = ("predict", "runtimes", "stages", "train")
+    add("--what", nargs="+", default=["predict"], choices=kinds, help="what to measure (default: predict)")
+    default = f"(default: {' '.join(DEFAULT)}, if usable)"
+    add("--only", nargs="+", choices=CONTENDERS, help=f"what to compare {default}")
+    add("--ckpt", type=os.path.expanduser, metavar="FILE", help="checkpoint (default: --backbone with random weights)")
     parser.add_argument("--backbone", default="resnet50_v1s", help="without --ckpt (default: the published one's)")
     parser.add_argument("--variant", default="published", choices=VARIANTS, help="without --ckpt")
     parser.add_argument("--size", type=image_size, default=(1024, 2048), metavar="WxH", help="default: 2048x1024")
-    parser.add_argument("--batch", type=positive, default=1)
+    add("--batch", type=positive, default=1, help="images at once (default: 1)")
     parser.add_argument("--crop", type=image_side, default=352, help="image side of the training step (default: 352)")
-    parser.add_argument("--device", type=usable_device, default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--precision", default="fp32", choices=runtime.DTYPES)
-    parser.add_argument("--repeats", type=positive, default=10)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    add("--device", type=usable_device, default=device, help=f"cpu, cuda or cuda:N (default: {device})")
+    add("--precision", default="fp32", choices=runtime.DTYPES, help="in PyTorch (default: fp32)")
+    add("--repeats", type=positive, default=10, help="timed runs of each, after warm-up (default: 10)")
     parser.add_argument("--json", type=os.path.expanduser, metavar="FILE", help="also write the results to this file")
     args = parser.parse_args()
     if args.only and "predict" not in args.what:

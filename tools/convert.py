@@ -31,7 +31,9 @@ def main() -> None:
         help="a checkpoint of this project or of mmsegmentation, the published state dict, or the paper's .caffemodel",
     )
     parser.add_argument("target", help="the checkpoint to write, *.pth")
-    parser.add_argument("--half", action="store_true", help="half precision, without the folders of the run")
+    parser.add_argument(
+        "--half", action="store_true", help="store weights in half precision, and leave out local paths"
+    )
     args = parser.parse_args()
     check_new_file(Path(args.target), ".pth", "target")
     checkpoint = read_checkpoint(args.source)

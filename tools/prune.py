@@ -112,7 +112,7 @@ def _share(text: str) -> float:
 def _steps(text: str) -> list[float]:
     steps = [_share(part) for part in text.split(",")]
     if steps != sorted(set(steps), reverse=True):
-        raise argparse.ArgumentTypeError(f"{text!r} does not fall from step to step, as in 0.75,0.5")
+        raise argparse.ArgumentTypeError(f"{text!r} is not in descending order, as 0.75,0.5 is")
     return steps
 
 

@@ -70,7 +70,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="for evaluate.py")
     args = parser.parse_intermixed_args()
     if len({path.stem for path in args.ckpt}) < len(args.ckpt):
-        parser.error("--ckpt: two files of the same name, which table and plot could not tell apart; rename one")
+        parser.error(
+            "--ckpt: two files have the same name, by which the table and the plot distinguish them; rename one"
+        )
     return args
 
 

@@ -48,7 +48,7 @@ def test_a_wrong_gpu_number_is_named(refused, folder_data, checkpoint_path, monk
         (["dataset.classes=[]", "dataset.colors=[]"], ["dataset.classes is empty"]),
         (["dataset.classes=[a]", "dataset.colors=[]"], ["classes", "got 1"]),
         (["dataset.classes=[a, b, a]"], ["class names must differ", "a, b, a"]),
-        (["dataset.colors=[[0, 0, 0]]"], ["3 class names", "1 colours"]),
+        (["dataset.colors=[[0, 0, 0]]"], ["3 dataset.classes", "1 colours"]),
         (["dataset.colors=[[0, 0, 0], [0, 0, 1], [0, 0, 256]]"], ["colour", "256"]),
         (["train.train_batch_size=5"], ["4 images", "train.train_batch_size (5)"]),
         (["train.split=test"], ["'test'", "dataset.test.images"]),

@@ -70,5 +70,5 @@ def freeze(network: nn.Module, parts: Sequence[str]) -> int:
             raise ValueError(f"train.freeze: the network has no part {part!r}; known parts: {', '.join(known)}")
         network.get_submodule(part).requires_grad_(False)
     if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise ValueError(f"train.freeze {list(parts)} leaves nothing to train; freeze less")
+        raise ValueError(f"train.freeze {list(parts)} leaves nothing to train; freeze fewer parts")
     return sum(parameter.numel() for parameter in network.parameters() if not parameter.requires_grad)
