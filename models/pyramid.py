@@ -95,7 +95,7 @@ def axis_pooling_matrix(size: int, like: Tensor, *, overlapping: bool = False) -
     place = torch.arange(size, device=like.device)
     bins, number = (column[:, None] for column in _bins_of_an_axis(like))
     if overlapping:
-        stride = (size - 1) * (32 // bins) // 32
+        stride = (size - 1) * _of_every_bin([32 // n for n in BINS], like)[:, None] // 32
         start = number * stride
         stop = start + size - (bins - 1) * stride
     else:
@@ -127,6 +127,9 @@ def axis_upsampling_matrix(size: int, like: Tensor, *, align_corners: bool = Tru
 
 def _bins_of_an_axis(like: Tensor) -> tuple[Tensor, Tensor]:
     """Return, for each of the 12 bins of an axis, how many its pooling has and which of them it is."""
-    bins = torch.cat([torch.full((n,), n, device=like.device) for n in BINS])
-    number = torch.cat([torch.arange(n, device=like.device) for n in BINS])
-    return bins, number
+    return _of_every_bin(BINS, like), torch.cat([torch.arange(n, device=like.device) for n in BINS])
+
+
+def _of_every_bin(values: Sequence[int], like: Tensor) -> Tensor:
+    """Repeat a value of each pooling for each of its bins of an axis: (4,) -> (12,)."""
+    return torch.cat([torch.full((n,), value, device=like.device) for n, value in zip(BINS, values, strict=True)])

@@ -4,6 +4,7 @@ import gc
 import importlib
 import json
 import multiprocessing
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class FolderData:
 
     Attributes:
         root: contains `train/*.png` (4), `val/*.png` (2), and masks of the same names in `train_mask` and `val_mask`.
-        config: the YAML file: resnet18, crop size 64, batch size 2, 1 epoch, no loader processes.
+        config: the YAML file: a narrow resnet18, crop size 64, batch size 2, 1 epoch, no loader processes.
         values: its content, to be changed and written again with `write`.
         ckpt_dir: the configured `train.ckpt_dir`, which does not exist yet.
     """
@@ -104,7 +105,7 @@ def folder_data(tmp_path: Path) -> FolderData:
             _save(root / f"{split}_mask" / f"{index}.png", rng.choice([0, 1, 2, 255], (48, 64), p=[0.3, 0.3, 0.3, 0.1]))
     ckpt_dir = tmp_path / "ckpt"
     values = {
-        "model": {"backbone": "resnet18", "base_size": 48, "crop_size": 64},
+        "model": {"backbone": "resnet18", "width": 0.25, "base_size": 48, "crop_size": 64},
         "dataset": {
             "name": "folder",
             "root": str(root),
@@ -145,11 +146,12 @@ def cityscapes_data(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Save an untrained resnet18 ICNet with the classes of `folder_data`; shared by all tests, so read-only."""
+    """Save an untrained ICNet with the network and classes of `folder_data`; shared by all tests, so read-only."""
     torch.manual_seed(0)
-    network = ICNet(num_classes=len(CLASSES), backbone="resnet18")
+    network = ICNet(num_classes=len(CLASSES), backbone="resnet18", width=0.25)
     path = tmp_path_factory.mktemp("checkpoint") / "icnet_resnet18_1_0.123_best_model.pth"
-    save_checkpoint(path, Checkpoint(state_dict=network.state_dict(), backbone="resnet18", classes=CLASSES))
+    state, structure = network.state_dict(), network.structure
+    save_checkpoint(path, Checkpoint(state_dict=state, backbone="resnet18", structure=structure, classes=CLASSES))
     return path
 
 
@@ -230,6 +232,11 @@ def end_loader_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     if multiprocessing.active_children():
         monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1, raising=False)  # else 5 seconds
         gc.collect()
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's would report them
+    for process in multiprocessing.active_children():  # something still refers to their loader
+        process.kill()
+        process.join()
+    signal.signal(signal.SIGCHLD, handler)
 
 
 def _save(path: Path, values: np.ndarray) -> None:

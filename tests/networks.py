@@ -1,11 +1,15 @@
-"""Networks whose batch norms look trained, and checks of any network."""
+"""Networks whose batch norms look trained, checks of any network, and tracing for several exports."""
 
+from contextlib import contextmanager
+
+import pytest
 import torch
 from torch import nn
 
 from models import ICNet
 from tests.conftest import CLASSES
 from tests.published import training_outputs
+from utils.inference import export
 from utils.loss import CascadeLoss
 from utils.weights.checkpoint import Checkpoint
 
@@ -53,3 +57,22 @@ def trained_checkpoint(backbone="resnet18", **options):
         mean=(0.4, 0.5, 0.6),
         std=(0.2, 0.25, 0.3),  # neither is the default, so that a lost one shows
     )
+
+
+@contextmanager
+def tracing_once(checkpoint):
+    """Trace a checkpoint's network only once for exports with the same options: that takes half a minute."""
+    traces, trace = {}, export._trace
+
+    def trace_once(other, **options):
+        if other is not checkpoint:
+            return trace(other, **options)
+        key = tuple(sorted(options.items()))
+        if key not in traces:
+            traces[key] = trace(checkpoint, **options)
+        program, facts = traces[key]
+        return program, dict(facts)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "_trace", trace_once)
+        yield

@@ -1,6 +1,8 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
@@ -72,6 +74,15 @@ def test_user_error_is_one_line(capsys, error, line):
     assert capsys.readouterr() == ("", line + "\n")
 
 
+def test_the_traceback_of_a_user_error_is_for_developers(monkeypatch):
+    def fail():
+        raise ValueError("wrong")
+
+    monkeypatch.setattr(cli.sys, "flags", SimpleNamespace(dev_mode=True))  # python -X dev
+    with pytest.raises(ValueError, match="wrong"):
+        cli.run(fail)
+
+
 def test_running_out_of_gpu_memory_is_one_line(capsys):
     error = type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried …")
     assert exit_code(raising(error)) == 2
@@ -138,7 +149,7 @@ def test_error_in_a_loader_worker_reads_the_same(monkeypatch, error, line):
 def test_arguments_in_any_order(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["train.py", "a.b=1", "--config", "x.yaml", "c.d=2"])
     args = cli.parse_arguments("…")
-    assert (args.config, args.overrides) == ("x.yaml", ["a.b=1", "c.d=2"])
+    assert (args.config, args.overrides) == (Path("x.yaml"), ["a.b=1", "c.d=2"])
     monkeypatch.setattr("sys.argv", ["train.py", "--confg", "x.yaml"])
     assert exit_code(lambda: cli.parse_arguments("…")) == 2
     assert capsys.readouterr().err == "error: unrecognized arguments: --confg; see train.py --help\n"

@@ -1,6 +1,7 @@
 """tools/prune.py: pruned checkpoints, and the steps with retraining."""
 
 import json
+import os
 import re
 import time
 from dataclasses import replace
@@ -76,7 +77,7 @@ def test_two_steps_remove_as_much_as_one(pruned):
 def test_a_pruned_network_is_fine_tuned_with_other_classes_resumed_and_run(pruned, folder_data, run_script):
     variant = read_checkpoint(pruned).structure["variant"]
     folder_data.values["dataset"] |= {"classes": ["a", "b", "c", "d"], "colors": []}
-    folder_data.values["model"] |= {"weights": str(pruned), "variant": variant}
+    folder_data.values["model"] |= {"weights": str(pruned), "variant": variant, "width": None}
     command = ["train", "--config", folder_data.write(), "train.resume=auto"]
     result = run_script(*command)
     assert result.code == 0, result.err
@@ -257,8 +258,7 @@ def test_an_evaluation_is_reused_only_under_the_same_settings(evaluation):
 
 def test_a_changed_checkpoint_is_evaluated_anew(evaluation, tmp_path):
     assert evaluation(result={"miou": 0.5})
-    time.sleep(0.02)  # longer than a tick of the file system's clock
-    (tmp_path / "x.pth").touch()
+    os.utime(tmp_path / "evaluate_output" / "metrics.json", (0, 0))  # an older one
     assert evaluation(result={"miou": 0.6})
 
 
@@ -271,7 +271,7 @@ def test_a_file_moved_over_an_evaluated_one_is_evaluated_anew(tmp_path):
     old, evaluated, metrics = (tmp_path / name for name in ("old.pth", "evaluated.pth", "metrics.json"))
     for path in (old, evaluated, metrics):
         path.touch()
-        time.sleep(0.02)  # longer than a tick of the file system's clock
+        time.sleep(0.02)  # longer than a tick of the file system's clock, as the time of a move cannot be set
     assert not runs.changed_since(metrics, evaluated)
     old.replace(evaluated)
     assert runs.changed_since(metrics, evaluated)

@@ -193,8 +193,14 @@ def test_shipped_configurations_load(path):
                 assert values[section][key] == value, f"{section}.{key}"
 
 
-def test_shipped_configurations_exist():
-    assert {path.name for path in SHIPPED} >= {"icnet.yaml", "quickstart.yaml", "camvid.yaml"}
+def test_the_recipes_name_their_networks_and_weights():
+    """What would train without a word if it were lost."""
+    models = {path.stem: load_config(path).model for path in SHIPPED}
+    assert (models["icnet"].variant, models["icnet"].backbone_weights) == ("published", "IMAGENET1K_V1")
+    assert (models["icnet_psp"].variant, models["icnet_psp"].backbone) == ("psp", "resnet50_v1c")
+    assert (models["icnet_paper"].variant, models["icnet_paper"].width) == ("paper", 1)
+    assert models["icnet_paper"].crop_size % 32 == 1  # as its evaluation's sides
+    assert models["cityscapes_small"].backbone_weights == "IMAGENET1K_V1"
 
 
 def test_every_key_is_read_somewhere():

@@ -59,15 +59,6 @@ def test_new_content_is_on_the_disk_before_the_old_file_goes(tmp_path, monkeypat
     assert seen == ["old"] and path.read_text() == "new"
 
 
-def test_old_file_stays_until_the_new_one_is_complete(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("old")
-    with replacing(path) as temporary:
-        temporary.write_text("new")
-        assert path.read_text() == "old"
-    assert path.read_text() == "new"
-
-
 def test_threads_write_the_same_file_in_turns(tmp_path):
     with replacing(tmp_path / "a.txt") as first, replacing(tmp_path / "a.txt") as second:
         first.write_text("one")

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 SCRIPT = """
 import sys, torch, numpy as np
 load = lambda *arguments, **options: torch.hub.load(sys.argv[1], *arguments, source="local", **options)
+assert load("icnet").classifier.out_channels == 19
 network = load("icnet", weights="camvid")
 assert network(torch.zeros(1, 3, 64, 96))["out"].shape == (1, 11, 64, 96) and not network.training
 assert load("icnet", "icnet_resnet50_cityscapes")(torch.zeros(1, 3, 32, 64))["out"].shape == (1, 11, 32, 64)

@@ -179,8 +179,9 @@ def fake_window(monkeypatch):
 
 
 @pytest.mark.usefixtures("fake_window")
-def test_window_shows_overlays_until_q_is_pressed(infer, pictures, tmp_path, monkeypatch):
-    shown, keys = [], [ord("x"), ord("q")]  # any other key continues
+@pytest.mark.parametrize("last", [ord("q"), 27])  # 27: Escape
+def test_window_shows_overlays_until_it_is_closed(infer, pictures, tmp_path, monkeypatch, last):
+    shown, keys = [], [ord("x"), last]  # any other key continues
     monkeypatch.setattr(cv2, "imshow", lambda title, image: shown.append(image))
     monkeypatch.setattr(cv2, "waitKey", lambda milliseconds: keys[len(shown) - 1])
     put(pictures / "c.png")

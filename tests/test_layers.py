@@ -6,10 +6,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from models import ICNet
-from models.fold import fold_batch_norms
 from models.layers import (
     BatchNorm2d,
-    ConvBNReLU,
+    Classifier,
     conv_of_resized,
     resize,
     resize_target,
@@ -64,12 +63,6 @@ def test_all_norms_of_the_network_are_ours_with_torchs_names():
     assert list(BatchNorm2d(2).state_dict()) == list(nn.BatchNorm2d(2).state_dict())
 
 
-def test_norms_can_be_synchronised_and_folded():
-    network = ConvBNReLU(3, 4)
-    assert isinstance(nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(network)).bn, nn.SyncBatchNorm)
-    assert not norms(fold_batch_norms(network))
-
-
 # --- resizing
 
 
@@ -117,3 +110,10 @@ def test_conv_of_a_resized_map_equals_resizing_before_the_conv(dilation, small, 
     torch.testing.assert_close(ours, plain)
     gradients = [torch.autograd.grad(y.square().sum(), (x, weight), retain_graph=True) for y in (ours, plain)]
     torch.testing.assert_close(*gradients)
+
+
+def test_dropout_drops_whole_channels():
+    classifier = Classifier(8, 3, dropout=0.5).train()
+    logits = classifier(torch.ones(1, 8, 5, 7))
+    torch.testing.assert_close(logits, logits[..., :1, :1].expand_as(logits))
+    assert not torch.equal(logits, classifier(torch.ones(1, 8, 5, 7)))

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from tests.conftest import CLASSES, CPU
-from tests.networks import trained_checkpoint
+from tests.networks import tracing_once, trained_checkpoint
 from utils import config
-from utils.inference import export, opening
+from utils.inference import opening
 from utils.inference.export import export_openvino
 from utils.inference.exported import METADATA
 from utils.inference.openvino import OpenVinoSegmenter, has_bf16
@@ -30,20 +30,8 @@ def trained():
 
 @pytest.fixture(scope="module", autouse=True)
 def traced_once(trained):
-    """Trace `trained` once for its fp32 and its int8 export, as tracing takes half a minute on a slow machine."""
-    traces, trace = {}, export._trace
-
-    def trace_once(checkpoint, **options):
-        if checkpoint is not trained:
-            return trace(checkpoint, **options)
-        key = tuple(sorted(options.items()))
-        if key not in traces:
-            traces[key] = trace(checkpoint, **options)
-        program, facts = traces[key]
-        return program, dict(facts)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "_trace", trace_once)
+    """Trace `trained` once for its fp32 and its int8 export."""
+    with tracing_once(trained):
         yield
 
 

@@ -7,6 +7,14 @@ from utils.io import pipeline
 from utils.io.pipeline import Stopwatch, WriteBehind, in_rounds, prefetch
 
 
+def wait_until(happened):
+    """Wait for a few seconds at most."""
+    deadline = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_prefetch_keeps_the_order():
     assert list(prefetch(range(50), 3)) == list(range(50))
     assert list(prefetch([])) == []
@@ -22,6 +30,7 @@ def test_prefetch_is_bounded_by_its_depth():
 
     ahead = prefetch(items(), 2)
     assert next(ahead) == 0
+    wait_until(lambda: len(fetched) == 3)
     time.sleep(0.05)
     assert len(fetched) == 3
     ahead.close()
@@ -40,14 +49,11 @@ def test_error_is_raised_in_place_of_its_item():
 
 
 def test_thread_ends_when_the_consumer_stops_early():
-    before = threading.active_count()
+    before = set(threading.enumerate())
     for item in prefetch(range(1000), 2):
         if item == 3:
             break
-    deadline = time.monotonic() + 5
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert threading.active_count() == before
+    wait_until(lambda: set(threading.enumerate()) <= before)
 
 
 def test_rounds_load_in_parallel_and_in_order_but_never_while_the_consumer_works():

@@ -13,13 +13,13 @@ HEADS = ["cff_24.aux_classifier.weight", "cff_12.aux_classifier.weight", "classi
 
 
 def test_the_same_classes_take_every_tensor(checkpoint_path):
-    checkpoint, network = read_checkpoint(checkpoint_path), ICNet(3, "resnet18")
+    checkpoint, network = read_checkpoint(checkpoint_path), ICNet(3, "resnet18", width=0.25)
     assert load_pretrained(network, checkpoint) == []
     assert all(torch.equal(tensor, checkpoint.state_dict[name]) for name, tensor in network.state_dict().items())
 
 
 def test_other_classes_leave_out_the_heads_alone(checkpoint_path):
-    checkpoint, network = read_checkpoint(checkpoint_path), ICNet(5, "resnet18")
+    checkpoint, network = read_checkpoint(checkpoint_path), ICNet(5, "resnet18", width=0.25)
     own = {name: network.state_dict()[name].clone() for name in HEADS}
     assert sorted(load_pretrained(network, checkpoint)) == sorted(HEADS)
     for name, tensor in network.state_dict().items():
@@ -44,15 +44,16 @@ def test_weights_of_another_network_are_refused(checkpoint_path):
 )
 def test_weights_of_another_structure_without_weights_of_its_own_are_refused(checkpoint_path, structure, words):
     with pytest.raises(ValueError, match=rf"trained with model\.{words}$"):
-        load_pretrained(ICNet(3, "resnet18", **structure), read_checkpoint(checkpoint_path))
+        load_pretrained(ICNet(3, "resnet18", width=0.25, **structure), read_checkpoint(checkpoint_path))
 
 
 def test_from_a_checkpoint_for_other_classes_to_one_for_these(folder_data, tmp_path, run_script):
     """train.py starts from five classes, learns three, and evaluate.py takes what it leaves."""
     start = tmp_path / "start.pth"
-    state = ICNet(5, "resnet18").state_dict()
+    network = ICNet(5, "resnet18", width=0.25)
+    state, structure = network.state_dict(), network.structure
     classes = type(CLASSES)((*CLASSES.names, "tree", "pole"), (*CLASSES.colors, (1, 2, 3), (4, 5, 6)))
-    save_checkpoint(start, Checkpoint(state_dict=state, backbone="resnet18", classes=classes))
+    save_checkpoint(start, Checkpoint(state_dict=state, backbone="resnet18", structure=structure, classes=classes))
 
     overrides = [f"model.weights={start}", "train.freeze=[backbone]"]
     result = run_script("train", "--config", folder_data.config, *overrides)

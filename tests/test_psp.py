@@ -85,7 +85,8 @@ def test_training_and_evaluation(folder_data, run_script):
     assert run_script("train", "--config", config).code == 0
     (best,) = folder_data.ckpt_dir.glob("icnet_psp_resnet18_1_*_best_model.pth")
     checkpoint = read_checkpoint(best)
-    assert checkpoint.structure == {"variant": "psp", "ppm": "concat", "sub4_input": "sub2", "dropout": 0.1, "width": 1}
+    structure = {"variant": "psp", "ppm": "concat", "sub4_input": "sub2", "dropout": 0.1, "width": 0.25}
+    assert checkpoint.structure == structure
     assert run_script("evaluate", f"test.ckpt_path={best}", f"train.ckpt_dir={folder_data.ckpt_dir}").code == 0
     command = ["train", "--config", config, f"train.ckpt_dir={folder_data.ckpt_dir}/again"]
     other = run_script(*command, "model.variant=published", f"model.weights={best}")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from dataset.segmentation import Sample, SegmentationDataset
 from tests.conftest import CLASSES
+from utils.evaluation import report
 from utils.evaluation.report import ERROR_COLOR, branch_table, error_map, remove_worst, write_confusion, write_worst
 
 NAMES = ("road", "car", "sky")
@@ -52,7 +53,7 @@ def test_error_map_by_hand():
     assert errors[0].tolist() == [[150, 150, 150], list(ERROR_COLOR), [0, 0, 0]]
 
 
-def test_worst_images_are_ranked_and_replace_earlier_ones(folder_data):
+def test_worst_images_are_ranked_and_replace_earlier_ones(folder_data, monkeypatch):
     samples = [
         Sample(folder_data.root / "train" / f"{n}.png", folder_data.root / "train_mask" / f"{n}.png") for n in range(4)
     ]
@@ -74,6 +75,10 @@ def test_worst_images_are_ranked_and_replace_earlier_ones(folder_data):
     ]
     with Image.open(folder / "01_image0.png") as sheet:
         assert sheet.width > 4 * 640
+    monkeypatch.setattr(report, "WORST", 2)
+    remove_worst(folder)
+    write_worst(folder, iou, data, lambda x: torch.zeros(1, *x.shape[-2:]).byte(), names)
+    assert sorted(path.name for path in folder.iterdir()) == ["01_image0.png", "02_image3.png", "mine.png"]
 
 
 def test_the_plot_shows_shares_of_the_labels(tmp_path, monkeypatch):

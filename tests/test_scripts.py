@@ -130,6 +130,12 @@ def test_scripts_start_a_process_per_gpu(folder_data, run_script, monkeypatch, n
     assert result.err == "error: processes on 0, 1\n"
 
 
+def test_training_without_a_configuration_follows_the_published_recipe(run_script, tmp_path):
+    result = run_script("train", f"train.cityscapes_root={tmp_path}/none", f"train.ckpt_dir={tmp_path}/run")
+    assert "configs/icnet.yaml" in result.out
+    assert result.code == 2 and f"{tmp_path}/none" in result.err
+
+
 @pytest.mark.parametrize("name", ["evaluate", "inference"])
 def test_the_configured_network_comes_before_a_better_one_of_another(run_script, folder_data, checkpoint_path, name):
     folder_data.ckpt_dir.mkdir()

@@ -257,6 +257,16 @@ def test_sigterm_finishes_the_iteration_and_the_run_resumes(folder_data, run_scr
     assert [record["epoch"] for record in records(folder_data.ckpt_dir)] == [1, 2, 3]
 
 
+def test_the_error_that_ends_a_run_is_in_its_log(folder_data, run_script, monkeypatch):
+    def fail(trainer):
+        raise ValueError("all went wrong")
+
+    monkeypatch.setattr(trainer_module.Trainer, "fit", fail)
+    result = run_script("train", "--config", folder_data.config)
+    assert (result.code, result.err) == (2, "error: all went wrong\n")
+    assert "all went wrong" in (folder_data.ckpt_dir / "train.log").read_text().splitlines()[-1]
+
+
 def test_a_run_killed_during_validation_resumes_with_that_validation(build, tmp_path, monkeypatch):
     def kill(*arguments, **options):
         last = read_checkpoint(tmp_path / "last.pth")  # saved before validation

@@ -129,7 +129,8 @@ def test_trained_with_its_normalisation_resumed_and_fine_tuned_for_other_classes
     folder_data, tmp_path, run_script, whole, monkeypatch
 ):
     torch.save(whole.state_dict(), tmp_path / "lite0.pth")
-    folder_data.values["model"] |= {"backbone": f"timm/{NAME}", "backbone_weights": str(tmp_path / "lite0.pth")}
+    weights = {"backbone_weights": str(tmp_path / "lite0.pth"), "width": None}
+    folder_data.values["model"] |= {"backbone": f"timm/{NAME}", **weights}
     config = folder_data.write()
     assert run_script("train", "--config", config).code == 0
     last = read_checkpoint(folder_data.ckpt_dir / "last.pth")

@@ -12,7 +12,7 @@ from utils.weights.checkpoint import save_checkpoint
 def test_backbone_weights_that_do_not_fit(refused, folder_data, tmp_path):
     torch.save({"conv1.weight": torch.zeros(64, 3, 3, 3), "stray": torch.zeros(1)}, tmp_path / "weights.pth")
     line = refused("train", "--config", folder_data.config, f"model.backbone_weights={tmp_path}/weights.pth")
-    assert has(line, "weights.pth", "stray", "conv1.weight (64, 3, 3, 3) for (64, 3, 7, 7)")
+    assert has(line, "weights.pth", "stray", "conv1.weight (64, 3, 3, 3) for (16, 3, 7, 7)")
     torch.save([1, 2], tmp_path / "weights.pth")
     assert has(
         refused("train", "--config", folder_data.config, f"model.backbone_weights={tmp_path}/weights.pth"),
