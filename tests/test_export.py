@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -103,6 +104,17 @@ def test_a_file_that_differs_is_refused(psp, logits_file):
     _, exported = open_network(logits_file, CPU, config.TestConfig())
     with pytest.raises(ValueError, match=r"differs from PyTorch: logits by 0\.0"):
         compare(exported, replace(psp, state_dict=state), "logits", tolerance=1e-4)
+
+
+def test_the_documented_program_runs_a_labels_file(labels_file, tmp_path, monkeypatch):
+    page = (Path(__file__).parent.parent / "docs" / "speed.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(labels_file, "network.onnx")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 80, 3)).astype(np.uint8)).save("street.jpg")
+    exec(program, {})
+    colors = np.asarray(Image.open("street_labels.png"))
+    assert colors.shape == (48, 80, 3) and {tuple(color) for color in colors.reshape(-1, 3)} <= set(CLASSES.colors)
 
 
 def test_a_file_that_gives_nan_is_refused(psp, logits_file, monkeypatch):
