@@ -65,7 +65,7 @@ def main() -> int:
 
 def output_folder(args: Namespace, ckpt_dir: str) -> Path:
     """Return the folder for the results; raise ValueError if it is not writable."""
-    folder = Path(args.output or Path(ckpt_dir) / "inference_output")
+    folder = args.output or Path(ckpt_dir) / "inference_output"
     check_folder(folder, "--output" if args.output else "train.ckpt_dir")
     return folder
 

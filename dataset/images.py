@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffImagePlugin
 
 _TURNS = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -55,7 +55,8 @@ def open_rgb(path: str | Path | BinaryIO) -> Image.Image:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image of any mode to 8-bit RGB; raises a ValueError for pixels whose range is not known."""
-    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+    bits = getattr(image, "tag_v2", {}).get(TiffImagePlugin.BITSPERSAMPLE)
+    if image.mode == "F" or bits == (32,):
         kind = "floats" if image.mode == "F" else "32-bit integers"
         raise ValueError(f"its pixels are {kind} of unknown range; save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to white

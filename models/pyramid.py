@@ -90,7 +90,7 @@ def axis_pooling_matrix(size: int, like: Tensor, *, overlapping: bool = False) -
     Args:
         overlapping: bins as in the paper's release, which has them for sizes of 33 and 65: for 1, 2, 3 or 6 bins their
             stride is 1, 1/2, 10/32 or 5/32 of `size - 1`, rounded down here for other sizes, and together they just
-            cover `size`. Otherwise adaptive bins, which overlap only if `size` is not a multiple of `bins`.
+            cover `size`. Otherwise adaptive bins, which overlap only if `size` is not a multiple of their number.
     """
     place = torch.arange(size, device=like.device)
     bins, number = (column[:, None] for column in _bins_of_an_axis(like))
@@ -114,7 +114,7 @@ def upsampling_matrix(size: Sequence[int], like: Tensor, *, align_corners: bool 
 def axis_upsampling_matrix(size: int, like: Tensor, *, align_corners: bool = True) -> Tensor:
     """Return the matrix (size, 12) that resizes an axis of each pooling's 1, 2, 3 and 6 bins, bilinearly.
 
-    Computed from its definition, since an exporter takes seconds to resize eight identity matrices of variable size.
+    Computed from its definition, since the exporter takes seconds to resize eight identity matrices of variable size.
     """
     place = torch.arange(size, device=like.device, dtype=torch.float32)[:, None]
     bins, number = _bins_of_an_axis(like)

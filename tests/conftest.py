@@ -232,11 +232,12 @@ def end_loader_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     if multiprocessing.active_children():
         monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1, raising=False)  # else 5 seconds
         gc.collect()
-    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's would report them
-    for process in multiprocessing.active_children():  # something still refers to their loader
-        process.kill()
-        process.join()
-    signal.signal(signal.SIGCHLD, handler)
+    if remaining := multiprocessing.active_children():  # something still refers to their loader
+        handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's would report them
+        for process in remaining:
+            process.kill()
+            process.join()
+        signal.signal(signal.SIGCHLD, handler)
 
 
 def _save(path: Path, values: np.ndarray) -> None:

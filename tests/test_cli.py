@@ -155,6 +155,10 @@ def test_arguments_in_any_order(monkeypatch, capsys):
     assert capsys.readouterr().err == "error: unrecognized arguments: --confg; see train.py --help\n"
 
 
+def test_the_home_of_an_unknown_user_is_taken_literally():
+    assert cli.path("~no-such-user/x.yaml") == Path("~no-such-user/x.yaml")
+
+
 def test_log_prints_unless_quiet_and_keeps_nothing_in_memory(capsys):
     for quiet, printed in ((False, "hello\n"), (True, "")):
         log = cli.open_log(quiet=quiet)

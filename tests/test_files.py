@@ -59,7 +59,7 @@ def test_new_content_is_on_the_disk_before_the_old_file_goes(tmp_path, monkeypat
     assert seen == ["old"] and path.read_text() == "new"
 
 
-def test_threads_write_the_same_file_in_turns(tmp_path):
+def test_two_writers_of_a_file_do_not_disturb_each_other(tmp_path):
     with replacing(tmp_path / "a.txt") as first, replacing(tmp_path / "a.txt") as second:
         first.write_text("one")
         second.write_text("two")
@@ -80,7 +80,7 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path, name):
 
 
 def test_other_files_are_not_removed(tmp_path):
-    token = "0123456789abcdef"
+    token = "0123abcd"
     names = [f"last.{token}.part.pth", f".last.{token}.pth", f".last.{token}.part.pth.bak", "last.pth"]
     names += [".last.part.pth", ".last.x.part.pth", ".last.7.part.pth"]
     for name in (*names, f"below/.last.{token}.part.pth"):

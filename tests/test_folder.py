@@ -186,7 +186,10 @@ def test_empty_class_list_is_an_error(folder_data):
 def test_ignore_index_that_is_a_class_is_an_error():
     with pytest.raises(ValueError, match=r"dataset\.ignore_index is 1, the index of class 'sky'"):
         folder_classes(["road", "sky"], [], ignore_index=1)
-    with pytest.raises(ValueError, match=r"dataset\.colors has 1 colours for 2 dataset\.classes; omit it"):
-        folder_classes(["road", "sky"], [[1, 2, 3]], ignore_index=2)
     _, train_ids = folder_classes(["road", "sky"], [], ignore_index=2)
     assert train_ids[:4].tolist() == [0, 1, IGNORE_INDEX, UNKNOWN]
+
+
+def test_colors_that_do_not_fit_the_classes_are_an_error():
+    with pytest.raises(ValueError, match=r"dataset\.colors has 1 colours for 2 dataset\.classes; omit it"):
+        folder_classes(["road", "sky"], [[1, 2, 3]], ignore_index=2)

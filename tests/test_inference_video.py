@@ -94,12 +94,24 @@ def test_ctrl_c_ends_a_camera_recording_normally(infer, video, tmp_path, monkeyp
     assert len(list(VideoReader(tmp_path / "out" / "camera_0_overlay.mp4"))) == 4
 
 
-def test_a_camera_that_disconnects_is_reported(infer, video, tmp_path, monkeypatch):
-    monkeypatch.setattr("inference.find_sources", lambda text, *, recursive: [Source(video, "live", "camera_0")])
-    frame = np.zeros((48, 64, 3), np.uint8)
-    monkeypatch.setattr(VideoReader, "_read", lambda reader, number: frame if number < 4 else None)
-    result = infer("0")
-    assert (result.code, result.err) == (1, f"{video} gives no more frames\n")
+def test_a_stream_that_breaks_off_is_reported(infer, video, tmp_path, monkeypatch):
+    class Stream:
+        """Of unknown length."""
+
+        def __init__(self, address):
+            self.capture = capture(str(video))
+
+        def get(self, key):
+            return 0 if key == cv2.CAP_PROP_FRAME_COUNT else self.capture.get(key)
+
+        def __getattr__(self, name):
+            return getattr(self.capture, name)
+
+    capture, address = cv2.VideoCapture, "tcp://camera"
+    monkeypatch.setattr("utils.io.video.cv2.VideoCapture", lambda of: Stream(of) if of == address else capture(of))
+    monkeypatch.setattr("inference.find_sources", lambda text, *, recursive: [Source(address, "live", "camera_0")])
+    result = infer(address)
+    assert (result.code, result.err) == (1, "tcp://camera gives no more frames\n")
     assert len(list(tmp_path.glob("out/camera_0_overlay.mp4"))) == 1
 
 

@@ -8,7 +8,7 @@ from utils.io.pipeline import Stopwatch, WriteBehind, in_rounds, prefetch
 
 
 def wait_until(happened):
-    """Wait for a few seconds at most."""
+    """Wait for ten seconds at most."""
     deadline = time.monotonic() + 10
     while not happened():
         assert time.monotonic() < deadline

@@ -58,7 +58,7 @@ def test_curves_leave_out_an_earlier_run_in_the_folder(curves):
 
 
 def test_records_write_all_their_files(tmp_path):
-    (tmp_path / ".last.0123456789abcdef.part.pth").write_text("left by a killed run")
+    (tmp_path / ".last.0123abcd.part.pth").write_text("left by a killed run")
     sample = {"image": torch.zeros(3, 4, 6, dtype=torch.uint8), "target": torch.zeros(4, 6, dtype=torch.uint8)}
     records = Records(tmp_path)
     records.log.info("before the beginning")

@@ -89,6 +89,7 @@ def test_torchrun_ignores_the_end_of_a_terminal_under_nohup(gpus, monkeypatch, h
     gpus(2)
     monkeypatch.setattr(os, "execv", lambda program, command: None)
     monkeypatch.setattr(signal, "getsignal", lambda number: handler)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("PET_SIGNALS_TO_HANDLE", raising=False)
     distributed.start_process_per_gpu("0, 1")
     ignored = handler == signal.SIG_IGN
@@ -96,11 +97,10 @@ def test_torchrun_ignores_the_end_of_a_terminal_under_nohup(gpus, monkeypatch, h
 
 
 def test_a_launcher_of_one_process_per_machine_need_not_set_the_local_rank(gpus, monkeypatch):
-    gpus(1)
+    gpus(2)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    assert distributed.cuda_indices("0") == [0]
+    assert distributed.cuda_indices("1") == [1]
 
 
 def test_no_processes_are_started_for_one_gpu_or_under_torchrun(gpus, monkeypatch):

@@ -139,11 +139,18 @@ def test_an_unreadable_subfolder_is_not_left_out_silently(tmp_path, monkeypatch)
         return scandir(folder)
 
     scandir = os.scandir
-    (tmp_path / "closed").mkdir()
+    (tmp_path / ".closed").mkdir()  # hidden, and thus left out anyway
     Image.new("L", (64, 48)).save(tmp_path / "a.png")
     monkeypatch.setattr(os, "scandir", scan)
+    assert found(tmp_path, recursive=True) == [tmp_path / "a.png"]
+    (tmp_path / "closed").mkdir()
     with pytest.raises(PermissionError, match="closed"):
         find_sources(str(tmp_path), recursive=True)
+
+
+def test_a_tiff_of_signed_16_bit_integers_is_scaled(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.tif"), np.full((48, 64), 20000, np.int16))
+    assert Image.open(tmp_path / "a.tif").mode == "I" and read_image(tmp_path / "a.tif").mean() == 20000 // 257
 
 
 def test_a_narrow_image_is_refused_with_its_name(tmp_path):

@@ -212,9 +212,16 @@ def test_a_cameras_frames_are_numbered_by_the_clock(monkeypatch, every, work, nu
     assert all(abs(number - taken) <= 1 for number, taken in found)
 
 
+def test_what_is_no_file_is_left_to_opencv(tmp_path):
+    for number, frame in enumerate(frames(3, 64, 48)):
+        cv2.imwrite(str(tmp_path / f"frame_{number:03}.png"), frame)
+    assert len(list(VideoReader(str(tmp_path / "frame_%03d.png")))) == 3
+
+
 @pytest.mark.parametrize(("end", "truncated"), [(None, True), (0.9, True), (0.4, False)])
 def test_a_camera_that_disconnects_is_truncated(monkeypatch, end, truncated):
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    monkeypatch.setattr("utils.io.video.time.monotonic", lambda: 0.0)
     monkeypatch.setattr(VideoReader, "_read", lambda reader, number: np.zeros((4, 4, 3)) if number < 5 else None)
     reader = VideoReader(0, span=Span(end=end))
     list(reader)
@@ -227,7 +234,8 @@ def test_a_missing_video_is_named(tmp_path):
 
 
 def test_an_unreadable_video_is_named(tmp_path, monkeypatch):
-    path = write(tmp_path / "a.mp4", 25, frames(1, 64, 48))
+    path = tmp_path / "a.mp4"
+    path.touch()
     monkeypatch.setattr(os, "access", lambda *_: False)  # permissions do not bind root
     with pytest.raises(ValueError, match=r"a\.mp4 cannot be read: permission denied"):
         VideoReader(path)

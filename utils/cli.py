@@ -48,7 +48,7 @@ def path(text: str) -> Path:
     """Parse a path, with a leading `~` for the home folder, which shells leave alone in `--out=~/x`."""
     if not text:  # Path("") is the working directory
         raise argparse.ArgumentTypeError("the path is empty")
-    return Path(text).expanduser()
+    return Path(os.path.expanduser(text))  # which keeps the ~ of an unknown user
 
 
 class Interruption(Exception):

@@ -34,7 +34,8 @@ def cuda_indices(gpus: str) -> list[int]:
         raise ValueError(f"train.specific_gpu_num must be the number of a GPU, or several as in '0, 1', got {gpus!r}")
     if not torch.cuda.is_available():
         return []
-    indices = [local_rank()] if _under_torchrun() else [int(text) for text in texts]
+    # a launcher of one process per machine need not set it
+    indices = [int(os.environ.get("LOCAL_RANK", texts[0]))] if _under_torchrun() else [int(text) for text in texts]
     if max(indices) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         if _under_torchrun():
@@ -68,11 +69,6 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def local_rank() -> int:
-    """Return the rank of this process on its machine; 0 for launchers that start one per machine and do not set it."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
-
-
 def world_size() -> int:
     """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
@@ -101,7 +97,7 @@ def gather(value: Any) -> list[Any]:
 @contextmanager
 def main_process_first() -> Iterator[None]:
     """Run the body in the first process of each machine before the others, for example to download a file for all."""
-    first = local_rank() == 0
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
     if world_size() > 1 and not first:
         dist.barrier()
     try:

@@ -124,11 +124,12 @@ def _export_once(checkpoint: Checkpoint, name: str) -> Path:
 def _digest(checkpoint: Checkpoint) -> str:
     """Return 20 hexadecimal digits that identify an exported network.
 
-    Of what was read, not of the file, which a training may have replaced in the meantime.
+    They are a hash of what was read rather than of the file, which a training may have replaced in the meantime.
     """
-    digest = hashlib.sha256(EXPORT_VERSION + json.dumps(checkpoint.metadata(), sort_keys=True).encode())
+    digest = hashlib.sha256(EXPORT_VERSION + json.dumps(checkpoint.metadata()).encode())
     for name, tensor in checkpoint.state_dict.items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:20]
 
 

@@ -42,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _kinds(text: str) -> tuple[str, ...]:
-    if not _names(text):  # such as an unset variable of the shell
-        raise argparse.ArgumentTypeError("names no kind of output; to write nothing, use none")
-    return _names(text)
+    if names := _names(text):
+        return names
+    raise argparse.ArgumentTypeError("names no kind of output; to write nothing, use none")  # say, an unset $KINDS
 
 
 def _names(text: str) -> tuple[str, ...]:

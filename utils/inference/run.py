@@ -114,7 +114,7 @@ class Inference:
         if reader.truncated:
             self.truncated += 1
             damaged = "is truncated or damaged: it ends before the length in its header"
-            tqdm.write(f"{source} {'gives no more frames' if source.kind == 'live' else damaged}", file=sys.stderr)
+            tqdm.write(f"{source} {damaged if reader.frames else 'gives no more frames'}", file=sys.stderr)
 
     def _frames(self, source: Source, reader: VideoReader) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the frames to segment: all of them, except that frames written as images are skipped if they exist."""

@@ -42,7 +42,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # not of the process, since threads, and containers whose processes have the same number, may write the same file
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.part{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -55,7 +55,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def remove_leftovers(folder: Path) -> None:
     """Delete temporary files of `replacing` left by killed processes; no process may be writing to the folder."""
     for path in folder.glob(".*.part*"):
-        if path.is_file() and re.fullmatch(r"\..+\.[0-9a-f]{16}\.part(\.\w+)?", path.name):
+        if path.is_file() and re.fullmatch(r"\..+\.[0-9a-f]{8}\.part(\.\w+)?", path.name):
             path.unlink()
 
 

@@ -93,12 +93,13 @@ def _find_files(text: str, recursive: bool) -> list[Path]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder and its subfolders; unlike `rglob`, raise an OSError for one that is unreadable."""
+    """Yield the files in a folder and its visible subfolders; unlike in `rglob`, an unreadable one is an OSError."""
 
     def refuse(error: OSError) -> NoReturn:
         raise error
 
-    for place, _, names in os.walk(folder, onerror=refuse):
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(place, name) for name in names)
 
 

@@ -59,7 +59,6 @@ class VideoReader:
 
     def __init__(self, source: str | Path | int, *, span: Span | None = None) -> None:
         span = span or Span()
-        _check_file(source)
         _silence_opencv()
         self._live = isinstance(source, int)
         self._capture = cv2.VideoCapture(_address(source))
@@ -81,6 +80,7 @@ class VideoReader:
             raise ValueError(f"no frame of {source_name(source)} is between --start and --end, at {fps}")
         self._frame = self._read(self._first)
         if self._frame is None:
+            _check_file(source)
             ends = f"it ends after {self._position / self.source_fps:.1f} s, before --start ({span.start:g} s)"
             reason = ends if self._position else "no frame could be decoded"
             raise ValueError(f"cannot read {source_name(source)} as a video: {reason}")
@@ -110,10 +110,10 @@ class VideoReader:
 
 
 def _check_file(source: str | Path | int) -> None:
-    """Raise an error that says what is wrong with a file, as OpenCV's do not."""
+    """Raise the error that explains why a file could not be opened, if it is missing or forbidden."""
     if isinstance(source, int) or "://" in str(source):
         return
-    if not Path(source).is_file() and not Path(source).is_char_device():  # a camera may be /dev/video0
+    if not Path(source).exists():
         raise FileNotFoundError(f"no video {source}")
     if not os.access(source, os.R_OK):
         raise ValueError(f"{source} cannot be read: permission denied")
@@ -209,8 +209,8 @@ class VideoWriter:
             if writer.isOpened():
                 return writer
         raise ValueError(
-            f"{self.path} cannot be written as a video of {width}x{height} at {self.fps:g} frames/s; --frames writes "
-            "images instead"
+            f"{self.path} cannot be written as a video of {width}x{height} at {self.fps:g} frames/s; inference.py "
+            "--frames writes images instead"
         )
 
     def close(self) -> None:
