@@ -1,5 +1,6 @@
 """Training in several processes, connected by Gloo, equals training in one; what processes do together."""
 
+import importlib
 import json
 import os
 import sys
@@ -9,20 +10,24 @@ import pytest
 import torch
 from PIL import Image
 
-from train import main
 from utils import distributed
 
 
-def train(rank, arguments, store=None):
-    """Run train.py in this process, as one of two if there is a file to meet at."""
-    sys.argv = ["train.py", *arguments]
-    if store is not None:
-        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+def start_processes(script, *arguments, store, count=2):
+    """Run train.py or evaluate.py in forked processes, which meet at a file instead of a port."""
+    torch.multiprocessing.start_processes(run, (script, arguments, count, store), nprocs=count, start_method="fork")
+
+
+def run(rank, script, arguments, count, store):
+    sys.argv = [f"{script}.py", *map(str, arguments)]
+    if count > 1:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        os.environ |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
         init = torch.distributed.init_process_group
         torch.distributed.init_process_group = lambda backend: init(
-            backend, init_method=f"file://{store}", rank=rank, world_size=2
+            backend, init_method=f"file://{store}", rank=rank, world_size=count
         )
-    main()
+    importlib.import_module(script).main()
 
 
 def test_two_processes_train_and_validate_as_one(folder_data, tmp_path):
@@ -32,14 +37,12 @@ def test_two_processes_train_and_validate_as_one(folder_data, tmp_path):
     for number in range(3):  # each image of another class, so that a lost one changes the mIoU
         Image.new("L", (64, 48), number).save(folder_data.root / "val_mask" / f"{number}.png")
     # Statistics of unsynchronised batch norms would depend on the number of processes
-    arguments = ["--config", str(folder_data.config), "train.epochs=2", "train.freeze_bn=true"]
+    arguments = ["--config", folder_data.config, "train.epochs=2", "train.freeze_bn=true"]
     arguments += ["optimizer.init_lr=0.001"]
     results = []
     for name, count in (("one", 1), ("two", 2)):
-        store = tmp_path / "store" if count > 1 else None
-        torch.multiprocessing.start_processes(
-            train, ([*arguments, f"train.ckpt_dir={tmp_path / name}"], store), nprocs=count, start_method="fork"
-        )
+        given = [*arguments, f"train.ckpt_dir={tmp_path / name}"]
+        start_processes("train", *given, store=tmp_path / "store", count=count)
         results.append([json.loads(line) for line in (tmp_path / name / "train.jsonl").read_text().splitlines()])
     for one, two in zip(*results, strict=True):
         for key in ("loss", "loss_out", "loss_aux_8", "loss_aux_16"):

@@ -1,10 +1,6 @@
 """evaluate.py end to end, on tiny data."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +12,7 @@ from PIL import Image
 import evaluate
 from dataset.labels import cityscapes_classes
 from models import ICNet
+from tests.test_distributed import start_processes
 from utils import runtime
 from utils.config import load_config
 from utils.evaluation import measure
@@ -223,29 +220,6 @@ def test_a_full_disk_is_reported(run_script, folder_data, checkpoint_path, monke
     assert not (folder_data.ckpt_dir / "evaluate_output" / "metrics.json").exists()
 
 
-def run_distributed(*arguments, processes=2):
-    """Start the processes with the environment that torchrun would give them, which is faster than torchrun."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(processes),
-        "OMP_NUM_THREADS": "1",
-    }
-    started = [
-        subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=Path(__file__).parent.parent,
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.DEVNULL,
-        )
-        for rank in range(processes)
-    ]
-    assert [process.wait(timeout=300) for process in started] == [0] * processes
-
-
 def test_latency_excludes_the_warm_up():
     timer = Timer(lambda image: image[:, 0], torch.device("cpu"))
     assert timer(torch.zeros(1, 3, 4, 4)).shape == (1, 4, 4) and len(timer.seconds) == 1
@@ -280,7 +254,7 @@ def test_two_processes_give_bitwise_the_metrics_of_one(run_script, tmp_path):
     given += [f"dataset.streets.{key}" for key in ("train=1", "val=5", "height=64", "width=128")]
     given += ["train.valid_batch_size=2", "train.num_workers=0"]
     assert run_script("evaluate", *given, f"train.ckpt_dir={tmp_path / 'one'}").code == 0
-    run_distributed("evaluate.py", *given, f"train.ckpt_dir={tmp_path / 'two'}")
+    start_processes("evaluate", *given, f"train.ckpt_dir={tmp_path / 'two'}", store=tmp_path / "store")
     one, two = (json.loads((tmp_path / n / "evaluate_output" / "metrics.json").read_text()) for n in ("one", "two"))
     assert (one["processes"], two["processes"]) == (1, 2)
     assert len(one["class_iiou"]) == 8 and deterministic(one) == deterministic(two)
