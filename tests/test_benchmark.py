@@ -38,7 +38,7 @@ def test_contenders_that_cannot_run_are_left_out(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setitem(CONTENDERS, "onnx", absent)
     monkeypatch.setitem(CONTENDERS, "eager", lambda workload: None)
-    assert usable(["eager", "onnx"], None) == ["eager"]
+    assert usable(["eager", "onnx"], None) == {"eager": None}
     assert capsys.readouterr().out == "without onnx: not installed\n"
     assert {*DEFAULT, *RUNTIMES} <= set(CONTENDERS)
 
@@ -47,11 +47,11 @@ def test_emulated_bf16_is_not_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: False)
     tiny = {"backbone": "resnet18", "size": (64, 96), "batch": 1, "device": torch.device("cpu"), "precision": "bf16"}
     workload = Workload(folder=tmp_path, ckpt=None, **tiny)
-    assert usable(["eager-bf16"], workload) == []
+    assert usable(["eager-bf16"], workload) == {}
     assert capsys.readouterr().out.startswith("without eager-bf16: bf16 is emulated")
     monkeypatch.setattr(benchmark, "peak_flops", lambda *_: pytest.fail("takes minutes"))
     monkeypatch.setattr(benchmark, "peak_memory", lambda *_: None)
-    assert benchmark.compare(workload, ["eager"], repeats=1)["eager"]["share_of_peak"] is None
+    assert benchmark.compare(workload, usable(["eager"], workload), repeats=1)["eager"]["share_of_peak"] is None
 
 
 def test_a_variant_cannot_run_the_published_way(tmp_path):
@@ -61,7 +61,7 @@ def test_a_variant_cannot_run_the_published_way(tmp_path):
     assert CONTENDERS["eager"](workload).predict(workload.image()).shape == (1, 64, 96)
     with pytest.raises(ValueError, match="the variant paper cannot run the published way; leave it out of --only"):
         CONTENDERS["published"](workload)
-    assert usable(DEFAULT[:2], workload) == ["eager"]
+    assert list(usable(DEFAULT[:2], workload)) == ["eager"]
 
 
 def test_jobs_take_turns_after_the_warm_up():
@@ -122,8 +122,8 @@ def test_machine_lists_the_vector_extensions_of_the_cpu():
         ("--device", "gpu", "is not a device of this machine"),
         ("--device", "cuda:9", "is not a device of this machine"),
         ("--device", "cpu:", "is not a device of this machine"),
-        ("--batch", "0", "is not a whole number above 0"),
-        ("--repeats", "-1", "is not a whole number above 0"),
+        ("--batch", "0", "is not a whole number of at least 1"),
+        ("--repeats", "-1", "is not a whole number of at least 1"),
         ("--crop", "31", "is not a whole number of at least 32"),
     ],
 )
@@ -161,10 +161,8 @@ def test_figures_by_hand(monkeypatch):
     monkeypatch.setattr(benchmark, "peak_memory", lambda *args: None)
     own = {"a": "fp32", "b": "bf16", "c": "int8"}
     found = {name: Contender(lambda image: image[:, 0], precision=precision) for name, precision in own.items()}
-    contenders = {name: lambda workload, name=name: found[name] for name in own}
-    monkeypatch.setattr(benchmark, "CONTENDERS", contenders)
     facts = {"folder": Path(), "ckpt": None, "backbone": "resnet18", "device": torch.device("cpu"), "precision": "fp32"}
-    rows = benchmark.compare(Workload(size=(64, 96), batch=2, **facts), list(own), repeats=2)
+    rows = benchmark.compare(Workload(size=(64, 96), batch=2, **facts), found, repeats=2)
     assert rows["a"]["share_of_peak"] == pytest.approx(4 * rows["b"]["share_of_peak"])  # of each precision's own peak
     assert rows["c"]["share_of_peak"] is None
     assert [row["ratio"] for row in rows.values()] == [1, 1, 4]
@@ -198,8 +196,9 @@ def test_what_was_asked_for_is_measured(monkeypatch, run_script):
     seen = []
     monkeypatch.setattr(Workload, "checkpoint", lambda self: SimpleNamespace(build=lambda: None))
     monkeypatch.setattr(benchmark, "compare", lambda *given: seen.append(given))
+    monkeypatch.setitem(CONTENDERS, "eager", lambda workload: "built")
     options = "--variant psp --backbone resnet18 --size 96x64 --batch 2 --precision bf16 --repeats 3 --only eager"
     assert run_script("tools.benchmark", *options.split()).code == 0
     ((workload, *others),) = seen
     assert (workload.variant, workload.backbone, workload.precision) == ("psp", "resnet18", "bf16")
-    assert (workload.size, workload.batch, others) == ((64, 96), 2, [["eager"], 3])
+    assert (workload.size, workload.batch, others) == ((64, 96), 2, [{"eager": "built"}, 3])

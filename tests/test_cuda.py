@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from functools import partial
 
 import pytest
 import torch
@@ -132,15 +131,11 @@ def test_onnx_runtime_on_the_gpu(checkpoint, image, tmp_path):
 
 
 def test_the_benchmark_tells_what_runs_on_the_cpu(tmp_path, monkeypatch, capsys):
-    def build(workload, *, on_cpu):
-        return Contender(lambda image: image[:, 0], on_cpu=on_cpu)
-
-    contenders = {"a": partial(build, on_cpu=False), "b": partial(build, on_cpu=True)}
-    monkeypatch.setattr(benchmark, "CONTENDERS", contenders)
+    contenders = {name: Contender(lambda image: image[:, 0], on_cpu=name == "b") for name in "ab"}
     facts = {"folder": tmp_path, "ckpt": None, "backbone": "resnet18", "precision": "fp32"}
     workload = Workload(size=(64, 96), batch=1, device=torch.device("cuda"), **facts)
     monkeypatch.setattr(benchmark, "peak_memory", lambda *arguments: 1)
-    rows = benchmark.compare(workload, ["a", "b"], repeats=1)
+    rows = benchmark.compare(workload, contenders, repeats=1)
     assert rows["a"]["memory_mb"] and rows["a"]["share_of_peak"]
     assert rows["b"]["memory_mb"] is rows["b"]["share_of_peak"] is None
     assert "on the CPU: b\n" in capsys.readouterr().out

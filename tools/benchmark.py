@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 from dataset.transforms import Normalize
 from models import VARIANTS
 from models.icnet import MIN_SIZE
-from tools.benchmarking.contenders import CONTENDERS, DEFAULT, RUNTIMES, Workload, prediction_job, usable
+from tools.benchmarking.contenders import CONTENDERS, DEFAULT, RUNTIMES, Contender, Workload, prediction_job, usable
 from tools.benchmarking.stages import prediction_stages, training_step
 from tools.benchmarking.timing import Job, count_flops, peak_flops, peak_memory, time_in_turns
 from utils import cli, runtime
@@ -58,7 +58,8 @@ def main() -> None:
         )
         workload.checkpoint().build()  # an unusable file ends the run here, not after some of the measurements
         if "predict" in args.what:
-            results["predict"] = compare(workload, args.only or usable(DEFAULT, workload), args.repeats)
+            chosen = {name: CONTENDERS[name](workload) for name in args.only or ()} or usable(DEFAULT, workload)
+            results["predict"] = compare(workload, chosen, args.repeats)
         if "runtimes" in args.what:
             results["runtimes"] = compare(workload, usable(RUNTIMES, workload), args.repeats)
         if "stages" in args.what:
@@ -71,10 +72,9 @@ def main() -> None:
         write_json(args.json, results)
 
 
-def compare(workload: Workload, names: Sequence[str], repeats: int) -> dict[str, dict[str, Any]]:
+def compare(workload: Workload, contenders: dict[str, Contender], repeats: int) -> dict[str, dict[str, Any]]:
     """Measure the contenders from image tensor to label map; speedup and labels are relative to the first."""
-    device, image, first = workload.device, workload.image(), names[0]
-    contenders = {name: CONTENDERS[name](workload) for name in names}
+    device, image, first = workload.device, workload.image(), next(iter(contenders))
     labels = {name: contender.predict(image).cpu() for name, contender in contenders.items()}
     jobs = {name: partial(contender.predict, image) for name, contender in contenders.items()}
     seconds = time_in_turns(jobs, repeats=repeats, device=device)
@@ -146,12 +146,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--backbone", default="resnet50_v1s", help="without --ckpt (default: the published one's)")
     parser.add_argument("--variant", default="published", choices=VARIANTS, help="without --ckpt")
     parser.add_argument("--size", type=image_size, default=(1024, 2048), metavar="WxH", help="default: 2048x1024")
-    add("--batch", type=positive, default=1, help="images at once (default: 1)")
-    parser.add_argument("--crop", type=image_side, default=352, help="image side of the training step (default: 352)")
+    add("--batch", type=whole_number, default=1, help="images at once (default: 1)")
+    side = partial(whole_number, least=MIN_SIZE)
+    add("--crop", type=side, default=352, metavar="SIDE", help="of the training images (default: 352)")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     add("--device", type=usable_device, default=device, help=f"cpu, cuda or cuda:N (default: {device})")
     add("--precision", default="fp32", choices=runtime.DTYPES, help="in PyTorch (default: fp32)")
-    add("--repeats", type=positive, default=10, help="timed runs of each, after warm-up (default: 10)")
+    add("--repeats", type=whole_number, default=10, help="timed runs of each, after warm-up (default: 10)")
     parser.add_argument("--json", type=os.path.expanduser, metavar="FILE", help="also write the results to this file")
     args = parser.parse_args()
     if args.only and "predict" not in args.what:
@@ -159,17 +160,10 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def positive(text: str) -> int:
-    """Parse a whole number above 0."""
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def image_side(text: str) -> int:
-    """Parse the side of an image, at least that of the smallest that the network takes."""
-    if not (text.isdecimal() and int(text) >= MIN_SIZE):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {MIN_SIZE}")
+def whole_number(text: str, *, least: int = 1) -> int:
+    """Parse a whole number."""
+    if not (text.isdecimal() and int(text) >= least):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
     return int(text)
 
 

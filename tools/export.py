@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 
@@ -21,7 +22,7 @@ from utils.inference.exported import SUFFIXES, runtime_of
 from utils.inference.opening import check_exported, open_network, with_checkpoint_input
 from utils.io.files import check_folder
 from utils.io.sources import find_sources, read_image
-from utils.weights.checkpoint import Checkpoint, read_checkpoint
+from utils.weights.checkpoint import read_checkpoint
 
 CALIBRATION_IMAGES = 200  # at most
 
@@ -39,24 +40,17 @@ def main() -> None:
     check_packages(args.format, calibrating=args.calibrate is not None)
     checkpoint = read_checkpoint(args.ckpt)
     config = None if args.config is None else load_config(args.config, args.overrides)
-    data = None if config is None else open_split(config, checkpoint)
     if config is not None:
+        data = build_dataset(config.dataset, config.test.split, cityscapes_root=config.train.cityscapes_root)
+        check_classes(data, checkpoint)
         check_exported(target, _test_of(target, config))
     own = with_checkpoint_input(checkpoint, TestConfig() if config is None else config.test)
     images = [] if args.calibrate is None else read_calibration(args.calibrate, own)
+    settings: dict[str, Any] = {"output": args.output, "normalized_inside": args.normalize, "calibration": images}
     if args.format == "openvino":
-        found = export_openvino(
-            checkpoint, target, output=args.output, normalized_inside=args.normalize, calibration=images
-        )
+        difference = export_openvino(checkpoint, target, **settings)
     else:
-        found = export_onnx(
-            checkpoint,
-            target,
-            output=args.output,
-            precision="fp32" if images else args.precision,
-            normalized_inside=args.normalize,
-            calibration=images,
-        )
+        difference = export_onnx(checkpoint, target, precision="fp32" if images else args.precision, **settings)
     size = target.with_suffix(".bin" if args.format == "openvino" else suffix).stat().st_size
     print(f"{target}: {checkpoint.backbone}, {len(checkpoint.classes)} classes, {size / 1e6:.1f} MB")
     kind = "uint8 RGB" if args.normalize else "normalised RGB"
@@ -65,10 +59,10 @@ def main() -> None:
         share = label_agreement(args.ckpt, target, images)
         print(f"compared with PyTorch in fp32: {100 * share:.2f}% of the labels of the calibration images agree")
     elif args.output == "labels":
-        print(f"compared with PyTorch in fp32: {100 * (1 - found['different']):.3f}% of the labels agree")
+        print(f"compared with PyTorch in fp32: {100 * (1 - difference):.3f}% of the labels agree")
     else:
-        print(f"compared with PyTorch in fp32: largest difference {found['difference']:.1e} of the largest logit")
-    if config is not None and data is not None:
+        print(f"compared with PyTorch in fp32: largest difference {difference:.1e} of the largest logit")
+    if config is not None:
         here, there = (miou(path, data, config) for path in (target, args.ckpt))
         print(f"mIoU on the {len(data)} images of {config.test.split}: {here:.2%} (PyTorch in fp32: {there:.2%})")
 
@@ -87,13 +81,6 @@ def _at_input_size(image: Image.Image, test: TestConfig) -> np.ndarray:
     scale = test.short_side / min(image.size) if test.short_side else 1
     height, width = test.input_size or (round(image.height * scale), round(image.width * scale))
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-
-
-def open_split(config: Config, checkpoint: Checkpoint) -> SegmentationDataset:
-    """Find the labelled split that a configuration names for evaluation."""
-    data = build_dataset(config.dataset, config.test.split, cityscapes_root=config.train.cityscapes_root)
-    check_classes(data, checkpoint)
-    return data
 
 
 def miou(path: Path, data: SegmentationDataset, config: Config) -> float:

@@ -80,17 +80,16 @@ def measure_point(ckpt: Path, execution: str, args: argparse.Namespace) -> Point
     """Evaluate a checkpoint in one runtime and precision, unless that has been done."""
     engine, precision = execution.split()
     folder, path = args.out / f"{ckpt.stem}-{engine}-{precision}", ckpt
-    options = [f"test.runtime={engine}", f"test.precision={precision}"]
     if precision == "int8":
         path = folder / f"{ckpt.stem}.xml"
         precision = runtime.choose_precision("auto", torch.device("cpu"))  # of the other layers
-        options = ["test.runtime=openvino", f"test.precision={precision}"]
         note, images = folder / "calibrated_with.txt", os.fsencode(args.calibrate)
         if not (path.exists() and note.exists() and note.read_bytes() == images) or changed_since(path, ckpt):
             path.unlink(missing_ok=True)
             export = ["--format", "openvino", "--precision", "int8", "--normalize", "--calibrate", args.calibrate]
             run_script(folder, "tools/export.py", "--ckpt", str(ckpt), "--target", str(path), *export)
             note.write_bytes(images)
+    options = [f"test.runtime={engine}", f"test.precision={precision}"]
     metrics = run_evaluation(path, folder, args.config, [*args.overrides, *options, "train.valid_batch_size=1"])
     on_gpu = "CUDA" in metrics["runtime"] or (engine == "pytorch" and metrics["device"].startswith("cuda"))
     return Point(

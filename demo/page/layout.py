@@ -76,7 +76,11 @@ def build_picture_tab(service: Service, weights: gr.Dropdown, engine: gr.Dropdow
             sides = gr.ImageSlider(interactive=False, buttons=[], show_label=False)
         facts = gr.HTML(elem_classes="facts")
         with gr.Column(visible=False) as details:
-            alpha, shown, save_overlay, save_labels = build_details()
+            alpha = strength()
+            shown = gr.CheckboxGroup(label="Classes drawn, with their shares of the picture", elem_classes="legend")
+            with gr.Row():
+                save_overlay = gr.DownloadButton("Save overlay", size="md", min_width=120)
+                save_labels = gr.DownloadButton("Save label map", size="md", min_width=120)
     state = gr.State()
     drawings = [overlay, sides, save_overlay]
     results = [state, details, facts, shown, save_labels, *drawings]
@@ -92,16 +96,6 @@ def build_picture_tab(service: Service, weights: gr.Dropdown, engine: gr.Dropdow
         event.failure(show_nothing, None, results, api_visibility="private")
     redrawing = [partial(redraw, service), [state, alpha, shown], drawings]
     gr.on([alpha.input, shown.input], *redrawing, show_progress="hidden", **LAST)
-
-
-def build_details() -> tuple[gr.Slider, gr.CheckboxGroup, gr.DownloadButton, gr.DownloadButton]:
-    """Lay out what is there only with a result."""
-    alpha = strength()
-    shown = gr.CheckboxGroup(label="Classes drawn, with their shares of the picture", elem_classes="legend")
-    with gr.Row():
-        save_overlay = gr.DownloadButton("Save overlay", size="md", min_width=120)
-        save_labels = gr.DownloadButton("Save label map", size="md", min_width=120)
-    return alpha, shown, save_overlay, save_labels
 
 
 def build_video_tab(service: Service, weights: gr.Dropdown, engine: gr.Dropdown) -> None:

@@ -194,16 +194,14 @@ DEFAULT = ("published", "eager", "onnx", "deeplabv3")
 RUNTIMES = ("eager", "eager-bf16", "onnx", "onnx-int8", "openvino", "openvino-bf16", "openvino-int8")
 
 
-def usable(names: Sequence[str], workload: Workload) -> list[str]:
-    """Return the contenders that can run with the machine and the packages at hand; print why others cannot."""
-    found = []
+def usable(names: Sequence[str], workload: Workload) -> dict[str, Contender]:
+    """Build the contenders that can run with the machine and the packages at hand; print why others cannot."""
+    found = {}
     for name in names:
         try:
-            CONTENDERS[name](workload)
+            found[name] = CONTENDERS[name](workload)
         except ValueError as error:
             print(f"without {name}: {error}")
-        else:
-            found.append(name)
     return found
 
 

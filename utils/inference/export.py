@@ -36,7 +36,7 @@ def export_onnx(
     precision: str = "fp32",
     normalized_inside: bool = False,
     calibration: Iterable[np.ndarray] = (),
-) -> dict[str, float]:
+) -> float:
     """Write a checkpoint's network as an ONNX file for any batch and image size, and compare it with PyTorch.
 
     Input "image" (B, 3, H, W); output "logits" (B, num_classes, h, w), see `models.ICNet.cascade`, or "labels"
@@ -50,8 +50,7 @@ def export_onnx(
             difference from PyTorch is not bounded; empty: no quantisation.
 
     Returns:
-        for "logits" the largest "difference" from PyTorch in fp32, relative to the largest logit; for "labels" the
-        share of pixels that are "different".
+        the largest difference from PyTorch in fp32, see `compare`.
 
     Raises:
         ValueError: missing packages, or a result that differs from PyTorch's; no file is left then.
@@ -77,7 +76,7 @@ def export_openvino(
     output: str = "logits",
     normalized_inside: bool = True,
     calibration: Iterable[np.ndarray] = (),
-) -> dict[str, float]:
+) -> float:
     """Write a checkpoint's network as an OpenVINO IR, `path` (.xml) and its .bin, and compare it with PyTorch.
 
     Args:
@@ -98,11 +97,11 @@ def export_openvino(
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export") as folder:
         temporary = Path(folder, path.name)
         import_openvino().save_model(model, temporary, compress_to_fp16=False)
-        found = compare(OpenVinoSegmenter(temporary), checkpoint, output, tolerance=np.inf if images else 1e-4)
+        difference = compare(OpenVinoSegmenter(temporary), checkpoint, output, tolerance=np.inf if images else 1e-4)
         path.unlink(missing_ok=True)  # rather than with the .bin of another network, if killed in between
         temporary.with_suffix(".bin").replace(path.with_suffix(".bin"))
         temporary.replace(path)
-    return found
+    return difference
 
 
 def _quantize_openvino(model: Any, images: Sequence[np.ndarray], prepare: Preparation) -> Any:
@@ -194,8 +193,10 @@ class _Graph(nn.Module):
         return full.argmax(1).to(torch.uint8)
 
 
-def compare(exported: ExportedSegmenter, checkpoint: Checkpoint, output: str, *, tolerance: float) -> dict[str, float]:
-    """Return the largest difference from PyTorch in fp32 over several image sizes, in the form of `export_onnx`.
+def compare(exported: ExportedSegmenter, checkpoint: Checkpoint, output: str, *, tolerance: float) -> float:
+    """Return the largest difference from PyTorch in fp32 over several image sizes.
+
+    For "logits" it is relative to the largest logit; for "labels" it is the share of pixels with another class.
 
     Raises:
         ValueError: it is above the tolerance.
@@ -214,7 +215,7 @@ def compare(exported: ExportedSegmenter, checkpoint: Checkpoint, output: str, *,
     worst = torch.stack(differences).max().item()  # NaN if one is, unlike Python's max
     if not worst <= tolerance:
         raise ValueError(f"the exported network differs from PyTorch: {output} by {worst:.2g}")
-    return {"different" if output == "labels" else "difference": worst}
+    return worst
 
 
 def _smooth_noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:

@@ -149,8 +149,7 @@ def with_checkpoint_input(checkpoint: Checkpoint, test: TestConfig) -> TestConfi
         unset |= {"short_side", "input_size"}
     given = _own_section(checkpoint, "test")
     own = load_config({"test": {key: given.get(key) for key in unset}}, name=str(checkpoint.source)).test
-    merged = test.model_copy(update={key: getattr(own, key) for key in unset})
-    return merged.model_copy(update={"short_side": None if merged.input_size else merged.short_side})
+    return test.model_copy(update={key: getattr(own, key) for key in unset})
 
 
 def describe_network(checkpoint: Checkpoint, segmenter: Segmenter, test: TestConfig) -> str:

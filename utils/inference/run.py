@@ -137,8 +137,8 @@ class Inference:
         with self.predictor.watch.measuring("write"):
             self.outputs.write(targets, image, labels, facts, gap=gap)
         self.images += 1
-        waiting = (lambda: not self.stopping()) if wait else (lambda: False)
-        closed = self.show and window.show(self.outputs.painter.paint("overlay", image, labels), waiting)
+        overlay = self.outputs.painter.paint("overlay", image, labels) if self.show else None
+        closed = overlay is not None and window.show(overlay, lambda: wait and not self.stopping())
         return closed or self.stopping()
 
     def _interruption(self, parts: Sequence[str] = ()) -> Interruption:

@@ -122,7 +122,7 @@ def _check_file(source: str | Path | int) -> None:
 def _measured_rate(source: str | Path | int) -> float:
     """Return the mean frame rate of the first frames of a file by their timestamps, 25 where there are none."""
     times: list[float] = []
-    if isinstance(source, Path) or Path(str(source)).is_file():
+    if isinstance(_address(source), bytes):  # a file
         capture = cv2.VideoCapture(_address(source))
         while len(times) < 100 and capture.grab():
             times.append(capture.get(cv2.CAP_PROP_POS_MSEC))
