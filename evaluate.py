@@ -22,7 +22,7 @@ from utils.evaluation.results import Results
 from utils.inference.opening import describe_network, open_network, with_checkpoint_data, with_checkpoint_input
 from utils.inference.segmenter import Segmenter
 from utils.weights.checkpoint import Checkpoint
-from utils.weights.run_folder import find_checkpoint, included_weights, run_name
+from utils.weights.run_folder import describe_fallback, find_checkpoint, included_weights, run_name
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
         results = Results(Path(config.train.ckpt_dir) / "evaluate_output", data, config.test)
         log = cli.open_log(quiet=distributed.rank() > 0)
         if path is fallback:
-            log.info(f"{folder} has no trained network, using the included weights")
+            log.info(describe_fallback(folder))
         log.info(f"checkpoint: {describe_network(checkpoint, segmenter, config.test)}")
         log.info(f"data: {len(data)} images of the split {config.test.split!r}; device: {runtime.describe(device)}")
 

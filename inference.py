@@ -20,7 +20,7 @@ from utils.io.outputs import Outputs
 from utils.io.sources import find_sources
 from utils.io.video import Span
 from utils.io.window import open_window
-from utils.weights.run_folder import find_checkpoint, included_weights, run_name
+from utils.weights.run_folder import describe_fallback, find_checkpoint, included_weights, run_name
 
 
 def main() -> int:
@@ -44,7 +44,7 @@ def main() -> int:
 
     log = cli.open_log(quiet=args.quiet)
     if path is fallback:
-        log.info(f"{train.ckpt_dir} has no trained network, using the included weights")
+        log.info(describe_fallback(train.ckpt_dir))
     log.info(f"checkpoint: {predictor.description}")
     log.info(f"device: {runtime.describe(device)}")
     with cli.catching_signals() as stopping:

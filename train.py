@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dataset.segmentation import SegmentationDataset
-from dataset.transforms import Normalization
+from dataset.transforms import IMAGENET, Normalization
 from models import ICNet, TimmBackbone
 from models.layers import resize
 from utils import cli, distributed, runtime
@@ -60,13 +60,13 @@ def main() -> None:
             remaining = state.epoch < config.train.epochs or state.unrecorded
             if remaining and state.best_path is not None and state.best_miou < 0:
                 log.info(f"validation has changed, so the next one replaces the best checkpoint, {state.best_path}")
-        records.begin(first=state.next_recorded, config=config.as_yaml())
-        try:
-            trainer.fit()
-            records.finish()
-        except (Exception, KeyboardInterrupt, cli.Interruption) as error:
-            log.debug(cli.one_line(error))  # only into train.log, as it is printed at the end
-            raise
+        with records.writing(first=state.next_recorded, config=config.as_yaml()):
+            try:
+                trainer.fit()
+                records.finish()
+            except (Exception, KeyboardInterrupt, cli.Interruption) as error:
+                log.debug(cli.one_line(error))  # only into train.log, as it is printed at the end
+                raise
         if state.best_path is not None:  # else a finished run was resumed in another folder
             log.info(f"best checkpoint: {state.best_path}")
             log.info(f"in {records.folder}: train.log, train.jsonl (metrics of each epoch), curves.png")
@@ -90,7 +90,7 @@ def build_trainer(config: Config, device: torch.device, records: Records, *, las
         structure=network.structure,
         classes=classes,
         config=config.as_dict(),
-        **normalization._asdict(),
+        normalization=normalization,
     )
     return Trainer(
         config=config.train,
@@ -172,13 +172,13 @@ def load_weights(
         return checkpoint.normalization
     if model.backbone_weights is None:
         log.info(f"network: {model.backbone}, random weights")
-        return Normalization()
+        return IMAGENET
     with distributed.main_process_first():
         if isinstance(network.backbone, TimmBackbone):
             normalization = load_timm_weights(network.backbone, model.backbone_weights)
         else:
             load_backbone(network.backbone, find_weights(model.backbone_weights, folder, backbone=model.backbone))
-            normalization = Normalization()
+            normalization = IMAGENET
     log.info(f"network: {model.backbone}, {model.backbone_weights} weights in the backbone")
     return normalization
 

@@ -40,16 +40,19 @@ def _glob(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
     pattern = PurePosixPath(pattern).as_posix()  # without ./ and //
     try:
         expression = _regex(pattern)
-        files = {path.relative_to(root).as_posix(): path for path in sorted(root.glob(pattern)) if _visible(path)}
+        paths = {path.relative_to(root).as_posix(): path for path in sorted(root.glob(pattern)) if path.is_file()}
     except (NotImplementedError, ValueError, IndexError, re.error) as error:
         raise ValueError(f"{pattern!r} is not a glob pattern relative to dataset.root: {error}") from None
-    matches = {name: match for name in files if (match := expression.fullmatch(name))}
-    return {match.groups(default=""): files[name] for name, match in matches.items()}
+    visible = (name for name in paths if not _hidden(name, pattern))
+    matches = {name: match for name in visible if (match := expression.fullmatch(name))}
+    return {match.groups(default=""): paths[name] for name, match in matches.items()}
 
 
-def _visible(path: Path) -> bool:
-    """Return whether a path is a file, but not a hidden one, such as `._7.jpg`, which macOS writes beside `7.jpg`."""
-    return path.is_file() and not path.name.startswith(".")
+def _hidden(name: str, pattern: str) -> bool:
+    """Return whether a file is hidden, like macOS's `._7.jpg`, or in a hidden folder, unless the pattern has one."""
+    *folders, file = name.split("/")
+    named = any(part.startswith(".") for part in pattern.split("/"))
+    return file.startswith(".") or (not named and any(folder.startswith(".") for folder in folders))
 
 
 def _regex(pattern: str) -> re.Pattern:

@@ -76,22 +76,27 @@ def read_mask(path: Path) -> np.ndarray:
 
 def check_mask_mode(path: Path, mode: str) -> None:
     """Raise a ValueError unless a mask's Pillow mode has a single channel of at most 8 bits."""
+    if mode == "JPEG":
+        raise ValueError(f"{path} is a JPEG file, whose compression changes class indices; save masks as PNG")
     if mode not in ("1", "L", "P"):
         raise ValueError(f"{path} is not a mask: expected class indices in one 8-bit channel, got mode {mode!r}")
 
 
 def _mode(image: Image.Image) -> str:
-    """Return the Pillow mode of an image that is not loaded yet, or "L;2" and "L;4" for PNGs of 2 or 4 bits per pixel.
+    """Return the Pillow mode of an image that is not loaded yet, or a name of our own for what cannot be a mask.
 
-    Pillow stretches their greys to 8 bits, as the format asks, but some programs store class indices in them.
+    "L;2" and "L;4" are PNGs of 2 or 4 bits per pixel: Pillow stretches their greys to 8 bits, as the format asks, but
+    some programs store class indices in them. "JPEG" are JPEG files.
     """
+    if image.format in ("JPEG", "MPO"):
+        return "JPEG"
     tiles = getattr(image, "tile", ())  # of how pixels are stored
     stored = tiles[0][3] if image.format == "PNG" and tiles else None
     return stored if stored in ("L;2", "L;4") else image.mode
 
 
 def read_header(path: str | Path, *, checksums: bool = False) -> tuple[tuple[int, int], str]:
-    """Return the size (width, height; after EXIF rotation) and Pillow mode of an image file, decoding only TIFFs.
+    """Return the size (width, height; after EXIF rotation) and `_mode` of an image file, decoding only TIFFs.
 
     Args:
         checksums: read the whole file, to detect truncation and corruption in formats that have checksums.

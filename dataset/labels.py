@@ -54,14 +54,16 @@ def class_table(names: Sequence[str], colors: Sequence[Sequence[Any]]) -> ClassT
 
 
 def distinct_colors(count: int) -> tuple[tuple[int, int, int], ...]:
-    """Generate `count` colours, each clearly different from its neighbours; none is black."""
-    bits = [
-        [(index + 1) >> (3 * shift + channel) & 1 for shift in range(3)]
-        for index in range(count)
-        for channel in range(3)
-    ]
-    values = [192 * b[0] + 48 * b[1] + 15 * b[2] for b in bits]
-    return tuple(zip(values[0::3], values[1::3], values[2::3], strict=True))
+    """Generate `count` colours, each clearly different from its neighbours; none is black.
+
+    As in the colour map of PASCAL VOC, a channel's level is made of every third bit of the class's number.
+    """
+
+    def level(number: int, channel: int) -> int:
+        high, middle, low = (number >> (3 * shift + channel) & 1 for shift in range(3))
+        return 192 * high + 48 * middle + 15 * low
+
+    return tuple((level(number, 0), level(number, 1), level(number, 2)) for number in range(1, count + 1))
 
 
 def lookup_table(mapping: Mapping[int, int]) -> np.ndarray:

@@ -161,7 +161,7 @@ class EpochSampler(Sampler):
         factors: np.ndarray | None = None,
     ) -> None:
         self.length = length
-        self.shares = None if factors is None else factors / factors.sum()
+        self.probabilities = None if factors is None else factors / factors.sum()
         self.batch_size = batch_size
         self.seed = seed
         self.rank, self.processes = rank, processes
@@ -172,16 +172,18 @@ class EpochSampler(Sampler):
         return self.length // self.batch_size * (self.batch_size // self.processes)
 
     def __iter__(self) -> Iterator[tuple[int, ...]]:
-        shares = self.batches(self.epoch)[self.skip :].reshape(-1, self.processes, self.batch_size // self.processes, 3)
-        return (tuple(key) for key in shares[:, self.rank].reshape(-1, 3).tolist())
+        share = self.batch_size // self.processes
+        keys = self.batches(self.epoch)[self.skip :, self.rank * share : (self.rank + 1) * share]
+        return (tuple(key) for key in keys.reshape(-1, 3).tolist())
 
     def batches(self, epoch: int) -> np.ndarray:
         """Return the keys of the batches of an epoch, (batches, batch_size, 3)."""
         rng = np.random.default_rng((self.seed, epoch))
-        drawn = np.arange(self.length)
-        if self.shares is not None:  # evenly spaced along the cumulated shares, so that the numbers vary little
-            drawn = np.searchsorted(self.shares.cumsum()[:-1], (drawn + rng.random()) / self.length, side="right")
-        repetition = np.arange(self.length) - np.searchsorted(drawn, drawn)  # `drawn` is sorted
+        drawn = places = np.arange(self.length)
+        if self.probabilities is not None:  # systematic sampling, so that the numbers of draws vary little
+            bounds = self.probabilities.cumsum()[:-1]
+            drawn = np.searchsorted(bounds, (places + rng.random()) / self.length, side="right")
+        repetition = places - np.searchsorted(drawn, drawn)  # `drawn` is sorted
         keys = np.stack([np.full(self.length, epoch), drawn, repetition], 1)[rng.permutation(self.length)]
         return keys[: self.length // self.batch_size * self.batch_size].reshape(-1, self.batch_size, 3)
 

@@ -15,16 +15,15 @@ from torch import Tensor
 
 from dataset.labels import IGNORE_INDEX
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 class Normalization(NamedTuple):
-    """Mean and standard deviation of the input that a network is trained with, see `Normalize`."""
+    """Mean and standard deviation of a network's input, per channel, on a scale from 0 to 1."""
 
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
+
+IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 Pair = tuple[Image.Image, Image.Image]
 
@@ -189,15 +188,10 @@ def _levels(*, factor: float = 1.0, shift: float = 0.0) -> list[int]:
 
 
 class Normalize:
-    """Convert uint8 RGB images to normalised network input, on the device of the images.
+    """Convert uint8 RGB images to normalised network input, on the device of the images."""
 
-    Args:
-        mean, std: per channel, on a scale from 0 to 1.
-    """
-
-    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
-        self.mean = torch.tensor(mean).view(3, 1, 1) * 255
-        self.std = torch.tensor(std).view(3, 1, 1) * 255
+    def __init__(self, normalization: Normalization = IMAGENET) -> None:
+        self.mean, self.std = (torch.tensor(values).view(3, 1, 1) * 255 for values in normalization)
 
     def __call__(self, image: Tensor) -> Tensor:
         """(..., 3, H, W) uint8 -> the same shape, float32."""

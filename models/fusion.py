@@ -18,8 +18,8 @@ class CascadeFeatureFusion(nn.Module):
         head: builds the auxiliary classifier from its channels and classes.
         rectified: apply a ReLU to each branch before the sum, besides the one after it.
         align_corners: see `models.layers.resize`.
-        doubling: as in the release, convolve the low branch before enlarging it (see `models.layers.conv_of_doubled`),
-            and classify the low branch itself, enlarged, instead of its convolution.
+        doubling: fuse n pixels with 2 n - 1, as in the paper's release: the auxiliary classifier reads the enlarged low
+            branch instead of its convolution, which is computed before the enlarging, see `conv_of_doubled`.
     """
 
     def __init__(

@@ -9,7 +9,9 @@ That is the published structure; others are in `models.variants`.
 
 from functools import partial
 
+import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from models.fusion import CascadeFeatureFusion
@@ -73,27 +75,28 @@ class ICNet(nn.Module):
     ) -> None:
         super().__init__()
         self.structure = complete_structure(variant, ppm=ppm, sub4_input=sub4_input, width=width, dropout=dropout)
-        self.variant = own = VARIANTS[variant]
-        self.align_corners, width = own.align_corners, self.structure["width"]
-        scale = width / own.width  # of the channels outside the backbone
-        self.backbone = _backbone(backbone or own.backbone, width=width, paper=variant == "paper")
-        self.pyramid_pooling, deep = self._pyramid_pooling(self.structure["ppm"])
+        self.spec = spec = VARIANTS[variant]
+        self.align_corners, width = spec.align_corners, self.structure["width"]
+        scale = width / spec.width  # Sub1 and the fusions have 32, 64 and 128 channels at the variant's own width
+        self.backbone = _backbone(backbone or spec.backbone, width=width, paper=variant == "paper")
+        self.pyramid_pooling, pooled_channels = self._pyramid_pooling(self.structure["ppm"])
         self.sub1 = Sub1(width=scale)
-        layer2, fused = self.backbone.shallow_channels, scaled(128, scale)
-        self.conv_sub2, shallow = _projection(layer2, layer2, own.projections[0])
-        self.conv_sub4, deep = _projection(deep, layer2, own.projections[1])
-        head = partial(own.head, dropout=dropout)
+        layer2_channels, fused_channels = self.backbone.shallow_channels, scaled(128, scale)
+        self.conv_sub2, sub2_channels = _projection(layer2_channels, layer2_channels, spec.projections[0])
+        self.conv_sub4, sub4_channels = _projection(pooled_channels, layer2_channels, spec.projections[1])
+        head = partial(spec.head, dropout=dropout)
         fusion = partial(
             CascadeFeatureFusion,
             num_classes=num_classes,
             head=head,
-            rectified=own.rectified,
-            doubling=own.doubling,
+            rectified=spec.rectified,
+            doubling=spec.doubling,
             align_corners=self.align_corners,
         )
-        self.cff_24 = fusion(deep, shallow, fused)
-        self.cff_12 = fusion(fused, self.sub1.out_channels, fused)
-        self.classifier = head(fused, num_classes)
+        self.cff_24 = fusion(sub4_channels, sub2_channels, fused_channels)
+        self.cff_12 = fusion(fused_channels, self.sub1.out_channels, fused_channels)
+        self.classifier = head(fused_channels, num_classes)
+        self._sub2_sizes: dict[torch.Size, torch.Size] = {}
 
     def _pyramid_pooling(self, kind: str) -> tuple[nn.Module, int]:
         """Return the module and its output channels."""
@@ -103,7 +106,7 @@ class ICNet(nn.Module):
             return module, module.out_channels
         if kind == "none":
             return nn.Identity(), channels
-        return PyramidPooling(overlapping=self.variant.overlapping, align_corners=self.align_corners), channels
+        return PyramidPooling(overlapping=self.spec.overlapping, align_corners=self.align_corners), channels
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Compute the logits of every pixel.
@@ -138,9 +141,9 @@ class ICNet(nn.Module):
         fused, aux_16 = self.cff_24(sub4, self.conv_sub2(sub2))  # (B, 128, H/16, W/16)
         fused, aux_8 = self.cff_12(fused, sub1)  # (B, 128, H/8, W/8)
         logits = self.classifier(fused)
-        if self.variant.upsample_logits == "always" or (self.variant.upsample_logits == "training" and self.training):
+        if self.spec.upsample_logits == "always" or (self.spec.upsample_logits == "training" and self.training):
             # differs from the published code: the 1x1 classifier runs before this resize, with which it commutes.
-            less = 1 if self.variant.doubling else 0  # the release enlarges n pixels to 2 n - 1 and keeps their places
+            less = 1 if self.spec.doubling else 0  # the release enlarges n pixels to 2 n - 1 and keeps their places
             logits = resize(logits, [2 * side - less for side in logits.shape[-2:]])  # (B, num_classes, H/4, W/4)
         return {"out": logits, "aux_8": aux_8, "aux_16": aux_16} if self.training else {"out": logits}
 
@@ -155,22 +158,31 @@ class ICNet(nn.Module):
         sub2 = self._sub2(image) if needed else None
         sub4 = self._sub4(image, sub2)
         if branches == 1:
-            half = self.variant.shrink(image[:1, :1], 2).shape[-2:]
-            return {"out": self.cff_24.auxiliary_logits(sub4, [self.backbone.shallow_side(side) for side in half])}
+            size = self._sub2_size(image) if sub2 is None else sub2.shape[-2:]
+            return {"out": self.cff_24.auxiliary_logits(sub4, size)}
         fused, _ = self.cff_24(sub4, self.conv_sub2(sub2))
         return {"out": self.cff_12.auxiliary_logits(fused, (-(-height // 8), -(-width // 8)))}  # rounded up, as by sub1
 
     def _sub2(self, image: Tensor) -> Tensor:
         # differs from the published code: sub2 stops after layer2. The output of its deeper layers was never used, cost
         # 60 % of the FLOPs, and fed half-resolution statistics into their batch norms.
-        return self.backbone.shallow(self.variant.shrink(image, 2))
+        return self.backbone.shallow(self.spec.shrink(image, 2))
+
+    def _sub2_size(self, image: Tensor) -> torch.Size:
+        """Return the height and width of sub2's features without computing them."""
+        size = image.shape[-2:]
+        if size not in self._sub2_sizes:  # even without computation, some networks take longer for this than for sub4
+            weights = {name: tensor.to("meta") for name, tensor in self.backbone.state_dict().items()}
+            half = self.spec.shrink(image[:1].to("meta"), 2)
+            self._sub2_sizes[size] = functional_call(self.backbone, weights, half).shape[-2:]  # `deep` keeps it
+        return self._sub2_sizes[size]
 
     def _sub4(self, image: Tensor, sub2: Tensor | None) -> Tensor:
         if self.structure["sub4_input"] == "sub2":
             assert sub2 is not None, "sub4 continues from sub2"
-            shallow = self.variant.shrink(sub2, 2)
+            shallow = self.spec.shrink(sub2, 2)
         else:
-            shallow = self.backbone.shallow(self.variant.shrink(image, 4))
+            shallow = self.backbone.shallow(self.spec.shrink(image, 4))
         deep = self.backbone.deep(shallow)
         if isinstance(self.pyramid_pooling, PyramidPooling) and isinstance(self.conv_sub4, ConvBNReLU):
             return self._pool_last(deep, *self.conv_sub4)

@@ -1,4 +1,4 @@
-"""Pruning of channels (section 3.5): kernels with a small sum of absolute weights are removed (arXiv 1608.08710).
+"""Pruning of channels (section 5): kernels with a small sum of absolute weights are removed (arXiv 1608.08710).
 
 The layers of a network are not listed here: which channels belong together is observed while it runs.
 """
@@ -53,6 +53,12 @@ def prune(wide: nn.Module, narrow: nn.Module) -> dict[str, Tensor]:
 @torch.no_grad()
 def observe_sources(network: nn.Module) -> dict[str, dict[int, set[str]]]:
     """Run a network to see where the input channels of each convolution and batch norm come from.
+
+    The batch has one item per convolution: convolution n outputs ones in item n and zeros elsewhere. So at any layer,
+    the items that are not zero name the convolutions whose outputs were added there, and the first channel that is not
+    zero shows where a concatenation has put them. The weights of convolution n are n * SPAN + the input channel: the
+    first one tells which convolution runs and, if its weight was split, from which channel on. Batch norms are reset,
+    so that they keep ones and zeros apart.
 
     Returns:
         for each layer, the convolutions whose sum it reads, keyed by the first input channel of that sum. Layers that

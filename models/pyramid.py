@@ -14,7 +14,9 @@ BINS = (1, 2, 3, 6)  # per side, of the four poolings
 class PyramidPooling(nn.Module):
     """Add average-pooled features, of 1x1, 2x2, 3x3 and 6x6 bins, to the features (section 3.2).
 
-    differs from PSPNet: the pooled maps are summed instead of concatenated, so there are no weights.
+    differs from PSPNet: the pooled maps are summed instead of concatenated, so there are no weights. The result is
+    `x + sum(resize(adaptive_avg_pool2d(x, n), size) for n in BINS)`, computed as two matrix products, since ONNX has no
+    adaptive pooling for variable input sizes.
 
     Args:
         overlapping: see `axis_pooling_matrix`.
@@ -59,10 +61,7 @@ class LearnedPyramidPooling(nn.Module):
 
 
 def pool(x: Tensor) -> list[Tensor]:
-    """Average-pool features adaptively, (B, C, H, W), to a map (B, C, n, n) for each n of `BINS`.
-
-    As a matrix product, since ONNX has no adaptive pooling for variable input sizes.
-    """
+    """Average-pool features adaptively, (B, C, H, W), to a map (B, C, n, n) for each n of `BINS`."""
     means = apply_to_pixels(pooling_matrix(x.shape[-2:], x), x, (-1, 1)).flatten(2)
     return [part.unflatten(2, (n, n)) for n, part in zip(BINS, means.split([n * n for n in BINS], 2), strict=True)]
 

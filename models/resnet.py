@@ -23,8 +23,8 @@ class DilatedResNet(ResNet):
     """ResNet whose layers 3 and 4 keep the resolution of layer 2 (output stride 8) by dilations 2 and 4.
 
     Parameter names are torchvision's, so its ImageNet weights fit. Two suffixes denote a deep stem, three 3x3 convs
-    instead of one 7x7: `{name}_v1s` that of the published checkpoint (64, 64, 128 channels), `{name}_v1c`
-    mmsegmentation's (32, 32, 64 channels), which also has max pooling with `ceil_mode`.
+    instead of one 7x7: `{name}_v1s` that of the published checkpoint (64, 64, 128 channels), `{name}_v1c` (32, 32, 64
+    channels) that of mmsegmentation, whose ICNet also has max pooling with `ceil_mode`: here only with this stem.
 
     Args:
         name: one of `BACKBONES`.
@@ -78,12 +78,6 @@ class DilatedResNet(ResNet):
         x = self.relu(self.bn1(self.conv1(image)))
         x = self.layer1(self.maxpool(x))
         return self.layer2[0](x) if self.paper else self.layer2(x)
-
-    def shallow_side(self, side: int) -> int:
-        """Return the output side of `shallow` for an image side."""
-        half = -(-side // 2)
-        quarter = half // 2 + 1 if self.maxpool.ceil_mode else -(-half // 2)
-        return -(-quarter // 2)
 
     def deep(self, x: Tensor) -> Tensor:
         """Run the other layers: (B, shallow_channels, H/8, W/8) -> (B, deep_channels, H/8, W/8)."""

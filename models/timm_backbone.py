@@ -49,12 +49,6 @@ class TimmBackbone(nn.ModuleDict):
         """Run the layers up to stride 8: (B, 3, H, W) -> (B, shallow_channels, H/8, W/8)."""
         return self._run(image, slice(self._depth))
 
-    def shallow_side(self, side: int) -> int:
-        """Return the output side of `shallow` for an image side."""
-        weights = {name: tensor.to("meta") for name, tensor in self.state_dict().items()}
-        image = torch.empty(1, 3, side, 64, dtype=next(self.parameters()).dtype, device="meta")
-        return torch.func.functional_call(self, weights, image).shape[-2]  # `deep` keeps it
-
     def deep(self, x: Tensor) -> Tensor:
         """Run the other layers: (B, shallow_channels, H/8, W/8) -> (B, deep_channels, H/8, W/8)."""
         return self._run(x, slice(self._depth, None))

@@ -90,6 +90,8 @@ def complete_structure(
     _check("sub4_input", sub4_input, SUB4_INPUTS)
     if not 0 < width <= 1:
         raise ValueError(f"width must be above 0 and at most 1, got {width}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
     return {"variant": variant, "ppm": ppm, "sub4_input": sub4_input, "dropout": dropout, "width": width}
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from dataset.transforms import Normalization
 from models import ICNet
 from tests.conftest import CLASSES
 from tests.published import training_outputs
@@ -54,8 +55,7 @@ def trained_checkpoint(backbone="resnet18", **options):
         backbone=backbone,
         structure=network.structure,
         classes=CLASSES,
-        mean=(0.4, 0.5, 0.6),
-        std=(0.2, 0.25, 0.3),  # neither is the default, so that a lost one shows
+        normalization=Normalization((0.4, 0.5, 0.6), (0.2, 0.25, 0.3)),  # not the default, so that a lost one shows
     )
 
 

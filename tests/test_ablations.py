@@ -11,6 +11,7 @@ from tools import ablations, runs
 from tools.ablations import STUDIES
 from tools.runs import REPOSITORY
 from utils.config import load_config
+from utils.io.files import locked
 from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 
 
@@ -70,15 +71,14 @@ def test_complete_and_running_trials_are_skipped(tmp_path, run_tool):
     complete, interrupted, running, new = [trial.name for trial in STUDIES["camvid"].trials[:4]]
     write_run(tmp_path / f"{complete}-0", 0.3)
     write_run(tmp_path / f"{interrupted}-0", 0.3, epochs=3)
-    (tmp_path / f"{running}-0.running").touch()
     names = [complete, interrupted, running, new]
-    commands = run_tool("dataset.root=data", "--out", tmp_path, "--seeds", 0, "--only", *names)
+    with locked(tmp_path / f".{running}-0.lock"):
+        commands = run_tool("dataset.root=data", "--out", tmp_path, "--seeds", 0, "--only", *names)
     folders = [next(part for part in command if part.startswith("train.ckpt_dir=")) for command in commands]
     assert folders == [f"train.ckpt_dir={tmp_path / name}-0" for name in (interrupted, new)]
     for command in commands:
         assert command[:3] == [str(REPOSITORY / "train.py"), "--config", str(REPOSITORY / "configs" / "camvid.yaml")]
         assert "dataset.root=data" in command and "train.resume=auto" in command
-    assert [path.name for path in tmp_path.glob("*.running")] == [f"{running}-0.running"]
 
 
 def test_another_configuration_and_the_trial_wins_over_shared_overrides(tmp_path, run_tool):

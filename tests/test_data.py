@@ -272,12 +272,18 @@ def test_evaluation_batches_keep_the_order_and_may_mix_image_sizes(tmp_path):
         assert batches[0][1]["image"].shape == (3, 48, 64)
 
 
+def test_folder_data_without_the_name_is_not_taken_for_cityscapes(tmp_path):
+    config = load_config({"dataset": {"root": str(tmp_path), "classes": ["a", "b"], "train": {"images": "*.png"}}})
+    with pytest.raises(ValueError, match=r"dataset\.name is not set, .* set it to folder"):
+        build_dataset(config.dataset, "train", cityscapes_root="")
+
+
 def test_oversampling_draws_images_of_rare_classes_more_often(folder_data):
     for index in (1, 2, 3):
         Image.new("L", (64, 48), 0).save(folder_data.root / "train_mask" / f"{index}.png")
     load = partial(train_loader, augmented(folder_data), batch_size=2, workers=0, seed=0)
-    assert load().sampler.shares is None
-    assert load(oversample=1.0).sampler.shares == pytest.approx([0.4, 0.2, 0.2, 0.2])
+    assert load().sampler.probabilities is None
+    assert load(oversample=1.0).sampler.probabilities == pytest.approx([0.4, 0.2, 0.2, 0.2])
 
 
 def test_assumed_class_names_are_not_compared():

@@ -68,6 +68,14 @@ def test_gradient_accumulation_takes_the_step_of_the_whole_batch(network, size, 
     assert part_losses[0]["loss"].item() == pytest.approx(losses[0]["loss"].item(), rel=1e-5)
 
 
+def test_micro_batches_are_as_many_and_as_equal_as_possible(network):
+    sizes = []
+    network.sub1.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    for size, accumulate in ((7, 3), (6, 4), (2, 4)):
+        step(network, batch(size), accumulate=accumulate)
+    assert sizes == [3, 2, 2, 2, 2, 1, 1, 1, 1]
+
+
 @pytest.mark.parametrize("labelled", [3, 0])
 def test_micro_batches_are_weighted_by_their_labelled_pixels(labelled):
     network, uneven = nn.Conv2d(3, 3, 1), batch()

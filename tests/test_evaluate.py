@@ -148,7 +148,9 @@ def test_without_a_trained_network_the_included_weights_are_used(
     monkeypatch.chdir(tmp_path)
     given = [] if name == "evaluate" else ["--input", folder_data.root / "val" / "0.png"]
     result = run_script(name, *given)
-    assert result.code == 0 and "ckpt has no trained network, using the included weights" in result.out, result.err
+    assert result.code == 0 and "ckpt has no best checkpoint, using the included weights\n" in result.out, result.err
+    (tmp_path / "ckpt" / "last.pth").touch()  # of a run before its first validation
+    assert "has not been validated yet; test.ckpt_path=ckpt/last.pth uses it)" in run_script(name, *given).out
     for other in (["train.ckpt_dir=misspelt"], ["--config", folder_data.config, "train.ckpt_dir=ckpt"]):
         result = run_script(name, *given, *other)
         assert result.code == 2 and "no *_best_model.pth in" in result.err

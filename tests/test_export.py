@@ -132,9 +132,16 @@ def test_missing_packages_are_named(psp, tmp_path, monkeypatch, missing):
         export_onnx(psp, tmp_path / "x.onnx")
 
 
-def test_a_network_that_torch_cannot_export_is_named_in_one_line(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (torch.onnx.OnnxExporterError("General advice,\nmany lines"), RuntimeError("no such operator\nat all")),
+        (ModuleNotFoundError("no such operator"), None),  # of an onnxscript that is too old for this PyTorch
+    ],
+)
+def test_a_network_that_torch_cannot_export_is_named_in_one_line(tmp_path, monkeypatch, error, cause):
     def fail(*arguments, **options):
-        raise torch.onnx.OnnxExporterError("General advice,\nmany lines") from RuntimeError("no such operator\nat all")
+        raise error from cause
 
     monkeypatch.setattr(torch.onnx, "export", fail)
     with pytest.raises(ValueError, match=r"^the network cannot be exported: no such operator$"):

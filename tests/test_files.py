@@ -81,12 +81,12 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path, name):
 
 def test_other_files_are_not_removed(tmp_path):
     token = "0123abcd"
-    names = [f"last.{token}.part.pth", f".last.{token}.pth", f".last.{token}.part.pth.bak", "last.pth"]
-    names += [".last.part.pth", ".last.x.part.pth", ".last.7.part.pth"]
-    for name in (*names, f"below/.last.{token}.part.pth"):
+    names = [f"{token}.part.pth", f".{token}.pth", f".{token}.part.pth.bak", "last.pth", f".last.{token}.part.pth"]
+    names += [".part.pth", ".x.part.pth", ".7.part.pth"]
+    for name in (*names, f"below/.{token}.part.pth"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("kept")
-    (tmp_path / f".folder.{token}.part").mkdir()
+    (tmp_path / f".{token}.part").mkdir()
     before = sorted(tmp_path.rglob("*"))
     remove_leftovers(tmp_path)
     assert sorted(tmp_path.rglob("*")) == before

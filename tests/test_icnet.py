@@ -107,7 +107,7 @@ def test_cut_off_network_returns_the_auxiliary_logits_of_training(variant, backb
 def test_cut_off_network_runs_only_the_layers_it_needs(branches, idle):
     network, ran = ICNet(4, "resnet18").eval(), []
     for name, module in network.named_modules():
-        module.register_forward_hook(lambda *_, name=name: ran.append(name))
+        module.register_forward_hook(lambda _, inputs, __, name=name: None if inputs[0].is_meta else ran.append(name))
     network.partial_cascade(torch.randn(1, 3, 64, 64), branches)
     assert not [name for name in ran if name.split(".")[0] in idle and not name.startswith("cff_12.")]
     assert not [name for name in ran if name.startswith("cff_12.conv_high")]

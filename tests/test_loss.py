@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from models.layers import resize_target
+from tests.conftest import CLASSES
 from utils import distributed
 from utils.config import LossConfig
 from utils.loss import CascadeLoss, balanced_weights, build_loss, interpolate_labels
@@ -228,6 +229,12 @@ def test_balanced_class_weights_count_the_pixels_of_the_training_set():
     assert (weights[1] / weights[0]).item() == pytest.approx(math.log(1.05 + 0.9) / math.log(1.05 + 0.1))
     weights = build_loss(LossConfig(balance="log", balance_offset=2.0), DATASET).class_weights
     assert (weights[1] / weights[0]).item() == pytest.approx(math.log(2.9) / math.log(2.1))
+
+
+def test_balanced_class_weights_need_a_labelled_pixel():
+    unlabelled = SimpleNamespace(pixel_counts=np.zeros((2, 3), np.int64), classes=CLASSES)
+    with pytest.raises(ValueError, match="no pixel of the training masks is labelled"):
+        build_loss(LossConfig(balance="log"), unlabelled)
 
 
 def test_class_weights_are_as_many_as_classes():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dataset.transforms import IMAGENET_STD, Normalize
+from dataset.transforms import IMAGENET, Normalize
 from models import ICNet
 from models.fold import fold_batch_norms
 from models.layers import resize, subsample
@@ -58,7 +58,7 @@ def separated(blobs, name, rng):
 @torch.inference_mode()
 def test_network_gives_the_releases_numbers(checkpoint):
     network, found = fold_batch_norms(checkpoint.build()), {}
-    image = Normalize(checkpoint.mean, checkpoint.std)(torch.from_numpy(paper.image())[None])
+    image = Normalize(checkpoint.normalization)(torch.from_numpy(paper.image())[None])
     network.cff_24.register_forward_hook(lambda _, inputs, outputs: found.update(sub24_sum=outputs[0]))
     network.cff_12.register_forward_hook(lambda _, inputs, outputs: found.update(sub12_sum=outputs[0]))
     network.backbone.layer2[0].register_forward_hook(lambda _, inputs, output: found.update(conv3_1=output))
@@ -185,7 +185,7 @@ def test_checkpoint_says_how_the_release_evaluates(checkpoint, tmp_path, run_scr
     assert torch.equal(again.build().sub1[0].conv.weight, checkpoint.build().sub1[0].conv.weight)
     own = with_checkpoint_input(again, Settings())
     assert (own.input_size, own.short_side, own.resize_probabilities) == ((1025, 2049), None, True)
-    assert again.mean == pytest.approx((123.68 / 255, 116.779 / 255, 103.939 / 255))
+    assert again.normalization.mean == pytest.approx((123.68 / 255, 116.779 / 255, 103.939 / 255))
     own = with_checkpoint_input(again, Settings(short_side=0, resize_probabilities=False))
     assert (own.input_size, own.short_side, own.resize_probabilities) == (None, 0, False)
 
@@ -249,4 +249,4 @@ def test_fine_tuning_with_other_classes(release, folder_data, run_script):
 def test_each_factor_of_the_input_belongs_to_its_own_channel():
     layers = {"data_sub1": [torch.tensor([1.0, 10, 100])], "conv1_sub1": [torch.tensor([1.0, 2, 3]).view(1, 3, 1, 1)]}
     weight = caffe.as_state(layers)["conv1_sub1.weight"].flatten()  # of RGB, where the release's are of BGR
-    assert (weight / 255 / torch.tensor(IMAGENET_STD)).tolist() == pytest.approx([300, 20, 1])
+    assert (weight / 255 / torch.tensor(IMAGENET.std)).tolist() == pytest.approx([300, 20, 1])

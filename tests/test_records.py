@@ -58,19 +58,19 @@ def test_curves_leave_out_an_earlier_run_in_the_folder(curves):
 
 
 def test_records_write_all_their_files(tmp_path):
-    (tmp_path / ".last.0123abcd.part.pth").write_text("left by a killed run")
+    (tmp_path / ".0123abcd.part.pth").write_text("left by a killed run")
     sample = {"image": torch.zeros(3, 4, 6, dtype=torch.uint8), "target": torch.zeros(4, 6, dtype=torch.uint8)}
     records = Records(tmp_path)
     records.log.info("before the beginning")
     assert not (tmp_path / "train.log").exists()
 
-    records.begin(first=0, config="train:\n  epochs: 1")
     dataset = MagicMock(classes=CLASSES)
     dataset.__getitem__.return_value = sample
-    for index in (0, 4, 8, 12):  # those of the first of four processes
-        records.prediction(dataset, 7, index, sample["target"])
-    records.epoch({"epoch": 1, "iteration": 7, "loss": 0.5, "seconds": 60.0, **VALIDATED}, epochs=3, best=True)
-    records.finish()
+    with records.writing(first=0, config="train:\n  epochs: 1"):
+        for index in (0, 4, 8, 12):  # those of the first of four processes
+            records.prediction(dataset, 7, index, sample["target"])
+        records.epoch({"epoch": 1, "iteration": 7, "loss": 0.5, "seconds": 60.0, **VALIDATED}, epochs=3, best=True)
+        records.finish()
 
     first, second = (tmp_path / "train.log").read_text().splitlines()
     assert first.endswith("before the beginning")
@@ -78,13 +78,27 @@ def test_records_write_all_their_files(tmp_path):
     (line,) = read_json_lines(tmp_path / "train.jsonl")
     assert line == {"run": records.started, "epoch": 1, "iteration": 7, "loss": 0.5, "seconds": 60.0, **VALIDATED}
     assert Image.open(tmp_path / "curves.png").width > 500
-    assert not list(tmp_path.glob(".*"))
+    assert {path.name for path in tmp_path.glob(".*")} <= {".lock"}
     events = EventAccumulator(str(tmp_path)).Reload()
     assert set(events.Tags()["scalars"]) == {"class_iou/road", "loss", "miou", "pixel_accuracy", "seconds"}
     assert [(event.step, event.value) for event in events.Scalars("class_iou/road")] == [(7, 0.25)]
     assert events.Tags()["images"] == ["validation/0", "validation/4", "validation/8"]
     assert events.Images("validation/0")[0].width > 3 * 6 - 1
     assert events.Tags()["tensors"] == ["config/text_summary"]
+
+
+def test_a_second_run_in_the_folder_is_refused_and_leaves_the_first_ones_files_alone(tmp_path):
+    with Records(tmp_path).writing(first=0, config=""):
+        (tmp_path / ".0123abcd.part.pth").write_text("being written")
+        before = sorted(tmp_path.iterdir())
+        with (
+            pytest.raises(BlockingIOError, match=r"another process is at work in this folder: .*\.lock"),
+            Records(tmp_path).writing(first=0, config=""),
+        ):
+            pytest.fail("the folder is in use")
+        assert sorted(tmp_path.iterdir()) == before
+    with Records(tmp_path).writing(first=0, config=""):
+        pass
 
 
 def test_a_truncated_line_is_skipped(tmp_path):
@@ -99,11 +113,11 @@ def test_a_truncated_line_is_skipped(tmp_path):
 def test_tensorboard_hides_what_an_interrupted_run_wrote_later(tmp_path):
     for first, iterations in ((0, (7, 14, 21)), (15, (21, 28))):
         records = Records(tmp_path)
-        records.begin(first=first, config="")
-        for iteration in iterations:
-            record = {"epoch": iteration // 7, "iteration": iteration, "loss": float(first), "seconds": 1.0}
-            records.epoch(record, epochs=4, best=False)
-        records.finish()
+        with records.writing(first=first, config=""):
+            for iteration in iterations:
+                record = {"epoch": iteration // 7, "iteration": iteration, "loss": float(first), "seconds": 1.0}
+                records.epoch(record, epochs=4, best=False)
+            records.finish()
         # TensorBoard reads in the order of the names, which within one second is not that of writing.
         (events,) = tmp_path.glob("events.out.tfevents.1*")
         events.rename(tmp_path / f"events.out.tfevents.{first:010d}")

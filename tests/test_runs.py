@@ -9,6 +9,7 @@ import pytest
 
 from tools.runs import REPOSITORY, run_script
 from utils.cli import Interruption
+from utils.io.files import locked
 
 SAVING = """
 import os, signal, sys, time
@@ -56,10 +57,12 @@ def test_a_signal_to_the_tool_lets_the_script_save_its_state_and_stop(script, tm
     with pytest.raises(Interruption, match="the same command continues"):
         run_script(tmp_path / "run", script(SAVING), str(REPOSITORY))
     assert (tmp_path / "saved").read_text() != str(os.getpgrp())  # to which Ctrl-C and `timeout` send a second one
-    assert not (tmp_path / "run.running").exists()
 
 
-def test_a_folder_in_use_is_refused(tmp_path):
-    (tmp_path / "run.running").touch()
-    with pytest.raises(BlockingIOError, match=r"at work in .*run; if there is none, delete .*run\.running$"):
+def test_a_folder_in_use_is_refused(script, tmp_path):
+    with (
+        locked(tmp_path / ".run.lock"),
+        pytest.raises(BlockingIOError, match=r"another process is at work .*\.run\.lock$"),
+    ):
         run_script(tmp_path / "run", "train.py")
+    run_script(tmp_path / "run", script(""))

@@ -76,6 +76,14 @@ def test_masks_of_other_modes_are_rejected(image_path, tmp_path, mode):
     assert str(path) in str(error.value) and repr(mode) in str(error.value)
 
 
+def test_jpeg_masks_are_rejected(image_path, tmp_path):
+    Image.new("L", (64, 48)).save(tmp_path / "mask.jpg")
+    data = SegmentationDataset([Sample(image_path, tmp_path / "mask.jpg")], CLASSES, np.arange(256, dtype=np.uint8))
+    for check in (data.check_headers, lambda: data[0]):
+        with pytest.raises(ValueError, match=r"mask\.jpg is a JPEG file, .*; save masks as PNG"):
+            check()
+
+
 @pytest.mark.parametrize("value", [3, 100, 254])
 def test_undefined_mask_value_is_an_error(image_path, tmp_path, value):
     """254 is UNKNOWN in the lookup table itself."""

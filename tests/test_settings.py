@@ -230,9 +230,16 @@ def test_override_values_are_yaml():
     assert config.train.ckpt_dir == "a=b"
 
 
-@pytest.mark.parametrize("text", ["2024_01_15", "2024-01-15", "010", "1:30"])
-def test_dates_times_and_leading_zeros_are_strings(text):
+@pytest.mark.parametrize("text", ["2024_01_15", "2024-01-15", "010", "1:30", "1.10", "0x10", ".5", "1__0", "1.0", "7"])
+def test_names_that_look_like_numbers_or_dates_stay_as_they_are(text):
     assert load_config({}, [f"train.ckpt_dir={text}"]).train.ckpt_dir == text
+    assert load_config({}, [f"dataset.classes=[{text}, b]"]).dataset.classes == (text, "b")
+
+
+def test_a_comment_in_an_override_is_refused():
+    with pytest.raises(ValueError, match=r"dataset\.root: in '/data/set #1', YAML takes .* put the value in quotes"):
+        load_config({}, ["dataset.root=/data/set #1"])
+    assert load_config({}, ["dataset.root='/data/set #1'"]).dataset.root == "/data/set #1"
 
 
 @pytest.mark.parametrize("text", ["off", "no", "yes", "On"])

@@ -133,6 +133,11 @@ def test_names_made_of_long_paths_are_shortened_and_stay_unique():
     assert one != other and max(len(name.encode()) for name in (one, other)) <= 102
 
 
+def test_long_names_leave_room_for_endings():
+    (name,) = output_names([Path("\N{CJK UNIFIED IDEOGRAPH-8857}" * 80 + ".png")])
+    assert len(name.encode()) <= 100
+
+
 @pytest.mark.parametrize("secret", ["me:secret", "me:se@cret"])
 def test_no_part_of_a_password_remains(secret):
     assert source_name(f"rtsp://{secret}@10.0.0.5/live") == "rtsp://10.0.0.5/live"

@@ -238,9 +238,11 @@ def test_sigterm_finishes_the_iteration_and_the_run_resumes(folder_data, run_scr
         os.kill(os.getpid(), signal.SIGTERM)
 
     command = ["train", "--config", folder_data.config, "train.epochs=3", "train.val_epoch=3", "train.resume=auto"]
-    begun, begin = [], Records.begin
+    begun, writing = [], Records.writing
     monkeypatch.setattr(
-        Records, "begin", lambda self, *, first, config: begun.append(first) or begin(self, first=first, config=config)
+        Records,
+        "writing",
+        lambda self, *, first, config: begun.append(first) or writing(self, first=first, config=config),
     )
     with monkeypatch.context() as context:
         context.setattr(Records, "epoch", terminate)

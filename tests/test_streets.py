@@ -124,6 +124,15 @@ def test_a_dataset_that_another_process_has_finished_meanwhile_is_kept(tmp_path,
     assert [path.name for path in tmp_path.iterdir()] == ["streets"]
 
 
+def test_an_empty_folder_is_filled_and_stays(tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    before = empty.stat().st_ino  # perhaps that of a mount point
+    generate(empty, **SMALL)
+    generate(tmp_path / "new", **SMALL)
+    assert empty.stat().st_ino == before and contents(empty) == contents(tmp_path / "new")
+
+
 def test_no_progress_bar_without_a_terminal(tmp_path, capsys):
     generate(tmp_path / "streets", **SMALL)
     assert capsys.readouterr() == ("", "")

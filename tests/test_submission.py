@@ -41,7 +41,7 @@ def test_zip_file_of_label_ids_at_the_original_size(written, tmp_path):
 
 
 def test_temporary_files_of_killed_processes_are_ignored(data, written, tmp_path):
-    (tmp_path / "out" / f".{NAME[:-4]}.4711.part.png").write_bytes(b"half")
+    (tmp_path / "out" / ".0123abcd.part.png").write_bytes(b"half")
     with zipfile.ZipFile(Submission(tmp_path / "out", data).finish()) as content:
         assert content.namelist() == [NAME]
 

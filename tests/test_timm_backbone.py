@@ -40,7 +40,6 @@ def test_features_are_those_of_timms_own_extractor(name):
     maps, first = theirs(image), theirs.feature_info.reduction().index(8)
     shallow = backbone.shallow(image)
     assert torch.equal(shallow, maps[first]) and shallow.shape[1] == backbone.shallow_channels
-    assert shallow.shape[-2:] == (backbone.shallow_side(70), backbone.shallow_side(97))
     assert torch.equal(backbone.deep(shallow), maps[-1]) and maps[-1].shape[1] == backbone.deep_channels
 
 
@@ -132,6 +131,15 @@ def test_gradients_reach_every_parameter(network):
 @torch.inference_mode()
 def test_cut_off_network_returns_the_auxiliary_logits_of_training(network):
     check_partial_cascades(network, torch.randn(1, 3, 65, 91))
+
+
+@torch.inference_mode()
+def test_cut_off_network_finds_the_size_of_sub2_once(network):
+    image, runs = torch.zeros(1, 3, 64, 96), []
+    network.backbone.register_forward_hook(lambda *_: runs.append(1))  # sub4 calls its `shallow` and `deep`
+    for _ in range(3):
+        network.eval().partial_cascade(image, 1)
+    assert len(runs) == 1
 
 
 @torch.inference_mode()

@@ -134,7 +134,7 @@ def test_trained_with_its_normalisation_resumed_and_fine_tuned_for_other_classes
     config = folder_data.write()
     assert run_script("train", "--config", config).code == 0
     last = read_checkpoint(folder_data.ckpt_dir / "last.pth")
-    assert (last.mean, last.std) == (HALF, HALF) and last.backbone == f"timm/{NAME}"
+    assert last.normalization == (HALF, HALF) and last.backbone == f"timm/{NAME}"
 
     (tmp_path / "lite0.pth").unlink()  # a run is resumed from its last.pth alone
     assert "resumed" in run_script("train", "--config", config, "train.resume=auto").out
@@ -146,4 +146,4 @@ def test_trained_with_its_normalisation_resumed_and_fine_tuned_for_other_classes
     done = run_script("train", "--config", folder_data.write(), "train.freeze=[backbone.blocks_0]")
     assert done.code == 0 and "not loaded, as the data has 4 classes" in done.out, done.err
     finer = read_checkpoint(tmp_path / "finer" / "last.pth")
-    assert (finer.mean, finer.std) == (HALF, HALF) and len(finer.classes) == 4
+    assert finer.normalization == (HALF, HALF) and len(finer.classes) == 4

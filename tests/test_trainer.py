@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
+from dataset.transforms import Normalization
 from models.layers import resize
 from tests.conftest import records
 from tests.networks import trained_checkpoint
@@ -80,6 +82,13 @@ def test_the_best_checkpoint_is_chosen_by_miou(build, tmp_path, monkeypatch):
     assert orders == [1, 2, 3]  # each epoch has its own order
     assert [record["loss"] for record in metrics] == [9.5, 7.5, 5.5]
     assert [record["pixel_accuracy"] for record in metrics] == pytest.approx([0.8, 0.6, 0.9])
+
+
+def test_classes_without_a_pixel_in_validation_are_named_once(build, folder_data, tmp_path, capsys):
+    for path in (folder_data.root / "val_mask").iterdir():
+        Image.new("L", Image.open(path).size, 0).save(path)
+    build(tmp_path / "run", "train.epochs=2").fit()
+    assert capsys.readouterr().out.count("no pixel of the validation set is labelled sky or car\n") == 1
 
 
 def test_every_setting_of_the_run_is_applied(build, tmp_path, monkeypatch):
@@ -237,7 +246,8 @@ def test_augmentation_and_schedule_follow_the_configuration(build, tmp_path):
 
 @pytest.fixture
 def plain(checkpoint_path, tmp_path):
-    checkpoint = replace(read_checkpoint(checkpoint_path), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    unchanged = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    checkpoint = replace(read_checkpoint(checkpoint_path), normalization=unchanged)
     save_checkpoint(tmp_path / "plain.pth", checkpoint)
     return read_checkpoint(tmp_path / "plain.pth")
 

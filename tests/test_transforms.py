@@ -7,6 +7,7 @@ from PIL import Image
 
 from dataset.transforms import (
     Compose,
+    Normalization,
     Normalize,
     RandomBlur,
     RandomMirror,
@@ -286,7 +287,7 @@ def test_normalize_by_hand():
 
 def test_normalize_with_other_statistics_and_without_a_batch_dimension():
     image = torch.full((3, 1, 1), 51, dtype=torch.uint8)
-    normal = Normalize(mean=(0, 0.1, 0.2), std=(1, 0.5, 0.2))(image)
+    normal = Normalize(Normalization((0, 0.1, 0.2), (1, 0.5, 0.2)))(image)
     torch.testing.assert_close(normal.flatten(), torch.tensor([0.2, 0.2, 0.0]))
 
 

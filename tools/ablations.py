@@ -81,12 +81,14 @@ STUDIES = {
 def main() -> None:
     """Run the missing trials and report all results."""
     parser = cli.Parser(description=__doc__)
-    parser.add_argument("study", choices=STUDIES, help="which study")
+    parser.add_argument("study", choices=STUDIES, help="study to run")
     parser.add_argument("overrides", nargs="*", help="section.key=value for every trial, such as dataset.root=FOLDER")
     parser.add_argument("--config", type=cli.path, help="YAML file (default: that of the study)")
     parser.add_argument("--out", type=cli.path, help="folder (default: ckpt/ablations/STUDY)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="random seeds (default: 0 1)")
-    parser.add_argument("--only", nargs="+", metavar="TRIAL", help="trials to run (default: all)")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1], help="random seeds, after the overrides (default: 0 1)"
+    )
+    parser.add_argument("--only", nargs="+", metavar="TRIAL", help="trials to run, after the overrides (default: all)")
     parser.add_argument("--report", action="store_true", help="train nothing, only report existing results")
     args = parser.parse_intermixed_args()
     study = STUDIES[args.study]

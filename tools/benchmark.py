@@ -143,8 +143,10 @@ def parse_arguments() -> argparse.Namespace:
     default = f"(default: {' '.join(DEFAULT)}, if usable)"
     add("--only", nargs="+", choices=CONTENDERS, help=f"what to compare {default}")
     add("--ckpt", type=os.path.expanduser, metavar="FILE", help="checkpoint (default: --backbone with random weights)")
-    parser.add_argument("--backbone", default="resnet50_v1s", help="without --ckpt (default: the published one's)")
-    parser.add_argument("--variant", default="published", choices=VARIANTS, help="without --ckpt")
+    parser.add_argument("--backbone", default="resnet50_v1s", help="backbone without --ckpt (default: resnet50_v1s)")
+    parser.add_argument(
+        "--variant", default="published", choices=VARIANTS, help="variant without --ckpt (default: published)"
+    )
     parser.add_argument("--size", type=image_size, default=(1024, 2048), metavar="WxH", help="default: 2048x1024")
     add("--batch", type=whole_number, default=1, help="images at once (default: 1)")
     side = partial(whole_number, least=MIN_SIZE)

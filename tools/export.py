@@ -118,7 +118,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar="FILE",
         help="a checkpoint of this project, of mmsegmentation, the published one, or a .caffemodel",
     )
-    add("--format", default="onnx", choices=SUFFIXES)
+    add("--format", default="onnx", choices=SUFFIXES, help="format of the file (default: onnx)")
     add(
         "--target",
         type=cli.path,

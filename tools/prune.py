@@ -1,4 +1,4 @@
-"""Prune a trained network to a share of its channels, after section 3.5 of the paper.
+"""Prune a trained network to a share of its channels, after section 5 of the paper.
 
 One step, which writes a smaller checkpoint to be retrained:
     python tools/prune.py --ckpt FILE --keep 0.5
@@ -8,6 +8,7 @@ All steps, each followed by retraining; what is complete is skipped, so the same
 
 import argparse
 import os
+import shlex
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -59,7 +60,7 @@ def main() -> None:
         pruned = prune_checkpoint(checkpoint, args.keep)
         save_checkpoint(target, pruned)
         print(f"{target}: {parameters(pruned) / 1e6:.2f} of {parameters(checkpoint) / 1e6:.2f} million parameters")
-        print(f"next: python train.py --config FILE model.weights={target}")
+        print(f"next: python train.py --config FILE {shlex.quote(setting('model.weights', target))}")
         return
     config = load_config(args.config, args.overrides)
     check_folder(args.output, "--output")

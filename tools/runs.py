@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from utils.cli import Interruption, catching_signals
 from utils.config import Config, load_config
-from utils.io.files import replacing
+from utils.io.files import locked, replacing
 from utils.settings import setting
 from utils.training.state import check_resumable
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
@@ -31,21 +31,13 @@ def run_script(folder: Path, script: str, *arguments: str) -> None:
         ValueError: it failed; its own message has been printed.
         Interruption: a signal stopped it, after it saved its state.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = folder.with_name(f"{folder.name}.running")
-    try:
-        lock.touch(exist_ok=False)
-    except FileExistsError:
-        raise BlockingIOError(f"another process is at work in {folder}; if there is none, delete {lock}") from None
-    print(f"{folder.name}: python {shlex.join([script, *arguments])}", flush=True)
-    try:
+    with locked(folder.with_name(f".{folder.name}.lock")):
+        print(f"{folder.name}: python {shlex.join([script, *arguments])}", flush=True)
         command = [sys.executable, str(REPOSITORY / script), *arguments]
         process = subprocess.Popen(command, start_new_session=True)  # Ctrl-C, too, reaches the script once, from here
         posix = os.name == "posix"  # on Windows, the console sends Ctrl-C to both
         with catching_signals(process.send_signal if posix else lambda number: None) as stopping:
             code = process.wait()  # it needs time to save its state
-    finally:
-        lock.unlink(missing_ok=True)
     if stopping():
         raise Interruption("stopped; the same command continues")
     if code != 0:

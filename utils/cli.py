@@ -121,7 +121,7 @@ def _memory_hint(error: Exception) -> str | None:
         return None
     return (
         f"out of {'GPU ' if on_gpu else ''}memory; lower train.train_batch_size or model.crop_size for training, "
-        "train.valid_batch_size for evaluation, or set test.window"
+        "train.valid_batch_size or test.short_side for evaluation, test.short_side for inference"
     )
 
 

@@ -57,14 +57,18 @@ def unlabelled_error(config: DatasetConfig, split: str) -> ValueError:
 def find_pairs(config: DatasetConfig, split: str, *, cityscapes_root: str) -> tuple[Pairs, ClassTable, np.ndarray]:
     """Return the files of a split, its classes, and the lookup table (256,) from mask values to class indices."""
     if config.name == "folder":
-        patterns = {"train": config.train, "val": config.val, "test": config.test}.get(split)
-        if patterns is None or patterns.images is None:
+        splits = {"train": config.train, "val": config.val, "test": config.test}
+        if split not in splits:
+            raise ValueError(f"folder data has no split {split!r}; use {', '.join(splits)}")
+        patterns = splits[split]
+        if patterns.images is None:
             raise ValueError(
-                f"the split {split!r} is not defined; define train, val and test by dataset.train.images, "
-                "dataset.val.images and dataset.test.images (with masks)"
+                f"the split {split!r} has no images; set dataset.{split}.images and, if labelled, dataset.{split}.masks"
             )
         classes, train_ids = folder_classes(config.classes, config.colors, ignore_index=config.ignore_index)
         return find_folder(_root(config), images=patterns.images, masks=patterns.masks), classes, train_ids
+    if "name" not in config.model_fields_set and (config.classes or config.train.images or config.val.images):
+        raise ValueError("dataset.name is not set, so the other keys of dataset would be ignored; set it to folder")
     root = cityscapes_root
     if config.name == "streets":
         if split == "test":
@@ -155,8 +159,9 @@ def eval_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int) 
 
 
 def _worker_options(workers: int) -> dict:
+    """Return the arguments that all loaders share, and have the workers killed at exit."""
     if workers:
-        atexit.unregister(_kill_workers)
+        atexit.unregister(_kill_workers)  # so that it runs once, however many loaders there are
         atexit.register(_kill_workers)
     return {
         "num_workers": workers,

@@ -51,8 +51,9 @@ def train_one_epoch(
     train_mode(network, freeze_bn=freeze_bn)
     for batch in batches:
         optimizer.zero_grad(set_to_none=True)
-        images = batch["image"].to(device, non_blocking=True).chunk(accumulate)
-        targets = batch["target"].to(device, non_blocking=True).chunk(accumulate)
+        count = min(accumulate, len(batch["image"]))
+        images = batch["image"].to(device, non_blocking=True).tensor_split(count)
+        targets = batch["target"].to(device, non_blocking=True).tensor_split(count)
         total: dict[str, Tensor] = {}
         parts = zip(images, targets, micro_batch_weights(targets), strict=True)
         for number, (image, target, weight) in enumerate(parts, start=1):

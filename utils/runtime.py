@@ -23,7 +23,10 @@ def select_device(gpus: str) -> torch.device:
     if not indices:
         return torch.device("cpu")
     if len(indices) > 1:
-        raise ValueError(f"train.specific_gpu_num lists {len(indices)} GPUs ({gpus}), but this script uses only one")
+        raise ValueError(
+            f"train.specific_gpu_num lists {len(indices)} GPUs ({gpus}), but this script uses only one; "
+            f"add train.specific_gpu_num={indices[0]}"
+        )
     device = torch.device("cuda", indices[0])
     torch.cuda.set_device(device)  # for NCCL, pinned memory and whatever else uses the current device
     return device

@@ -52,7 +52,8 @@ def read_yaml(path: Path) -> dict:
 def override(values: dict, setting: str) -> None:
     """Apply one `section.key=value` to nested dicts; raises ValueError if it is malformed.
 
-    The outermost dict is changed in place; of the others copies are, as anchors in YAML make one dict of two sections.
+    The outermost dict is changed in place. Inner ones are copied first, as two sections are the same dict where the
+    YAML file uses an anchor.
     """
     dotted, equals, text = setting.partition("=")
     *parents, key = dotted.strip().split(".")
@@ -68,9 +69,12 @@ def override(values: dict, setting: str) -> None:
     if not text.strip():
         raise ValueError(f"{dotted} has no value; write {dotted}=VALUE, or null if the key allows it")
     try:
-        values[key] = yaml.load(text, _Loader)
+        value = yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise ValueError(f"{dotted}: {text!r} is not a valid YAML value; put it in quotes") from None
+    if " #" in text and isinstance(value, str) and " #" not in value:
+        raise ValueError(f"{dotted}: in {text!r}, YAML takes what follows # for a comment; put the value in quotes")
+    values[key] = value
 
 
 def setting(dotted: str, value: str | Path) -> str:
@@ -113,7 +117,11 @@ def describe(error: ValidationError, keys: list[str]) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, but duplicate keys are errors; 2024_01_15, 2024-01-15, 010, 1:30, off, yes are strings."""
+    """PyYAML's safe loader, but duplicate keys are errors, and names remain what they are.
+
+    That is, 2024-01-15, 1:30, off and yes are strings, and so are numbers that Python would write in another way, such
+    as 010 and 1.10; where a key needs a number, pydantic converts them.
+    """
 
     yaml_implicit_resolvers: ClassVar = {  # type: ignore[misc]  # a class variable in PyYAML too
         first: [
@@ -123,9 +131,19 @@ class _Loader(yaml.SafeLoader):
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def construct_number(self, node: yaml.ScalarNode) -> int | float | str:
+        """Return a number, or its text if the number would be written in another way."""
+        integer = node.tag.endswith(":int")
+        value = self.construct_yaml_int(node) if integer else self.construct_yaml_float(node)
+        return value if str(value) == node.value else node.value
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         names = [str(key.value) for key, _ in node.value]
         for key, _ in node.value:
             if names.count(str(key.value)) > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key.value}", key.start_mark)
         return super().construct_mapping(node, deep)
+
+
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_number)

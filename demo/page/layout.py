@@ -124,7 +124,7 @@ def build_video_tab(service: Service, weights: gr.Dropdown, engine: gr.Dropdown)
 
 def strength() -> gr.Slider:
     """Build the slider for the opacity of the colours."""
-    return gr.Slider(0, 1, 0.5, step=0.05, label="Strength of the colours")
+    return gr.Slider(0, 1, 0.5, step=0.05, label="Opacity of the colours")
 
 
 def show_picture(

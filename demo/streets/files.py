@@ -28,13 +28,16 @@ def generate(root: Path | str, *, train: int, val: int, height: int, width: int,
     if _exists(root, wanted):
         return
     root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.") as folder:
+    empty = root.exists()  # see _exists; it stays, as it may be a mount point or the working directory
+    with tempfile.TemporaryDirectory(dir=root if empty else root.parent, prefix=f".{root.name}.") as folder:
         unfinished = Path(folder, root.name)
         _write(unfinished, wanted)
         try:
-            if root.exists():
-                root.rmdir()  # empty, see _exists
-            unfinished.rename(root)
+            if empty:
+                for name in ("leftImg8bit", "gtFine", RECORD):
+                    (unfinished / name).rename(root / name)
+            else:
+                unfinished.rename(root)
         except OSError:
             if not _exists(root, wanted):  # else another process was faster
                 raise

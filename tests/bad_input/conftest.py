@@ -37,7 +37,7 @@ def refused(run_script, tmp_path):
         assert "Traceback" not in result.out and ".part" not in lines[0]
         after = files(tmp_path)
         new = [path for path in after if after[path] != before.get(path)]
-        kept = ("train.log", "last.pth", "_pred.png") if logs else ()
+        kept = ("train.log", "last.pth", ".lock", "_pred.png") if logs else ()
         assert not [path for path in new if not (logs and (path.endswith(kept) or "tfevents" in path))], new
         assert not [path for path in before if path not in after and not (logs and re.search(FIGURES, path))]
         return lines[0]

@@ -178,7 +178,7 @@ def test_events_pass_what_their_functions_expect(layout, service):
     config = layout.build_page(service).config
     labels = {component["id"]: component["props"].get("label") for component in config["components"]}
     inputs = [[labels[number] for number in event["inputs"]] for event in config["dependencies"]]
-    settings = ["Weights", "Runtime and precision", "Strength of the colours"]
+    settings = ["Weights", "Runtime and precision", "Opacity of the colours"]
     assert inputs.count([None, *settings]) == 2  # a picture of one's own, and an example
     assert [f"Video of up to {layout.MAX_FRAMES} frames", *settings, "Classes drawn"] in inputs
     assert settings[:2] in inputs

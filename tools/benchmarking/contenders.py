@@ -78,7 +78,7 @@ def published(workload: Workload) -> Contender:
     if variant != "published" or checkpoint.structure["sub4_input"] != "image":
         name = f"the variant {variant}" if variant != "published" else "a network with another input of sub4"
         raise ValueError(f"{name} cannot run the published way; leave it out of --only")
-    return _plain(PublishedExecution(checkpoint.build()), Normalize(checkpoint.mean, checkpoint.std), workload)
+    return _plain(PublishedExecution(checkpoint.build()), Normalize(checkpoint.normalization), workload)
 
 
 def eager(workload: Workload, *, precision: str | None = None) -> Contender:

@@ -127,7 +127,7 @@ def _quantize_onnx(model: Any, path: Path, images: Sequence[np.ndarray], prepare
 
 def _preparation(checkpoint: Checkpoint, normalized_inside: bool) -> Preparation:
     """Return the function from an image (H, W, 3) to the input (1, 3, H, W) of an exported network."""
-    normalize = Normalize(checkpoint.mean, checkpoint.std)
+    normalize = Normalize(checkpoint.normalization)
 
     def prepare(image: np.ndarray) -> np.ndarray:
         tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
@@ -153,7 +153,7 @@ def _trace(
         "normalized_inside": normalized_inside,
     }
     dtype = torch.float16 if precision == "fp16" else torch.float32
-    normalize = Normalize(checkpoint.mean, checkpoint.std) if normalized_inside else None
+    normalize = Normalize(checkpoint.normalization) if normalized_inside else None
     graph = _Graph(network.to(dtype), normalize=normalize, labels=output == "labels")
     sizes = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     try:
@@ -167,7 +167,7 @@ def _trace(
                 output_names=[output],
                 dynamic_shapes={"image": sizes},
             )
-    except torch.onnx.OnnxExporterError as error:
+    except (torch.onnx.OnnxExporterError, ImportError) as error:  # the latter if onnxscript is too old for PyTorch
         cause = error.__cause__ or error  # the error itself begins with general advice
         reason = (str(cause).splitlines() or [type(cause).__name__])[0]
         raise ValueError(f"the network cannot be exported: {reason}") from error
@@ -201,7 +201,7 @@ def compare(exported: ExportedSegmenter, checkpoint: Checkpoint, output: str, *,
     Raises:
         ValueError: it is above the tolerance.
     """
-    network = PyTorchSegmenter(checkpoint.build(), mean=checkpoint.mean, std=checkpoint.std)
+    network = PyTorchSegmenter(checkpoint.build(), normalization=checkpoint.normalization)
     generator = torch.Generator().manual_seed(0)
     differences = []
     for shape in TRIED:

@@ -51,7 +51,7 @@ class ExportedSegmenter(ABC):
             self.checkpoint = Checkpoint.from_metadata(facts, state_dict={}, source=path)
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{path}: its metadata is damaged; export it again with tools/export.py") from None
-        self.normalize = None if inside else Normalize(self.checkpoint.mean, self.checkpoint.std)
+        self.normalize = None if inside else Normalize(self.checkpoint.normalization)
         self.dtype = np.uint8 if inside else dtype
 
     @abstractmethod

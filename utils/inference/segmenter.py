@@ -1,13 +1,12 @@
 """Segmenters: from uint8 images to label maps. The interface, and its implementation in PyTorch."""
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from dataset.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from dataset.transforms import IMAGENET, Normalization, Normalize
 from models.fold import fold_batch_norms
 from models.icnet import MIN_SIZE, ICNet
 from models.layers import resize
@@ -44,7 +43,7 @@ class PyTorchSegmenter:
 
     Args:
         network: in evaluation mode on `device`; its weights' dtype is that of the arithmetic.
-        mean, std: input normalisation, see `dataset.transforms.Normalize`.
+        normalization: of the input.
         compiled: "default" or "cuda_graphs" for torch.compile, which takes about a minute for each new input size.
         branches: how many of the network's branches to run; fewer are faster and coarser, see `ICNet.partial_cascade`.
     """
@@ -57,13 +56,12 @@ class PyTorchSegmenter:
         network: ICNet,
         *,
         device: torch.device | str = "cpu",
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        normalization: Normalization = IMAGENET,
         compiled: str = "none",
         branches: int = BRANCHES,
     ) -> None:
         self.device = torch.device(device)
-        self.normalize = Normalize(mean, std)
+        self.normalize = Normalize(normalization)
         self.dtype = next(network.parameters()).dtype
         self.precision = {dtype: name for name, dtype in runtime.DTYPES.items()}[self.dtype]
         self.network = network.cascade if branches == BRANCHES else partial(network.partial_cascade, branches=branches)
@@ -107,10 +105,5 @@ def build_segmenter(
     network = fold_batch_norms(checkpoint.build()).to(device, runtime.DTYPES[precision])
     network = network.to(memory_format=torch.channels_last)
     return PyTorchSegmenter(
-        network,
-        device=device,
-        mean=checkpoint.mean,
-        std=checkpoint.std,
-        compiled=compiled,
-        branches=branches,
+        network, device=device, normalization=checkpoint.normalization, compiled=compiled, branches=branches
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from PIL import Image
 
 from dataset.labels import ClassTable
@@ -34,6 +35,25 @@ def check_new_file(path: Path, suffix: str, key: str) -> None:
 
 
 @contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Hold a lock on a file, which is created; the lock ends with the process at the latest.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(file)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise BlockingIOError(f"another process is at work in this folder: it has locked {file}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to, and rename it to `path` on success.
 
@@ -42,7 +62,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # not of the process, since threads, and containers whose processes have the same number, may write the same file
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+    temporary = path.with_name(f".{secrets.token_hex(4)}.part{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -55,7 +75,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def remove_leftovers(folder: Path) -> None:
     """Delete temporary files of `replacing` left by killed processes; no process may be writing to the folder."""
     for path in folder.glob(".*.part*"):
-        if path.is_file() and re.fullmatch(r"\..+\.[0-9a-f]{8}\.part(\.\w+)?", path.name):
+        if path.is_file() and re.fullmatch(r"\.[0-9a-f]{8}\.part(\.\w+)?", path.name):
             path.unlink()
 
 

@@ -122,7 +122,7 @@ def _read_list(path: Path) -> list[Path]:
 
 
 def output_names(paths: Sequence[Path]) -> list[str]:
-    """Name outputs after the stems of the inputs; inputs that share a stem are named after their whole path.
+    """Name outputs after the stems of the inputs; those that share a stem, or have a long one, after their whole path.
 
     Names are unique even on file systems that ignore case.
     """
@@ -131,7 +131,7 @@ def output_names(paths: Sequence[Path]) -> list[str]:
     names = []
     for path in paths:
         name = path.stem
-        if stems[name.casefold()] > 1:
+        if stems[name.casefold()] > 1 or len(os.fsencode(name)) > 2 * LONGEST:
             whole = re.sub(r"[\\/:.]+", "_", "_".join(path.parts)).strip("_")  # without a drive's C:\
             long = os.fsencode(whole)[-LONGEST:].decode(errors="ignore")
             candidates = chain([long], (f"{long}_{number}" for number in count(2)))

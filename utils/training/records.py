@@ -4,7 +4,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from textwrap import indent
@@ -19,7 +19,7 @@ from dataset.segmentation import SegmentationDataset
 from utils import distributed
 from utils.cli import open_log
 from utils.io.drawing import colorize, grid
-from utils.io.files import remove_leftovers, replacing
+from utils.io.files import locked, remove_leftovers, replacing
 from utils.settings import flatten
 
 SHOWN = 3  # validation images in TensorBoard
@@ -37,13 +37,23 @@ class Records:
         self.writer: SummaryWriter | None = None
         self.shown: set[int] = set()  # validation images of this process
 
-    def begin(self, *, first: int, config: str) -> None:
-        """Start writing files, after everything is built, so that a run that cannot start leaves none.
+    @contextlib.contextmanager
+    def writing(self, *, first: int, config: str) -> Iterator[None]:
+        """Write files, after everything is built, so that a run that cannot start leaves none.
 
         TensorBoard hides what an interrupted run wrote for the iteration `first` and later ones.
+
+        Raises:
+            BlockingIOError: another run writes to the folder.
         """
         if distributed.rank() > 0:
+            yield
             return
+        with locked(self.folder / ".lock"):
+            self._begin(first=first, config=config)
+            yield
+
+    def _begin(self, *, first: int, config: str) -> None:
         remove_leftovers(self.folder)
         self.writer = SummaryWriter(self.folder, purge_step=first)
         self.writer.add_text("config", indent(config, "    "))  # a Markdown code block

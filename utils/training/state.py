@@ -126,8 +126,9 @@ class RunState:
     @property
     def next_recorded(self) -> int:
         """The first iteration for which records are still to be written; an epoch's are those of its last iteration."""
-        recorded = self.iteration > 0 and not self.losses.names
-        return self.iteration + recorded
+        if self.iteration > 0 and not self.losses.names:  # the epoch that ends here has been recorded
+            return self.iteration + 1
+        return self.iteration
 
     @property
     def trained(self) -> ICNet:

@@ -89,7 +89,7 @@ class Trainer:
                 self.parallel,
                 bar,
                 criterion=self.criterion,
-                normalize=Normalize(self.description.mean, self.description.std),
+                normalize=Normalize(self.description.normalization),
                 optimizer=state.optimizer,
                 scheduler=state.scheduler,
                 device=self.device,
@@ -165,8 +165,8 @@ class Trainer:
         state, dataset = self.state, self.val_loader.dataset
         names = dataset.classes.names
         distributed.broadcast_buffers(state.trained)  # each process has its own, unless batch norm is synchronised
-        mean, std = self.description.mean, self.description.std
-        segmenter = PyTorchSegmenter(state.trained.eval(), device=self.device, mean=mean, std=std)
+        normalization = self.description.normalization
+        segmenter = PyTorchSegmenter(state.trained.eval(), device=self.device, normalization=normalization)
         single_view = self.test_config.model_copy(update={"tta": TtaConfig(), "window": None, "stride": None})
         segment = with_options(segmenter, single_view, self.device)
         show = partial(self.records.prediction, dataset, state.iteration)
@@ -175,6 +175,9 @@ class Trainer:
             evaluate(segment, bar, confusion=confusion, on_image=show)
         confusion.merge()
         state.metrics = confusion.summary(names)
+        absent = [name for name, share in state.metrics["class_share"].items() if not share]
+        if absent and state.best_path is None:  # the first validation
+            self.records.log.info(f"no pixel of the validation set is labelled {' or '.join(absent)}")
         best = state.metrics["miou"] > state.best_miou
         if best:
             state.save_best(self.name)

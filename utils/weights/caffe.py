@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dataset.transforms import IMAGENET_STD
+from dataset.transforms import IMAGENET
 
 MEAN = (123.68 / 255, 116.779 / 255, 103.939 / 255)  # of RGB images, subtracted from the release's input
 NORM = ("weight", "bias", "running_mean", "running_var")  # the blobs of the release's BN layers; eps 1e-5, as PyTorch's
@@ -52,22 +52,24 @@ def as_state(layers: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
         ValueError: blobs that no layer of the release has.
     """
     state: dict[str, Tensor] = {}
-    factor = layers.get("data_sub1", [torch.ones(3)])[0].reshape(-1)
+    layers = dict(layers)
+    factor, *rest = layers.pop("data_sub1", [torch.ones(3)])
+    if rest or factor.numel() != 3:
+        raise ValueError("the layer data_sub1 has the wrong number of values")
     for name, (weight, *others) in layers.items():
         kinds = NORM if name.endswith("/bn") else NORM[:2]
-        if len(others) >= len(kinds) or (name == "data_sub1" and len(factor) != 3):
+        if len(others) >= len(kinds):
             raise ValueError(f"the layer {name} has the wrong number of values")
         if kinds is NORM or weight.ndim < 4:
             weight = weight.reshape(-1)
         elif weight.shape[1] == 3:
-            weight = (weight * factor.view(3, 1, 1)).flip(1) * 255 * torch.tensor(IMAGENET_STD).view(3, 1, 1)
+            weight = (weight * factor.view(3, 1, 1)).flip(1) * 255 * torch.tensor(IMAGENET.std).view(3, 1, 1)
         state |= {f"{name}.{kind}": blob.reshape(-1) for kind, blob in zip(kinds[1:], others, strict=False)}
         state[f"{name}.weight"] = weight
         if kinds is not NORM and others and name != "conv6_cls":
             bias = state.pop(f"{name}.bias")
             ones, zeros = torch.ones_like(bias), torch.zeros_like(bias)
             state |= {f"{name}/bn.{kind}": x for kind, x in zip(NORM, (ones, bias, zeros, ones - EPS), strict=True)}
-    state.pop("data_sub1.weight", None)
     return state
 
 
@@ -89,19 +91,21 @@ def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
-        kind, size = key & 7, {1: 8, 5: 4}.get(key & 7, 0)
-        if kind not in (0, 1, 2, 5):
-            raise ValueError(f"a field of the unknown kind {kind}")
-        value = 0
-        if kind in (0, 2):
-            value, position = _varint(message, position)
+        number, kind = key >> 3, key & 7
         if kind == 0:
-            yield key >> 3, value
+            value, position = _varint(message, position)
+            yield number, value
             continue
-        end = position + (value if kind == 2 else size)
+        if kind == 2:
+            size, position = _varint(message, position)
+        elif kind in (1, 5):
+            size = {1: 8, 5: 4}[kind]
+        else:
+            raise ValueError(f"a field of the unknown kind {kind}")
+        end = position + size
         if end > len(message):
             raise ValueError(f"it ends {end - len(message)} bytes too early")
-        yield key >> 3, message[position:end]
+        yield number, message[position:end]
         position = end
 
 

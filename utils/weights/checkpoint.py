@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dataset.labels import ClassTable, cityscapes_classes, class_table
-from dataset.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalization
+from dataset.transforms import IMAGENET, Normalization
 from models import BACKBONES, TIMM, ICNet
 from models.variants import complete_structure
 from utils.weights import caffe
@@ -30,7 +30,7 @@ class Checkpoint:
         backbone: one of `models.BACKBONES`, or timm/NAME.
         classes: class names and colours; their number is the network's.
         structure: the arguments of `models.ICNet` from `variant` on; missing ones are filled in with its defaults.
-        mean, std: input normalisation, see `dataset.transforms.Normalize`.
+        normalization: of the input.
         config: configuration of the training run as plain values; empty for files of other projects.
         epoch, iteration: completed epochs and iterations.
         metrics: of the latest validation, see `ConfusionMatrix.summary`.
@@ -45,8 +45,7 @@ class Checkpoint:
     backbone: str
     classes: ClassTable
     structure: dict[str, Any] = field(default_factory=dict)
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    normalization: Normalization = IMAGENET
     config: dict[str, Any] = field(default_factory=dict)
     epoch: int = 0
     iteration: int = 0
@@ -81,8 +80,7 @@ class Checkpoint:
             backbone=metadata["backbone"],
             structure=dict(structure),
             classes=class_table(metadata["classes"], metadata["colors"]),
-            mean=tuple(metadata["mean"]),
-            std=tuple(metadata["std"]),
+            normalization=Normalization(tuple(metadata["mean"]), tuple(metadata["std"])),
             named=metadata.get("named", True),  # absent from files of earlier versions
             config=dict(metadata["config"]),
             **others,
@@ -95,16 +93,11 @@ class Checkpoint:
             "structure": self.structure,
             "classes": list(self.classes.names),
             "colors": [list(color) for color in self.classes.colors],
-            "mean": list(self.mean),
-            "std": list(self.std),
+            "mean": list(self.normalization.mean),
+            "std": list(self.normalization.std),
             "named": self.named,
             "config": self.config,
         }
-
-    @property
-    def normalization(self) -> Normalization:
-        """Input normalisation, `mean` and `std`."""
-        return Normalization(self.mean, self.std)
 
     def build(self) -> ICNet:
         """Build the network with these weights, in evaluation mode.
@@ -209,7 +202,7 @@ def _from_caffe(layers: Mapping[str, list[Tensor]], path: Path) -> Checkpoint:
     return replace(
         checkpoint,
         structure={**PAPER.structure, "width": width},
-        mean=caffe.MEAN,
+        normalization=Normalization(caffe.MEAN, IMAGENET.std),
         config={"test": PAPER_TEST},
         unused=tuple(unused),
     )

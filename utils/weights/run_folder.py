@@ -57,6 +57,13 @@ def included_weights(config_file: Path | None, ckpt_dir: str) -> Path | None:
     return INCLUDED if config_file is None and ckpt_dir == TrainConfig().ckpt_dir else None
 
 
+def describe_fallback(ckpt_dir: str) -> str:
+    """Say that the included weights are used, and how to use a run that has not been validated yet instead."""
+    last = Path(ckpt_dir) / LAST
+    own = f" ({last} has not been validated yet; test.ckpt_path={last} uses it)" if last.is_file() else ""
+    return f"{ckpt_dir} has no best checkpoint, using the included weights{own}"
+
+
 def find_last(resume: str | None, ckpt_dir: str) -> Checkpoint | None:
     """Read the checkpoint to resume from: a given file, or for "auto" the folder's `last.pth` if there is one.
 

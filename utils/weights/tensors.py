@@ -20,8 +20,8 @@ def read_tensors(path: Path) -> Any:
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"no checkpoint {path}; correct the path (test.ckpt_path, train.resume, model.weights, loss.distill), "
-            "or train first"
+            f"no checkpoint {path}; correct the path (--ckpt, test.ckpt_path, train.resume, model.weights, "
+            "loss.distill), or train first"
         )
     try:
         with warnings.catch_warnings():
