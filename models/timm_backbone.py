@@ -5,6 +5,7 @@ from types import ModuleType
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.fold import foldable_batch_norms
 
@@ -93,12 +94,36 @@ class TimmBackbone(nn.ModuleDict):
             hook.remove()
 
 
+class SamePaddingConv2d(nn.Conv2d):
+    """TensorFlow's convolution with "SAME" padding, which depends on the input size: `timm.layers.Conv2dSame`.
+
+    timm's own formula, with a maximum and true divisions, makes the export of symbolic sizes take minutes.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, out_channels, H / stride, W / stride), rounded up."""
+        pads: list[int] = []
+        for side, excess, stride in zip(x.shape[-2:], _excess(self), self.stride, strict=True):
+            total = excess + -side % stride
+            pads = [total // 2, total - total // 2, *pads]  # the last dimension comes first
+        return F.conv2d(F.pad(x, pads), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+def _excess(conv: nn.Conv2d) -> list[int]:
+    """Return by how much the (dilated) kernel is larger than the stride, on both axes."""
+    sides = zip(conv.kernel_size, conv.dilation, conv.stride, strict=True)
+    return [(size - 1) * dilation + 1 - stride for size, dilation, stride in sides]
+
+
 def _extractor(network: str) -> tuple[dict[str, nn.Module], list[dict]]:
     """Return the layers of timm's feature extractor, in the order in which they run, and the features that it gives."""
     extractor = import_timm().create_model(network, features_only=True, output_stride=8)
     feature_list = import_timm().models.FeatureListNet
     if not isinstance(extractor, feature_list):
         extractor = feature_list(extractor, out_indices=extractor.feature_info.out_indices, flatten_sequential=True)
+    for conv in extractor.modules():
+        if isinstance(conv, import_timm().layers.Conv2dSame) and min(_excess(conv)) >= 0:
+            conv.__class__ = SamePaddingConv2d  # the same arguments and parameters
     return dict(extractor.items()), extractor.feature_info.get_dicts()
 
 

@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models import ICNet, TimmBackbone
 from models.fold import fold_batch_norms
+from models.timm_backbone import SamePaddingConv2d
 from tests.conftest import CLASSES
 from tests.networks import check_gradients, check_partial_cascades, with_statistics
 from utils.config import ModelConfig, OptimizerConfig
@@ -41,6 +42,19 @@ def test_features_are_those_of_timms_own_extractor(name):
     shallow = backbone.shallow(image)
     assert torch.equal(shallow, maps[first]) and shallow.shape[1] == backbone.shallow_channels
     assert torch.equal(backbone.deep(shallow), maps[-1]) and maps[-1].shape[1] == backbone.deep_channels
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"), [(3, 2, 1), (5, 2, 1), (2, 2, 1), (3, 1, 2), (5, 3, 2), (4, 3, 1)]
+)
+@torch.inference_mode()
+def test_padding_depends_on_the_size_as_in_timm(kernel, stride, dilation):
+    theirs = timm.layers.Conv2dSame(3, 4, kernel, stride=stride, dilation=dilation)
+    ours = SamePaddingConv2d(3, 4, kernel, stride=stride, dilation=dilation)
+    ours.load_state_dict(theirs.state_dict())
+    for height in range(12, 18):
+        image = torch.randn(1, 3, height, 29 - height)
+        assert torch.equal(ours(image), theirs(image))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
