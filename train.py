@@ -21,7 +21,7 @@ from utils import cli, distributed, runtime
 from utils.config import Config, load_config
 from utils.data import EvalLoader, TrainLoader, build_dataset, build_transform, check_classes, eval_loader, train_loader
 from utils.inference.segmenter import build_segmenter
-from utils.io.files import check_folder
+from utils.io.files import changed_at, check_folder
 from utils.loss import build_loss
 from utils.settings import setting
 from utils.training.records import Records
@@ -29,7 +29,7 @@ from utils.training.state import check_resumable
 from utils.training.trainer import Trainer
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
 from utils.weights.pretrained import freeze, load_backbone, load_pretrained
-from utils.weights.run_folder import find_last, run_name
+from utils.weights.run_folder import LAST, find_last, run_name
 from utils.weights.timm_weights import load_timm_weights
 from utils.weights.zoo import find_weights
 
@@ -40,6 +40,8 @@ def main() -> None:
     config_file = args.config or DEFAULT_CONFIG
     config = load_config(config_file, args.overrides)
     check_folder(Path(config.train.ckpt_dir), "train.ckpt_dir")
+    state_file = Path(config.train.ckpt_dir) / LAST
+    written = changed_at(state_file)
     last = find_last(config.train.resume, config.train.ckpt_dir)
     if last is not None:
         check_resumable(config, last)
@@ -61,6 +63,8 @@ def main() -> None:
             if remaining and state.best_path is not None and state.best_miou < 0:
                 log.info(f"validation has changed, so the next one replaces the best checkpoint, {state.best_path}")
         with records.writing(first=state.next_recorded, config=config.as_yaml()):
+            if distributed.rank() == 0 and changed_at(state_file) != written:
+                raise ValueError(f"another run has written {state_file} in the meantime; start again")
             try:
                 trainer.fit()
                 records.finish()

@@ -15,6 +15,7 @@ def find_folder(root: str | Path, *, images: str, masks: str | None) -> Pairs:
 
     An image and a mask form a pair if the wildcards of both patterns match the same text: `frames/*.jpg` and
     `labels/*_mask.png` pair `frames/7.jpg` with `labels/7_mask.png`. `**` matches any number of folders.
+    Hidden files, and those in hidden folders that the pattern does not name, are left out.
 
     Args:
         root: folder that the patterns are relative to.
@@ -49,7 +50,7 @@ def _glob(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
 
 
 def _hidden(name: str, pattern: str) -> bool:
-    """Return whether a file is hidden, like macOS's `._7.jpg`, or in a hidden folder, unless the pattern has one."""
+    """Return whether a file is hidden, like macOS's `._7.jpg`, or in a hidden folder, while the pattern names none."""
     *folders, file = name.split("/")
     named = any(part.startswith(".") for part in pattern.split("/"))
     return file.startswith(".") or (not named and any(folder.startswith(".") for folder in folders))

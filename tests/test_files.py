@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -5,10 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from dataset.labels import ClassTable, cityscapes_classes
-from utils.io.files import check_folder, growing, remove_leftovers, replacing, save_image, save_labels, write_json
+from utils.io.files import (
+    check_folder,
+    growing,
+    locked,
+    remove_leftovers,
+    replacing,
+    save_image,
+    save_labels,
+    write_json,
+)
 from utils.io.sources import read_image
 
 CLASSES = ClassTable(("a", "b", "c"), ((255, 0, 0), (0, 200, 0), (1, 2, 3)))
@@ -156,3 +167,13 @@ def test_label_map_may_be_a_strided_view(tmp_path):
     save_labels(tmp_path / "pred.png", view, CLASSES)
     with Image.open(tmp_path / "pred.png") as image:
         assert np.array_equal(np.asarray(image), view)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_file_systems_without_locks_are_usable(tmp_path, monkeypatch, number):
+    def fail(self, **options):
+        raise OSError(number, "no locks here")
+
+    monkeypatch.setattr(FileLock, "acquire", fail)
+    with locked(tmp_path / ".lock"):
+        (tmp_path / "written").touch()

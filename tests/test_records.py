@@ -88,17 +88,20 @@ def test_records_write_all_their_files(tmp_path):
 
 
 def test_a_second_run_in_the_folder_is_refused_and_leaves_the_first_ones_files_alone(tmp_path):
-    with Records(tmp_path).writing(first=0, config=""):
+    first = Records(tmp_path)
+    with first.writing(first=0, config=""):
         (tmp_path / ".0123abcd.part.pth").write_text("being written")
         before = sorted(tmp_path.iterdir())
         with (
-            pytest.raises(BlockingIOError, match=r"another process is at work in this folder: .*\.lock"),
+            pytest.raises(BlockingIOError, match=r"another process is at work in .*\.lock\); stop it"),
             Records(tmp_path).writing(first=0, config=""),
         ):
             pytest.fail("the folder is in use")
         assert sorted(tmp_path.iterdir()) == before
-    with Records(tmp_path).writing(first=0, config=""):
-        pass
+        first.finish()
+    second = Records(tmp_path)
+    with second.writing(first=0, config=""):
+        second.finish()
 
 
 def test_a_truncated_line_is_skipped(tmp_path):

@@ -236,10 +236,18 @@ def test_names_that_look_like_numbers_or_dates_stay_as_they_are(text):
     assert load_config({}, [f"dataset.classes=[{text}, b]"]).dataset.classes == (text, "b")
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("0x80", 128), ("0b11", 3), ("1_000", 1000), ("+5", 5), ("1.0e+2", 100), ("5.", 5), ("010", 10)]
+)
+def test_numbers_in_any_notation(text, value):
+    assert load_config({}, [f"train.epochs={text}", f"dataset.colors=[[{text}, 0, 0]]"]).train.epochs == value
+
+
 def test_a_comment_in_an_override_is_refused():
     with pytest.raises(ValueError, match=r"dataset\.root: in '/data/set #1', YAML takes .* put the value in quotes"):
         load_config({}, ["dataset.root=/data/set #1"])
     assert load_config({}, ["dataset.root='/data/set #1'"]).dataset.root == "/data/set #1"
+    assert load_config({}, ["optimizer.init_lr=1.0e-3 # lower"]).optimizer.init_lr == 0.001  # which is no mistake
 
 
 @pytest.mark.parametrize("text", ["off", "no", "yes", "On"])

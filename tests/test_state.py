@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import train
 from tests.conftest import CLASSES, CPU, records
 from utils import distributed
 from utils.cli import Interruption
@@ -257,6 +258,19 @@ def test_sigterm_finishes_the_iteration_and_the_run_resumes(folder_data, run_scr
     assert "after epoch 1, iteration 2" in resumed.out
     assert begun == [0, 3]  # TensorBoard hides what an interrupted run recorded later
     assert [record["epoch"] for record in records(folder_data.ckpt_dir)] == [1, 2, 3]
+
+
+def test_a_state_saved_while_this_run_was_being_built_is_not_overwritten(folder_data, run_script, monkeypatch):
+    def meanwhile(*arguments, **options):
+        folder_data.ckpt_dir.mkdir(exist_ok=True)
+        (folder_data.ckpt_dir / "last.pth").write_bytes(b"of another run")
+        return build(*arguments, **options)
+
+    build = train.build_trainer
+    monkeypatch.setattr(train, "build_trainer", meanwhile)
+    result = run_script("train", "--config", folder_data.config, "train.resume=auto")
+    assert result.code == 2 and "last.pth in the meantime; start again" in result.err
+    assert (folder_data.ckpt_dir / "last.pth").read_bytes() == b"of another run"
 
 
 def test_the_error_that_ends_a_run_is_in_its_log(folder_data, run_script, monkeypatch):

@@ -133,6 +133,12 @@ def test_an_empty_folder_is_filled_and_stays(tmp_path):
     assert empty.stat().st_ino == before and contents(empty) == contents(tmp_path / "new")
 
 
+def test_what_a_killed_process_left_in_an_empty_folder_is_ignored(tmp_path):
+    (tmp_path / f".{tmp_path.name}.abc123" / tmp_path.name).mkdir(parents=True)
+    generate(tmp_path, **SMALL)
+    assert (tmp_path / files.RECORD).exists()
+
+
 def test_no_progress_bar_without_a_terminal(tmp_path, capsys):
     generate(tmp_path / "streets", **SMALL)
     assert capsys.readouterr() == ("", "")

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -19,9 +20,19 @@ from pydantic import (
     model_validator,
 )
 
-_bool_to_str = BeforeValidator(lambda value: str(value) if isinstance(value, bool) else value)  # or True would be 1
-Int = Annotated[int, _bool_to_str]
-Float = Annotated[float, _bool_to_str, AllowInfNan(False)]
+
+def _number(value: Any) -> Any:
+    """Return a number that `_Loader` has left as text; a bool becomes text, or True would be 1."""
+    if isinstance(value, bool):
+        return str(value)
+    with suppress(yaml.YAMLError):
+        found = yaml.load(value, _Resolver) if isinstance(value, str) else value
+        return value if isinstance(found, bool) or not isinstance(found, int | float) else found
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_number)]
+Float = Annotated[float, BeforeValidator(_number), AllowInfNan(False)]
 PathText = Annotated[str, AfterValidator(os.path.expanduser)]  # a shell does not expand the ~ of section.key=~/folder
 
 
@@ -72,7 +83,7 @@ def override(values: dict, setting: str) -> None:
         value = yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise ValueError(f"{dotted}: {text!r} is not a valid YAML value; put it in quotes") from None
-    if " #" in text and isinstance(value, str) and " #" not in value:
+    if " #" in text and isinstance(yaml.load(text, _Resolver), str) and " #" not in value:
         raise ValueError(f"{dotted}: in {text!r}, YAML takes what follows # for a comment; put the value in quotes")
     values[key] = value
 
@@ -116,12 +127,8 @@ def describe(error: ValidationError, keys: list[str]) -> str:
     return f"{path} {problem}, got {value!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, but duplicate keys are errors, and names remain what they are.
-
-    That is, 2024-01-15, 1:30, off and yes are strings, and so are numbers that Python would write in another way, such
-    as 010 and 1.10; where a key needs a number, pydantic converts them.
-    """
+class _Resolver(yaml.SafeLoader):
+    """PyYAML's safe loader, but 2024_01_15, 2024-01-15, 010, 1:30, off and yes are strings."""
 
     yaml_implicit_resolvers: ClassVar = {  # type: ignore[misc]  # a class variable in PyYAML too
         first: [
@@ -131,8 +138,15 @@ class _Loader(yaml.SafeLoader):
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+
+class _Loader(_Resolver):
+    """The same, but numbers that Python would write in another way, such as 1.10, are text, and duplicate keys errors.
+
+    So names that look like numbers remain what they are; `Int` and `Float` convert the others.
+    """
+
     def construct_number(self, node: yaml.ScalarNode) -> int | float | str:
-        """Return a number, or its text if the number would be written in another way."""
+        """Return a number, or its text if Python would write it in another way."""
         integer = node.tag.endswith(":int")
         value = self.construct_yaml_int(node) if integer else self.construct_yaml_float(node)
         return value if str(value) == node.value else node.value

@@ -18,7 +18,7 @@ RECORD = "streets.json"
 def generate(root: Path | str, *, train: int, val: int, height: int, width: int, seed: int) -> None:
     """Write `train` and `val` scenes of height x width pixels to `root`, unless they exist.
 
-    Scene i of a split depends only on (seed, split, i). The complete dataset appears at `root` atomically.
+    Scene i of a split depends only on (seed, split, i). A new folder appears at `root` once it is complete.
 
     Raises:
         ValueError: other content at `root`.
@@ -44,8 +44,10 @@ def generate(root: Path | str, *, train: int, val: int, height: int, width: int,
 
 
 def _exists(root: Path, wanted: dict[str, int]) -> bool:
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+    if not root.exists():
         return False
+    if root.is_dir() and all(path.name.startswith(f".{root.name}.") for path in root.iterdir()):
+        return False  # empty, but for what another process is writing, or a killed one has left
     fix = "delete it or choose another dataset.root"
     try:
         found = json.loads((root / RECORD).read_text())

@@ -167,7 +167,9 @@ def _trace(
                 output_names=[output],
                 dynamic_shapes={"image": sizes},
             )
-    except (torch.onnx.OnnxExporterError, ImportError) as error:  # the latter if onnxscript is too old for PyTorch
+    except ImportError as error:
+        raise ValueError(f"onnxscript does not fit this PyTorch ({error}): pip install -U onnxscript") from error
+    except torch.onnx.OnnxExporterError as error:
         cause = error.__cause__ or error  # the error itself begins with general advice
         reason = (str(cause).splitlines() or [type(cause).__name__])[0]
         raise ValueError(f"the network cannot be exported: {reason}") from error

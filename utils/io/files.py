@@ -1,5 +1,6 @@
 """Files that are either complete or absent."""
 
+import errno
 import json
 import os
 import re
@@ -34,9 +35,14 @@ def check_new_file(path: Path, suffix: str, key: str) -> None:
     check_folder(path.parent, key)
 
 
+def changed_at(path: Path) -> int | None:
+    """Return when a file was last written, in nanoseconds, or None if there is none."""
+    return path.stat().st_mtime_ns if path.is_file() else None
+
+
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Hold a lock on a file, which is created; the lock ends with the process at the latest.
+    """Hold a lock on a file, which is created, except on file systems without locks; it ends with the process at last.
 
     Raises:
         BlockingIOError: another process holds it.
@@ -46,7 +52,12 @@ def locked(file: Path) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise BlockingIOError(f"another process is at work in this folder: it has locked {file}") from None
+        raise BlockingIOError(
+            f"another process is at work in {file.parent} (it holds {file.name}); stop it, or choose another folder"
+        ) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
     try:
         yield
     finally:
