@@ -98,6 +98,8 @@ def test_stream_yields_frames_with_their_labels(predictor, video):
     for frame, labels in pairs:
         assert frame.shape == (48, 64, 3) and np.array_equal(labels, predictor.predict(frame))
     assert len(list(predictor.stream(video, span=Span(every=2)))) == 3
+    with pytest.raises(ValueError, match="span is for files, streams and cameras"):
+        next(predictor.stream(FRAMES, span=Span(every=2)))
     assert [np.array_equal(a, b) for (a, _), b in zip(predictor.stream(FRAMES), FRAMES, strict=True)] == [True] * 5
 
 

@@ -133,6 +133,11 @@ def test_names_made_of_long_paths_are_shortened_and_stay_unique():
     assert one != other and max(len(name.encode()) for name in (one, other)) <= 102
 
 
+def test_a_shortened_name_does_not_depend_on_the_other_inputs():
+    paths = [Path(letter, "x" * 110, "0.png") for letter in "abc"]
+    assert dict(zip(paths, output_names(paths), strict=True))[paths[1]] == output_names(paths[1:])[0]
+
+
 def test_long_names_leave_room_for_endings():
     (name,) = output_names([Path("\N{CJK UNIFIED IDEOGRAPH-8857}" * 80 + ".png")])
     assert len(name.encode()) <= 100
@@ -141,6 +146,12 @@ def test_long_names_leave_room_for_endings():
 @pytest.mark.parametrize("secret", ["me:secret", "me:se@cret"])
 def test_no_part_of_a_password_remains(secret):
     assert source_name(f"rtsp://{secret}@10.0.0.5/live") == "rtsp://10.0.0.5/live"
+    for address in (
+        "rtmp://10.0.0.5/x?user=me&password=secret&channel=1",
+        "rtsp://10.0.0.5/user=me&Password=secret&n=1",
+    ):
+        assert "secret" not in source_name(address) and source_name(address).endswith("=1")
+    assert source_name("videos/user=me.mp4") == "videos/user=me.mp4"  # a file
 
 
 def test_password_of_a_stream_is_neither_in_its_name_nor_in_messages():

@@ -306,6 +306,13 @@ def test_video_for_browsers_is_vp8(tmp_path):
         assert after.shape == (48, 64, 3) and np.abs(after.astype(int) - before).max() < 12
 
 
+def test_the_slowest_webm_can_be_read_back(tmp_path):
+    with writing_video(tmp_path / "a.webm", 0.01) as writer:
+        for _ in range(3):
+            writer.write(np.zeros((48, 64, 3), np.uint8))
+    assert len(read(tmp_path / "a.webm")) == 3
+
+
 @pytest.mark.parametrize(("times", "fps"), [((0, 50, 90, 150), 20.0), ((0, 0, 0, 0), 25.0)])
 def test_a_rate_that_is_the_clocks_is_measured(tmp_path, monkeypatch, times, fps):
     """Browsers record without a rate, and OpenCV then reports the clock's 1000 per second."""
@@ -323,8 +330,10 @@ def test_a_rate_that_is_the_clocks_is_measured(tmp_path, monkeypatch, times, fps
 
         def get(self, key: int) -> float:
             own = {cv2.CAP_PROP_FPS: 1000.0, cv2.CAP_PROP_POS_MSEC: times[self.grabbed - 1]}
+            own[cv2.CAP_PROP_FRAME_COUNT] = 200.0  # milliseconds
             return own[key] if key in own else self.capture.get(key)
 
     path, capture = write(tmp_path / "a.mp4", 5, frames(4, 64, 48)), cv2.VideoCapture
     monkeypatch.setattr(cv2, "VideoCapture", Recording)
-    assert VideoReader(path).source_fps == pytest.approx(fps)
+    reader = VideoReader(path)
+    assert reader.source_fps == pytest.approx(fps) and reader.frames == 0.2 * fps

@@ -85,9 +85,13 @@ class Predictor:
             span: which frames of a file to use.
             smooth: weight of past frames, see `Smoother`.
         """
-        frames: Iterable = (
-            VideoReader(video, span=span) if isinstance(video, str | Path | int) else enumerate(map(_as_array, video))
-        )
+        frames: Iterable
+        if isinstance(video, str | Path | int):
+            frames = VideoReader(video, span=span)
+        elif span is None:
+            frames = enumerate(map(_as_array, video))
+        else:
+            raise ValueError("span is for files, streams and cameras; of RGB frames, pass those to use")
         live = isinstance(video, int) or (isinstance(video, str) and "://" in video)  # where a batch would be a delay
         for _, frame, labels in self.pipeline(frames, smooth=smooth, batch=1 if live else self.batch_size):
             yield frame, labels

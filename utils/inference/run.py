@@ -31,6 +31,7 @@ class Inference:
         done, skipped: sources that were segmented, and that could not be read.
         truncated: videos, cameras and streams that ended too early.
         images: images and frames segmented.
+        kept: frames that were not written, as their files exist.
     """
 
     sources: Sequence[Source]
@@ -46,6 +47,7 @@ class Inference:
     skipped: int = field(default=0, init=False)
     truncated: int = field(default=0, init=False)
     images: int = field(default=0, init=False)
+    kept: int = field(default=0, init=False)
 
     def run(self) -> None:
         """Segment images, then videos; a source that cannot be read is skipped, unless it is the only one.
@@ -92,7 +94,7 @@ class Inference:
 
     def _segment_video(self, source: Source) -> None:
         reader = VideoReader(source.location, span=self.span)
-        before = self.images
+        before, self.kept = self.images, 0
         batch = 1 if source.kind == "live" else self.predictor.batch_size
         frames = self.predictor.pipeline(self._frames(source, reader), smooth=self.smooth, batch=batch)
         with self.outputs.open_video(source, reader.fps) as writers, closing(frames) as results:
@@ -101,26 +103,30 @@ class Inference:
             for number, image, labels in bar:
                 gap = 0 if last is None else (number - last) // self.span.every - 1
                 last = number
-                targets = self.outputs.files(source, number) if self.outputs.frames else writers
+                files = self.outputs.files(source, number) if self.outputs.frames else {}
+                self.kept += self.outputs.complete(files)
                 facts = {"frame": number, "seconds": round(number / reader.source_fps, 3)}
-                stop = self._output(targets, image, labels, facts, wait=False, gap=gap)
+                stop = self._output(files or writers, image, labels, facts, wait=False, gap=gap)
                 if stop and source.kind == "live":
                     break  # which is how a camera or stream ends
                 if stop:
                     raise self._interruption([writer.name for writer in writers.values()])
         self.done += 1
         codec = next((f", {w.codec}" for w in writers.values() if isinstance(w, VideoWriter)), "")
-        self.log.info(f"{source}: {self.images - before} frames at {reader.fps:g} frames/s{codec}")
+        kept = f", {self.kept} already complete (--overwrite replaces them)" if self.kept else ""
+        self.log.info(f"{source}: {self.images - before} frames at {reader.fps:g} frames/s{codec}{kept}")
         if reader.truncated:
             self.truncated += 1
-            damaged = "is truncated or damaged: it ends before the length in its header"
+            damaged = "ends before the length in its header: it is damaged, or was cut without encoding it anew"
             tqdm.write(f"{source} {damaged if reader.frames else 'gives no more frames'}", file=sys.stderr)
 
     def _frames(self, source: Source, reader: VideoReader) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the frames to segment: all of them, except that frames written as images are skipped if they exist."""
         resume = self.outputs.frames and not self.smooth  # a smoothed result depends on all frames before it
         for number, frame in self.predictor.watch.each("decode", reader):
-            if not (resume and self.outputs.complete(self.outputs.files(source, number))):
+            if resume and self.outputs.complete(self.outputs.files(source, number)):
+                self.kept += 1
+            else:
                 yield number, frame
 
     def _output(

@@ -1,6 +1,7 @@
 """The inputs of inference: found, named and, for images, decoded."""
 
 import glob
+import hashlib
 import io
 import os
 import re
@@ -133,12 +134,19 @@ def output_names(paths: Sequence[Path]) -> list[str]:
         name = path.stem
         if stems[name.casefold()] > 1 or len(os.fsencode(name)) > 2 * LONGEST:
             whole = re.sub(r"[\\/:.]+", "_", "_".join(path.parts)).strip("_")  # without a drive's C:\
-            long = os.fsencode(whole)[-LONGEST:].decode(errors="ignore")
-            candidates = chain([long], (f"{long}_{number}" for number in count(2)))
+            candidates = chain([_shortened(whole)], (f"{_shortened(whole)}_{number}" for number in count(2)))
             name = next(candidate for candidate in candidates if candidate.casefold() not in taken)
             taken.add(name.casefold())
         names.append(name)
     return names
+
+
+def _shortened(name: str) -> str:
+    """Return the end of a long name with a hash of all of it, so that it does not depend on the other names."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= LONGEST:
+        return name
+    return f"{encoded[-LONGEST + 9 :].decode(errors='ignore')}_{hashlib.sha256(encoded).hexdigest()[:8]}"
 
 
 def read_images(sources: Iterable[Source], skip: Callable[[Exception], None]) -> Iterator[tuple[Source, np.ndarray]]:

@@ -20,6 +20,7 @@ from utils.io.files import growing
 CODECS = {"avc1": "H.264", "mp4v": "MPEG-4 part 2, as this OpenCV cannot encode H.264"}  # in order of preference
 WEBM_CODECS = {"VP80": "VP8"}  # for browsers, which do not play MPEG-4 part 2; OpenCV warns of the tag, harmlessly
 HIGHEST_RATE = 480.0  # frames/s; a higher value is invalid, or a timestamp clock's rate, as in recordings by browsers
+LOWEST_WEBM_RATE = 0.1  # frames/s; OpenCV loses frames of slower ones
 RESERVE = 16 << 20  # bytes of disk space kept free to finalize a video, since OpenCV does not report a full disk
 
 
@@ -66,6 +67,8 @@ class VideoReader:
         self.source_fps = rate if 0 < rate <= HIGHEST_RATE else _measured_rate(source)
         self.fps = self.source_fps / span.every
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        if rate > HIGHEST_RATE:
+            count *= self.source_fps / rate  # the duration, as counted by the clock
         self._stated = int(count) if 0 < count < 1e9 else 0
         endless = not self._stated and (self._live or "://" in str(source))
         self._expected = math.inf if endless else 0.95 * self._stated
@@ -143,7 +146,10 @@ def _address(source: str | Path | int) -> Any:
 
 def source_name(source: str | Path | int) -> str:
     """Name a file, camera or stream in messages, without the user and password in an address."""
-    return f"camera {source}" if isinstance(source, int) else re.sub(r"//[^/]*@", "//", str(source))
+    if isinstance(source, int):
+        return f"camera {source}"
+    text = re.sub(r"//[^/]*@", "//", str(source))
+    return re.sub(r"(?i)\b(user\w*|pass\w*|pwd|token|key)=[^&/?]*", r"\1=-", text) if "://" in text else text
 
 
 @contextmanager
@@ -203,7 +209,8 @@ class VideoWriter:
         codecs = WEBM_CODECS if self.path.suffix == ".webm" else CODECS
         # MPEG-4 cannot represent every rate
         simple = [round(self.fps, 2), float(round(self.fps))] if self.fps >= 1 else []
-        rates = dict.fromkeys([self.fps, *simple])
+        lowest = LOWEST_WEBM_RATE if self.path.suffix == ".webm" else 0.0
+        rates = dict.fromkeys([max(self.fps, lowest), *simple])
         for fps, (code, self.codec) in product(rates, codecs.items()):
             writer = cv2.VideoWriter(_address(Path(self.name)), cv2.VideoWriter.fourcc(*code), fps, (width, height))
             if writer.isOpened():
