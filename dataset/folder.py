@@ -41,7 +41,7 @@ def _glob(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
     pattern = PurePosixPath(pattern).as_posix()  # without ./ and //
     try:
         expression = _regex(pattern)
-        paths = {path.relative_to(root).as_posix(): path for path in sorted(root.glob(pattern)) if path.is_file()}
+        paths = {path.relative_to(root).as_posix(): path for path in sorted(root.glob(pattern)) if not path.is_dir()}
     except (NotImplementedError, ValueError, IndexError, re.error) as error:
         raise ValueError(f"{pattern!r} is not a glob pattern relative to dataset.root: {error}") from None
     visible = (name for name in paths if not _hidden(name, pattern))

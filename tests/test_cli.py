@@ -83,8 +83,15 @@ def test_the_traceback_of_a_user_error_is_for_developers(monkeypatch):
         cli.run(fail)
 
 
-def test_running_out_of_gpu_memory_is_one_line(capsys):
-    error = type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried …")
+@pytest.mark.parametrize(
+    "error",
+    [
+        type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried …"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might …"),  # when the GPU is first used
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+)
+def test_running_out_of_gpu_memory_is_one_line(capsys, error):
     assert exit_code(raising(error)) == 2
     assert capsys.readouterr().err.startswith("error: out of GPU memory; lower train.train_batch_size")
 
@@ -95,11 +102,17 @@ def test_running_out_of_memory_is_one_line(capsys, error):
     assert capsys.readouterr().err.startswith("error: out of memory; lower train.train_batch_size")
 
 
-@pytest.mark.parametrize("name", ["Killed", "Bus error"])
-def test_a_killed_loader_worker_is_one_line(capsys, name):
-    message = f"DataLoader worker (pid 7) is killed by signal: {name}. It is possible that …\nout of shared memory"
+@pytest.mark.parametrize(
+    "message",
+    [
+        "DataLoader worker (pid 7) is killed by signal: Killed. It is possible that …\nout of shared memory",
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that …",
+        "Caught RuntimeError in DataLoader worker process 0.\nTraceback …\nunable to allocate shared memory(shm) for …",
+    ],
+)
+def test_a_loader_worker_without_memory_is_one_line(capsys, message):
     assert exit_code(raising(RuntimeError(message))) == 2
-    assert capsys.readouterr().err.startswith("error: a loader worker was killed, probably for lack of memory; lower")
+    assert capsys.readouterr().err.startswith("error: a loader worker has too little memory; lower")
 
 
 @pytest.mark.parametrize(

@@ -272,6 +272,14 @@ def test_evaluation_batches_keep_the_order_and_may_mix_image_sizes(tmp_path):
         assert batches[0][1]["image"].shape == (3, 48, 64)
 
 
+def test_workers_hand_over_evaluation_batches_in_shared_memory(folder_data):
+    """A lack of it is then an error of the worker, rather than a batch that never arrives."""
+    loader = eval_loader(augmented(folder_data), batch_size=2, workers=1)
+    (sample, *_), *_ = list(loader)
+    assert sample["image"].is_shared() and sample["target"].is_shared()
+    assert loader.collate_fn is not list and not loader.collate_fn([{"image": torch.zeros(1)}])[0]["image"].is_shared()
+
+
 def test_folder_data_without_the_name_is_not_taken_for_cityscapes(tmp_path):
     config = load_config({"dataset": {"root": str(tmp_path), "classes": ["a", "b"], "train": {"images": "*.png"}}})
     with pytest.raises(ValueError, match=r"dataset\.name is not set, .* set it to folder"):

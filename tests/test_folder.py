@@ -112,6 +112,12 @@ def test_hidden_files_and_folders_match_only_patterns_that_name_them(tmp_path):
     assert names(".b/*.jpg") == [".b/2.jpg"]
 
 
+def test_a_link_to_a_missing_file_is_not_left_out_silently(tmp_path):
+    (tmp_path / "a.jpg").symlink_to(tmp_path / "not fetched.jpg")
+    (sample,) = find_folder(tmp_path, images="*.jpg", masks=None).samples
+    assert sample.image.name == "a.jpg"  # whose absence is an error once it is read
+
+
 def test_missing_masks_are_counted_and_the_first_named(tree):
     root = tree(*(f"i/{n}.jpg" for n in range(6)), "m/0.png")
     with pytest.raises(ValueError, match=r"5 of 6 images have no mask matching 'm/\*\.png'") as error:

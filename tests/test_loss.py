@@ -54,6 +54,15 @@ def test_class_weights_by_hand():
     assert loss.item() == pytest.approx((1 * math.log(2) + 3 * math.log(4 / 3)) / 4, rel=1e-6)
 
 
+def test_a_class_without_weight_is_not_learned_under_label_smoothing_either():
+    loss = CascadeLoss(class_weights=torch.tensor([0.0, 1.0, 1.0]), label_smoothing=0.1)
+    logits = torch.randn(1, 3, 1, 2, requires_grad=True)
+    alone = loss({"out": logits[..., 1:]}, torch.tensor([[[1]]], dtype=torch.uint8))["loss"]
+    both = loss({"out": logits}, torch.tensor([[[0, 1]]], dtype=torch.uint8))["loss"]
+    assert both.item() == pytest.approx(alone.item(), rel=1e-6)
+    assert loss({"out": logits}, torch.zeros(1, 1, 2, dtype=torch.uint8))["loss"] == 0
+
+
 def test_balanced_weights_by_hand():
     rare, common = 1 / math.log(1.05 + 0.1), 1 / math.log(1.05 + 0.9)
     weights = balanced_weights(torch.tensor([10, 90]))

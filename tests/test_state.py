@@ -21,6 +21,7 @@ from utils.training.records import Records, read_json_lines
 from utils.training.state import LossMeter, check_resumable
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
 from utils.weights.run_folder import find_checkpoint, find_last
+from utils.weights.tensors import write_tensors
 
 
 def meter(*values):
@@ -344,6 +345,21 @@ def test_which_settings_may_change_on_resuming(folder_data, setting):
 def test_a_run_resumes_from_a_given_file(tmp_path, checkpoint_path):
     shutil.copy(checkpoint_path, tmp_path / "other.pth")
     assert find_last(str(tmp_path / "other.pth"), str(tmp_path / "run")).source == tmp_path / "other.pth"
+
+
+def test_a_file_that_cannot_grow_is_one_line_and_keeps_the_previous_one(tmp_path):
+    """Of a real failure, PyTorch's own message is about its archive, and differs between versions."""
+    resource = pytest.importorskip("resource")
+    path, limit = tmp_path / "a.pth", resource.getrlimit(resource.RLIMIT_FSIZE)
+    write_tensors(path, {"x": torch.zeros(1)})
+    before = path.read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
+    try:
+        with pytest.raises(OSError, match=r"cannot write .*is the disk full"):
+            write_tensors(path, {"x": torch.zeros(1_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_part_of_a_checkpoint(folder_data, run_script, monkeypatch):

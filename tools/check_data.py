@@ -4,7 +4,6 @@ Decodes every image and mask of the training and validation splits, prints their
 augmented training samples. The exit code is 2 if there are problems.
 """
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -25,7 +24,7 @@ from dataset.images import open_rgb, read_mask
 from dataset.labels import IGNORE_INDEX, UNKNOWN
 from dataset.pairs import Pairs, Sample, check_sizes
 from dataset.segmentation import EpochSampler, SegmentationDataset
-from utils import cli
+from utils import cli, runtime
 from utils.config import load_config
 from utils.data import build_transform, find_pairs, unlabelled_error
 from utils.io.drawing import class_shares, colorize, grid
@@ -78,7 +77,7 @@ def check_split(dataset: SegmentationDataset, pairs: Pairs, *, name: str) -> Spl
     """Decode every file of a split; `name` labels the progress bar."""
     check = SplitCheck(dataset, unused_masks=len(pairs.unpaired_masks))
     check.problems += [f"{path}: this image has no mask" for path in pairs.unpaired_images]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding releases the GIL
+    with ThreadPoolExecutor(min(runtime.available_cores(), 16)) as pool:  # decoding releases the GIL
         results = pool.map(partial(check_sample, train_ids=dataset.train_ids), dataset.samples)
         for index, (sizes, pixels, problems) in enumerate(cli.progress(results, name, total=len(dataset))):
             check.sizes.update(sizes)

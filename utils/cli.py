@@ -111,13 +111,15 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
 def _memory_hint(error: Exception) -> str | None:
     """Return what to do about an error, if it is a lack of memory."""
-    if re.match(r"DataLoader worker .* killed by signal: (Killed|Bus error)", str(error)):
+    text = str(error)
+    if re.search(r"DataLoader worker .* killed by signal: (Killed|Bus error)|unable to allocate shared memory", text):
         return (
-            "a loader worker was killed, probably for lack of memory; lower train.num_workers, set "
-            "dataset.cache=false, or give a Docker container more shared memory (--shm-size)"
+            "a loader worker has too little memory; lower train.num_workers, set dataset.cache=false, or give a Docker "
+            "container more shared memory (--shm-size)"
         )
-    on_gpu = type(error).__name__ == "OutOfMemoryError"  # torch's, which cannot be imported here
-    if not (on_gpu or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)):
+    # PyTorch's class cannot be imported here; the other messages are of a GPU that is full before anything is allocated
+    on_gpu = type(error).__name__ == "OutOfMemoryError" or re.search("CUDA error: out of memory|_ALLOC_FAILED", text)
+    if not (on_gpu or isinstance(error, MemoryError) or "DefaultCPUAllocator" in text):
         return None
     return (
         f"out of {'GPU ' if on_gpu else ''}memory; lower train.train_batch_size or model.crop_size for training, "

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from dataset.cityscapes import find_cityscapes
 from dataset.folder import find_folder, folder_classes
@@ -155,7 +155,19 @@ def eval_loader(dataset: SegmentationDataset, *, batch_size: int, workers: int) 
     indices = list(range(len(dataset)))
     batches = [indices[start : start + batch_size] for start in range(0, len(dataset), batch_size)]
     share = batches[distributed.rank() :: distributed.world_size()]
-    return EvalLoader(dataset, batch_sampler=share, collate_fn=list, **_worker_options(workers))
+    return EvalLoader(dataset, batch_sampler=share, collate_fn=_as_list, **_worker_options(workers))
+
+
+def _as_list(samples: list[dict]) -> list[dict]:
+    """Return a batch as it is; in a worker, move its tensors into shared memory, where the main process takes them.
+
+    PyTorch would do that in another thread, from which a lack of shared memory is not reported: the batch is lost, and
+    the main process waits for it forever.
+    """
+    if get_worker_info() is not None:
+        for tensor in (value for sample in samples for value in sample.values() if isinstance(value, torch.Tensor)):
+            tensor.share_memory_()
+    return samples
 
 
 def _worker_options(workers: int) -> dict:

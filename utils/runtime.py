@@ -119,9 +119,13 @@ def loader_workers(setting: int | None, device: torch.device, *, training: bool)
         return setting
     if device.type != "cuda" and not training:
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    cores = max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     return min(cores, 8) if device.type == "cuda" else min(cores // 2, 2)  # on a CPU the network needs the cores
+
+
+def available_cores() -> int:
+    """Return how many CPU cores this process may use, of perhaps more."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def describe(device: torch.device) -> str:

@@ -53,7 +53,8 @@ def locked(file: Path) -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout:
         raise BlockingIOError(
-            f"another process is at work in {file.parent} (it holds {file.name}); stop it, or choose another folder"
+            f"another process is at work in {file.parent}; stop it or choose another folder, or delete {file} if that "
+            "process was killed on another machine"
         ) from None
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):

@@ -1,5 +1,6 @@
 """Files of tensors, and state dicts: reading them safely, loading them completely."""
 
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -47,7 +48,7 @@ def write_tensors(path: str | Path, content: Any) -> None:
         try:
             torch.save(content, temporary)
         except RuntimeError as error:
-            if "PytorchStreamWriter" not in str(error):  # whose errors are those of the file
+            if not re.search(r"PytorchStreamWriter|inline_container", str(error)):  # whose errors are those of the file
                 raise
             raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}; is the disk full?") from None
 
