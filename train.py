@@ -13,6 +13,7 @@ if __name__ == "__main__":  # --help and wrong options are answered before the s
 import torch
 from torch import Tensor
 
+from dataset.labels import ClassTable
 from dataset.segmentation import SegmentationDataset
 from dataset.transforms import IMAGENET, Normalization
 from models import ICNet, TimmBackbone
@@ -86,7 +87,7 @@ def build_trainer(config: Config, device: torch.device, records: Records, *, las
     log.info(f"data: {len(train_set)} training, {len(val_batches.dataset)} validation images, {len(classes)} classes")
     for dataset in (train_set, val_batches.dataset):  # a broken file is reported now, rather than when its turn comes
         dataset.check_headers(part=slice(distributed.rank(), None, distributed.world_size()))
-    network, normalization = build_network(config, num_classes=len(classes), log=log, last=last)
+    network, normalization = build_network(config, classes=classes, log=log, last=last)
     network.to(device).to(memory_format=torch.channels_last)
     description = Checkpoint(
         state_dict={},
@@ -132,7 +133,7 @@ def build_loaders(config: Config, device: torch.device) -> tuple[TrainLoader, Ev
 
 
 def build_network(
-    config: Config, *, num_classes: int, log: Logger, last: Checkpoint | None = None
+    config: Config, *, classes: ClassTable, log: Logger, last: Checkpoint | None = None
 ) -> tuple[ICNet, Normalization]:
     """Build the network, load its initial weights unless `last` is restored later, and freeze the configured parts.
 
@@ -145,7 +146,7 @@ def build_network(
         with distributed.main_process_first():  # the others find what it has downloaded
             initial = read_checkpoint(find_weights(model.weights, config.train.ckpt_dir))
     network = ICNet(
-        num_classes=num_classes,
+        num_classes=len(classes),
         backbone=model.backbone,
         variant=model.variant,
         ppm=model.ppm,
@@ -157,14 +158,14 @@ def build_network(
         normalization = last.normalization
         log.info(f"network: {model.backbone}")
     else:
-        normalization = load_weights(network, initial, config, num_classes=num_classes, log=log)
+        normalization = load_weights(network, initial, config, classes=classes, log=log)
     if freezing:
         log.info(f"frozen: {', '.join(freezing)}, {freeze(network, freezing)} parameters")
     return network, normalization
 
 
 def load_weights(
-    network: ICNet, checkpoint: Checkpoint | None, config: Config, *, num_classes: int, log: Logger
+    network: ICNet, checkpoint: Checkpoint | None, config: Config, *, classes: ClassTable, log: Logger
 ) -> Normalization:
     """Load a checkpoint, or else the configured weights of the backbone; return the normalisation to use with them."""
     model, folder = config.model, config.train.ckpt_dir
@@ -172,7 +173,11 @@ def load_weights(
         left_out = load_pretrained(network, checkpoint)
         log.info(f"network: weights of {checkpoint.describe()}")
         if left_out:
-            log.info(f"not loaded, as the data has {num_classes} classes: {', '.join(left_out)}")
+            log.info(f"not loaded, as the data has {len(classes)} classes: {', '.join(left_out)}")
+        elif checkpoint.named and checkpoint.classes.names != classes.names:
+            log.info(
+                f"classifiers kept, though they were trained for {', '.join(checkpoint.classes.names)}, in this order"
+            )
         return checkpoint.normalization
     if model.backbone_weights is None:
         log.info(f"network: {model.backbone}, random weights")

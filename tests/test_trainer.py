@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from PIL import Image
 
 from dataset.transforms import Normalization
 from models.layers import resize
-from tests.conftest import records
+from tests.conftest import CLASSES, records
 from tests.networks import trained_checkpoint
 from train import build_network
 from utils import distributed
@@ -261,7 +262,16 @@ def test_images_are_normalised_as_the_weights_were_trained(build, tmp_path, plai
 
 def test_a_resumed_run_keeps_its_normalisation(folder_data, plain):
     config, log = load_config(folder_data.config), logging.getLogger("icnet")
-    assert build_network(config, num_classes=3, log=log, last=plain)[1] == plain.normalization
+    assert build_network(config, classes=CLASSES, log=log, last=plain)[1] == plain.normalization
+
+
+def test_weights_for_classes_in_another_order_are_pointed_out(folder_data, checkpoint_path):
+    config = load_config(folder_data.config, [f"model.weights={checkpoint_path}", "model.backbone=resnet18"])
+    for classes, pointed_out in ((CLASSES, False), (replace(CLASSES, names=CLASSES.names[::-1]), True)):
+        log = MagicMock()
+        build_network(config, classes=classes, log=log)
+        lines = [call.args[0] for call in log.info.call_args_list]
+        assert ("classifiers kept, though they were trained for road, sky, car, in this order" in lines) == pointed_out
 
 
 def test_validation_follows_the_configuration(build, tmp_path, monkeypatch):
