@@ -161,3 +161,11 @@ def test_a_step_that_the_scaler_skips_leaves_no_trace_in_the_momentum():
         scaler.update()
     lr = optimizer.param_groups[0]["lr"]
     torch.testing.assert_close(network["head"].weight.detach(), before - lr * (1 + 1.5))
+
+
+@pytest.mark.parametrize("iterations", [1, 5])
+def test_a_warm_up_as_long_as_the_run_is_refused(iterations):
+    optimizer, config = torch.optim.SGD([torch.zeros(1)], lr=0.1), OptimizerConfig(warmup_iters=5)
+    with pytest.raises(ValueError, match=rf"warmup_iters=5 is not below the {iterations} iterations"):
+        build_scheduler(optimizer, config, iterations=iterations)
+    build_scheduler(optimizer, config, iterations=6)

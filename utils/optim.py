@@ -36,7 +36,15 @@ def build_scheduler(optimizer: Optimizer, config: OptimizerConfig, *, iterations
     """Build the poly schedule, (1 - iteration / iterations) ** power after linear warm-up, stepped every iteration.
 
     Each group decays from its own rate to `min_lr`; a group whose rate is below `min_lr` keeps it.
+
+    Raises:
+        ValueError: a warm-up as long as the run.
     """
+    if config.warmup_iters >= iterations:
+        raise ValueError(
+            f"optimizer.warmup_iters={config.warmup_iters} is not below the {iterations} iterations of the run; lower "
+            "it, or raise train.epochs"
+        )
 
     def factor(iteration: int, lowest: float) -> float:
         warmup = min(1.0, (iteration + 1) / (config.warmup_iters + 1))
