@@ -42,7 +42,9 @@ def changed_at(path: Path) -> int | None:
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Hold a lock on a file, which is created, except on file systems without locks; it ends with the process at last.
+    """Hold a lock on a file, which is created; the lock ends with the process at the latest.
+
+    On file systems without locks, it does nothing.
 
     Raises:
         BlockingIOError: another process holds it.
