@@ -286,6 +286,12 @@ def test_folder_data_without_the_name_is_not_taken_for_cityscapes(tmp_path):
         build_dataset(config.dataset, "train", cityscapes_root="")
 
 
+def test_root_of_other_data_is_refused_for_cityscapes():
+    config = load_config({"dataset": {"root": "streets"}}).dataset
+    with pytest.raises(ValueError, match=r"dataset\.root is not used .* set train\.cityscapes_root=streets"):
+        build_dataset(config, "train", cityscapes_root="data")
+
+
 def test_oversampling_draws_images_of_rare_classes_more_often(folder_data):
     for index in (1, 2, 3):
         Image.new("L", (64, 48), 0).save(folder_data.root / "train_mask" / f"{index}.png")
