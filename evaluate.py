@@ -22,7 +22,7 @@ from utils.evaluation.results import Results
 from utils.inference.opening import describe_network, open_network, with_checkpoint_data, with_checkpoint_input
 from utils.inference.segmenter import Segmenter
 from utils.weights.checkpoint import Checkpoint
-from utils.weights.run_folder import describe_fallback, find_checkpoint, included_weights, run_name
+from utils.weights.run_folder import choose_checkpoint
 
 
 def main() -> None:
@@ -31,19 +31,17 @@ def main() -> None:
     config = load_config(args.config or DEFAULT_CONFIG, args.overrides)
     distributed.start_process_per_gpu(config.train.specific_gpu_num)
     device = runtime.select_device(config.train.specific_gpu_num)
-    fallback = included_weights(args.config, config.train.ckpt_dir)
     with distributed.process_group(device):
         with distributed.main_process_first():
-            folder, name = config.train.ckpt_dir, run_name(config.model)
-            path = find_checkpoint(config.test.ckpt_path, folder, name=name, fallback=fallback)
+            path, note = choose_checkpoint(config, args.config)
             checkpoint, segmenter = open_network(path, device, config.test)
         if args.config is None:
             config = with_checkpoint_data(checkpoint, DEFAULT_CONFIG, args.overrides)
         data = open_data(config, checkpoint)
         results = Results(Path(config.train.ckpt_dir) / "evaluate_output", data, config.test)
         log = cli.open_log(quiet=distributed.rank() > 0)
-        if path is fallback:
-            log.info(describe_fallback(folder))
+        if note:
+            log.info(note)
         log.info(f"checkpoint: {describe_network(checkpoint, segmenter, config.test)}")
         log.info(f"data: {len(data)} images of the split {config.test.split!r}; device: {runtime.describe(device)}")
 

@@ -20,7 +20,7 @@ from utils.io.outputs import Outputs
 from utils.io.sources import find_sources
 from utils.io.video import Span
 from utils.io.window import open_window
-from utils.weights.run_folder import describe_fallback, find_checkpoint, included_weights, run_name
+from utils.weights.run_folder import choose_checkpoint
 
 
 def main() -> int:
@@ -32,19 +32,18 @@ def main() -> int:
     sources = find_sources(args.input, recursive=args.recursive)
     if (args.smooth or args.frames or span != Span()) and all(source.kind == "image" for source in sources):
         raise ValueError(f"--smooth, --frames, --every, --start and --end are for videos, but {args.input} has none")
-    test, train, fallback = config.test, config.train, included_weights(args.config, config.train.ckpt_dir)
-    path = find_checkpoint(test.ckpt_path, train.ckpt_dir, name=run_name(config.model), fallback=fallback)
-    device = runtime.select_device(train.specific_gpu_num)
-    folder = output_folder(args, train.ckpt_dir)
-    predictor = Predictor(path, device, test=test)
+    path, note = choose_checkpoint(config, args.config)
+    device = runtime.select_device(config.train.specific_gpu_num)
+    folder = output_folder(args, config.train.ckpt_dir)
+    predictor = Predictor(path, device, test=config.test)
     outputs = build_outputs(args, folder, predictor.classes)
     predictor.check_smoothing(args.smooth)
     if args.show:
         open_window()
 
     log = cli.open_log(quiet=args.quiet)
-    if path is fallback:
-        log.info(describe_fallback(train.ckpt_dir))
+    if note:
+        log.info(note)
     log.info(f"checkpoint: {predictor.description}")
     log.info(f"device: {runtime.describe(device)}")
     with cli.catching_signals() as stopping:

@@ -51,7 +51,7 @@ def main() -> None:
     with distributed.process_group(device):
         if len(set(distributed.gather(None if last is None else last.iteration))) > 1:
             raise ValueError(f"train.ckpt_dir={config.train.ckpt_dir} differs between machines; use a shared folder")
-        runtime.seed_everything(config.train.seed)
+        runtime.seed_torch(config.train.seed)
         records = Records(Path(config.train.ckpt_dir))
         log = records.log
         log.info(f"configuration {' '.join([str(config_file), *args.overrides])}")
@@ -89,7 +89,7 @@ def build_trainer(config: Config, device: torch.device, records: Records, *, las
         dataset.check_headers(part=slice(distributed.rank(), None, distributed.world_size()))
     network, normalization = build_network(config, classes=classes, log=log, last=last)
     network.to(device).to(memory_format=torch.channels_last)
-    description = Checkpoint(
+    template = Checkpoint(
         state_dict={},
         backbone=config.model.backbone,
         structure=network.structure,
@@ -106,7 +106,7 @@ def build_trainer(config: Config, device: torch.device, records: Records, *, las
         train_loader=train_batches,
         val_loader=val_batches,
         device=device,
-        description=description,
+        template=template,
         records=records,
         name=run_name(config.model),
         teacher=build_teacher(config, train_set, device, log, align_corners=network.align_corners),

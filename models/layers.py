@@ -100,12 +100,6 @@ def subsample(x: Tensor, factor: int) -> Tensor:
     return x[..., ::factor, ::factor]
 
 
-def axis_resizing_matrix(small: int, large: int, like: Tensor, align_corners: bool) -> Tensor:
-    """Return the matrix (large, small) that resizes an axis."""
-    identity = torch.eye(small, dtype=like.dtype, device=like.device)[None, None]
-    return resize(identity, (large, small), align_corners=align_corners)[0, 0]
-
-
 def conv_of_resized(
     x: Tensor,
     weight: Tensor,
@@ -145,7 +139,9 @@ def conv_of_resized(
 
 def _shifted_resizing_matrices(small: int, large: int, dilation: int, like: Tensor, align_corners: bool) -> Tensor:
     """Return the matrices (large, 3, small) that resize an axis and shift it by each tap of a 3-tap convolution."""
-    matrix = F.pad(axis_resizing_matrix(small, large, like, align_corners), (0, 0, dilation, dilation))
+    identity = torch.eye(small, dtype=like.dtype, device=like.device)[None, None]
+    matrix = resize(identity, (large, small), align_corners=align_corners)[0, 0]
+    matrix = F.pad(matrix, (0, 0, dilation, dilation))
     return torch.stack([matrix[k * dilation : k * dilation + large] for k in range(3)], 1)
 
 

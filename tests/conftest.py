@@ -23,7 +23,7 @@ from train import build_trainer
 from utils import cli, runtime
 from utils.config import load_config
 from utils.io.video import _silence_opencv, writing_video
-from utils.runtime import seed_everything
+from utils.runtime import seed_torch
 from utils.training.records import Records
 from utils.training.trainer import Trainer
 from utils.weights.checkpoint import Checkpoint, save_checkpoint
@@ -36,7 +36,7 @@ CLASSES = ClassTable(("road", "sky", "car"), ((128, 64, 128), (70, 130, 180), (0
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Seed every test, so that none depends on chance or on the tests before it."""
-    seed_everything(0)
+    seed_torch(0)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -161,7 +161,7 @@ def build(folder_data):
 
     def make(folder: Path, *overrides: str) -> Trainer:
         config = load_config(folder_data.config, [f"train.epochs={EPOCHS}", *overrides])
-        seed_everything(config.train.seed)
+        seed_torch(config.train.seed)
         return build_trainer(config, torch.device("cpu"), Records(folder))
 
     return make

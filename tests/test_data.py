@@ -288,7 +288,7 @@ def test_folder_data_without_the_name_is_not_taken_for_cityscapes(tmp_path):
 
 def test_root_of_other_data_is_refused_for_cityscapes():
     config = load_config({"dataset": {"root": "streets"}}).dataset
-    with pytest.raises(ValueError, match=r"dataset\.root is not used .* set train\.cityscapes_root=streets"):
+    with pytest.raises(ValueError, match=r"dataset\.root=streets is not for .* train\.cityscapes_root"):
         build_dataset(config, "train", cityscapes_root="data")
 
 

@@ -1,10 +1,8 @@
 import os
-import random
 import signal
 import sys
 from contextlib import nullcontext
 
-import numpy as np
 import pytest
 import torch
 
@@ -122,28 +120,22 @@ def test_several_gpus_are_an_error_for_a_single_process(gpus):
     assert runtime.select_device("0, 1").type == "cpu"  # to try out a configuration for two GPUs
 
 
-def draw() -> tuple[float, ...]:
-    """Draw a number from each generator, among them normal ones, some of which are generated in pairs."""
-    return random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(1).item()
-
-
-def test_random_state_of_every_generator_is_restored(tmp_path):
-    runtime.seed_everything(3)
-    draw()
+def test_random_state_is_restored(tmp_path):
+    runtime.seed_torch(3)
+    torch.randn(1)  # normal numbers are generated in pairs, one of which is kept
     torch.save(runtime.random_state(), tmp_path / "state.pth")
-    following = draw()
-    runtime.seed_everything(4)
+    following = torch.randn(2).tolist()
+    runtime.seed_torch(4)
     runtime.set_random_state(torch.load(tmp_path / "state.pth", weights_only=True))
-    assert draw() == following
+    assert torch.randn(2).tolist() == following
 
 
-def test_seed_determines_every_generator():
-    runtime.seed_everything(3)
-    first = draw()
-    runtime.seed_everything(3)
-    assert draw() == first
-    runtime.seed_everything(4)
-    assert all(a != b for a, b in zip(draw(), first, strict=True))
+def test_seed_determines_the_random_numbers():
+    drawn = []
+    for seed in (3, 3, 4):
+        runtime.seed_torch(seed)
+        drawn.append(torch.rand(()).item())
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +157,7 @@ def test_local_processes_share_the_cores(monkeypatch):
 
 
 def test_only_the_first_process_continues_with_the_restored_state(monkeypatch):
-    runtime.seed_everything(0)
+    runtime.seed_torch(0)
     state, drawn = runtime.random_state(), []
     for number in (0, 1, 2, 1):
         monkeypatch.setattr(distributed, "rank", lambda number=number: number)
@@ -173,7 +165,7 @@ def test_only_the_first_process_continues_with_the_restored_state(monkeypatch):
         drawn.append(torch.rand(()).item())
     assert len(set(drawn)) == 3 and drawn[1] == drawn[3]
     monkeypatch.undo()
-    runtime.seed_everything(0)
+    runtime.seed_torch(0)
     assert drawn[0] == torch.rand(()).item()
 
 

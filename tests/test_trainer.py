@@ -101,10 +101,10 @@ def test_every_setting_of_the_run_is_applied(build, tmp_path, monkeypatch):
     assert {group["momentum"] for group in trainer.state.optimizer.param_groups} == {0.3}
     assert trainer.state.ema.decay == 0.8
     structure = {"variant": "psp", "ppm": "none", "sub4_input": "sub2", "dropout": 0.1, "width": 0.5}
-    assert trainer.network.structure == trainer.description.structure == structure
+    assert trainer.network.structure == trainer.template.structure == structure
     assert trainer.teacher is None
     assert trainer.criterion.aux_weight == 0.2 and trainer.criterion.align_corners is False
-    assert trainer.name == "icnet_psp_resnet18" and trainer.description.config["train"]["ema"] == 0.8
+    assert trainer.name == "icnet_psp_resnet18" and trainer.template.config["train"]["ema"] == 0.8
     assert (trainer.train_loader.batch_size, trainer.train_loader.sampler.seed) == (2, 4)
     assert trainer.train_loader.dataset.seed == 4 and trainer.train_loader.dataset.transform is not None
     assert [len(batch) for batch in trainer.val_loader] == [3, 1]

@@ -82,7 +82,7 @@ def compare(workload: Workload, contenders: dict[str, Contender], repeats: int) 
     here = {name for name, contender in contenders.items() if device.type == "cpu" or not contender.on_cpu}
     precisions = sorted(measured & {contenders[name].precision for name in here})
     peaks = {precision: peak_flops(device, runtime.DTYPES[precision]) for precision in precisions}
-    network = build_segmenter(workload.checkpoint(), device).network
+    network = build_segmenter(workload.checkpoint(), device).run
     rows: dict[str, dict[str, Any]] = {}
     for name, contender in contenders.items():
         median = statistics.median(seconds[name])

@@ -205,7 +205,7 @@ def format_table(stages: Sequence[Stage], size: tuple[int, int], device: torch.d
     seconds = time_in_turns(jobs, repeats=5, device=device).values()
     rows = []
     for stage, checkpoint, segmenter, times in zip(stages, checkpoints, segmenters, seconds, strict=True):
-        gflop = count_flops(segmenter.network, Normalize()(image)) / 1e9
+        gflop = count_flops(segmenter.run, Normalize()(image)) / 1e9
         mious = [None if miou is None else 100 * miou for miou in (stage.before, stage.after)]
         share = checkpoint.structure["width"]
         rows.append([share, parameters(checkpoint) / 1e6, gflop, 1000 * statistics.median(times), *mious])

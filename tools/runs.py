@@ -67,7 +67,7 @@ def run_evaluation(path: Path, folder: Path, config: str, overrides: Sequence[st
     found = json.loads(metrics.read_text()) if metrics.exists() else {}
     own = [setting("test.ckpt_path", path), setting("train.ckpt_dir", folder), "test.save=none"]
     overrides = [*overrides, *own]
-    asked = json.loads(json.dumps(load_config(config, overrides).as_dict()))
+    asked = load_config(config, overrides).model_dump(mode="json")
     if found.get("config") != asked or changed_since(metrics, path):
         run_script(folder, "evaluate.py", "--config", config, *overrides)
         found = json.loads(metrics.read_text())

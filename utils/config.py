@@ -162,7 +162,7 @@ class TrainConfig(Section):
     resume: PathText | None = None  # path of a last.pth; auto: the one in ckpt_dir, if it exists
     save_iter: PositiveInt | None = None  # iterations between saves of last.pth; null: after epochs, before validations
     num_workers: NonNegativeInt | None = None  # loader workers; null: chosen for the machine
-    seed: Annotated[Int, Field(ge=0, le=2**32 - 1)] = 0  # NumPy's range
+    seed: Annotated[Int, Field(ge=0, le=2**32 - 1)] = 0
     amp: Literal["auto", "off", "bf16", "fp16"] = "off"  # auto: the fastest on this hardware
     accumulate: PositiveInt = 1  # gradient accumulation steps per batch
     ema: Annotated[Float, Field(gt=0, lt=1)] | None = None  # decay of the EMA of the weights (try 0.999)

@@ -71,7 +71,7 @@ def find_pairs(config: DatasetConfig, split: str, *, cityscapes_root: str) -> tu
         raise ValueError("dataset.name is not set, so the other keys of dataset would be ignored; set it to folder")
     root = cityscapes_root
     if config.name == "cityscapes" and config.root is not None:
-        raise ValueError(f"dataset.root is not used for Cityscapes; set train.cityscapes_root={config.root} instead")
+        raise ValueError(f"dataset.root={config.root} is not for Cityscapes; set it to null, and train.cityscapes_root")
     if config.name == "streets":
         if split == "test":
             raise ValueError("generated streets have no split 'test'; set train.split or test.split to train or val")

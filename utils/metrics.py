@@ -14,27 +14,24 @@ class ConfusionMatrix:
     """Pixel counts by (label, prediction), for the whole set and, as marginals, for each image.
 
     Attributes:
-        counts: (C, C + 1) int64; rows are labels, columns predictions, the last column "no class". Ignored pixels are
-            not counted.
+        counts: (C, C) int64; rows are labels, columns predictions. Ignored pixels are not counted.
         by_image: `marginals` of each image (3, C) int64, by its index in the set.
     """
 
     def __init__(self, num_classes: int, device: torch.device | str = "cpu") -> None:
         self.num_classes = num_classes
-        self.counts = torch.zeros(num_classes, num_classes + 1, dtype=torch.int64, device=device)
+        self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
         self.by_image: dict[int, Tensor] = {}
 
     def update(self, pred: Tensor, target: Tensor, *, index: int | None = None) -> None:
         """Add one image, given as class indices (H, W) uint8; pixels whose target is 255 are ignored.
 
         Args:
-            pred: 255 means "no class", which counts as a miss for the label and as a false positive for none.
             index: of the image in the set; by default images are numbered in order of arrival.
         """
         pairs = target.to(torch.int32) << 8 | pred  # counting all 256 x 256 pairs is faster than selecting valid pixels
-        table = torch.bincount(pairs.flatten(), minlength=1 << 16).view(256, 256)[: self.num_classes]
-        counts = torch.cat([table[:, : self.num_classes], table[:, self.num_classes :].sum(1, keepdim=True)], 1)
-        counts = counts.to(self.counts.device)
+        table = torch.bincount(pairs.flatten(), minlength=1 << 16).view(256, 256)
+        counts = table[: self.num_classes, : self.num_classes].to(self.counts.device)
         self.counts += counts
         self.by_image[len(self.by_image) if index is None else index] = marginals(counts)
 
@@ -96,7 +93,7 @@ class ConfusionMatrix:
 
 def marginals(counts: Tensor) -> Tensor:
     """Return (3, C): the correctly predicted, the labelled and the predicted pixels of each class."""
-    return torch.stack([counts.diagonal(), counts.sum(1), counts.sum(0)[:-1]])
+    return torch.stack([counts.diagonal(), counts.sum(1), counts.sum(0)])
 
 
 def iou(marginals: Tensor) -> Tensor:
@@ -119,11 +116,10 @@ def category_summary(counts: Tensor, categories: Sequence[str]) -> dict[str, Any
 
 
 def merge_classes(counts: Tensor, group: Tensor) -> Tensor:
-    """Merge the classes of a confusion matrix (C, C + 1) into groups (G, G + 1), given the group of each class (C,)."""
+    """Merge the classes of a confusion matrix (C, C) into groups (G, G), given the group of each class (C,)."""
     groups = int(group.max()) + 1
-    columns = torch.cat([group, torch.tensor([groups])])  # "no class" remains the last column
-    merged = torch.zeros(groups, groups + 1, dtype=torch.int64)
-    return merged.index_put_((group[:, None], columns), counts, accumulate=True)
+    merged = torch.zeros(groups, groups, dtype=torch.int64)
+    return merged.index_put_((group[:, None], group), counts, accumulate=True)
 
 
 def defined_mean(values: Tensor) -> float:

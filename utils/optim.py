@@ -70,8 +70,7 @@ class WeightEMA(Generic[Network]):
     def update(self, network: nn.Module) -> None:
         """Include the network's current weights; the first update copies them."""
         n = self.updates
-        decay = torch.tensor(min(self.decay, (1 + n) / (10 + n)) if n else 0.0)  # float32, as in `AveragedModel`
-        weight = float(1 - decay)
+        weight = 1 - min(self.decay, (1 + n) / (10 + n)) if n else 1.0
         for average, value in zip(self.module.state_dict().values(), network.state_dict().values(), strict=True):
             if average.is_floating_point():
                 average.lerp_(value, weight)

@@ -3,13 +3,11 @@
 import importlib.util
 import os
 import platform
-import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 
 from utils import distributed
@@ -153,34 +151,21 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and PyTorch, differently in each process; augmentation has its own seed."""
-    seed = (seed + distributed.rank()) % 2**32
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+def seed_torch(seed: int) -> None:
+    """Seed PyTorch, differently in each process; augmentation and shuffling have generators of their own."""
+    torch.manual_seed(seed + distributed.rank())
 
 
 def random_state() -> dict[str, Any]:
-    """Return the state of all random generators as plain values and tensors."""
-    numpy_state: Any = np.random.get_state()
-    kind, keys, *rest = numpy_state
-    return {
-        "python": random.getstate(),
-        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
+    """Return the state of PyTorch's random generators."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"torch": torch.get_rng_state(), "cuda": cuda}
 
 
 def set_random_state(state: dict[str, Any]) -> None:
     """Restore the state that `random_state` returned in process 0; other processes reseed, each differently."""
-    version, values, gauss = state["python"]
-    random.setstate((version, tuple(values), gauss))
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
     if distributed.rank() > 0:
-        seed_everything(int(torch.randint(2**31, ())))
+        seed_torch(int(torch.randint(2**31, ())))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -22,12 +23,12 @@ from pydantic import (
 
 
 def _number(value: Any) -> Any:
-    """Return a number that `_Loader` has left as text; a bool becomes text, or True would be 1."""
+    """Convert a text that is a number, in Python's notation; a bool becomes text, or True would be 1."""
     if isinstance(value, bool):
         return str(value)
-    with suppress(yaml.YAMLError):
-        found = yaml.load(value, _Resolver) if isinstance(value, str) else value
-        return value if isinstance(found, bool) or not isinstance(found, int | float) else found
+    for convert in (partial(int, base=0), float) if isinstance(value, str) else ():
+        with suppress(ValueError):
+            return convert(value)
     return value
 
 
@@ -83,7 +84,7 @@ def override(values: dict, setting: str) -> None:
         value = yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise ValueError(f"{dotted}: {text!r} is not a valid YAML value; put it in quotes") from None
-    if " #" in text and isinstance(yaml.load(text, _Resolver), str) and " #" not in value:
+    if " #" in text and isinstance(value, str) and " #" not in value and _number(value) is value:
         raise ValueError(f"{dotted}: in {text!r}, YAML takes what follows # for a comment; put the value in quotes")
     values[key] = value
 
@@ -124,32 +125,20 @@ def describe(error: ValidationError, keys: list[str]) -> str:
     problem = re.sub(r"^\w+ should (.*?)(, unable.*|, got.*| after.*)?$", r"must \1", first["msg"])
     problem = f"must be {yaml_types[kind]}" if kind in yaml_types else problem
     near = get_close_matches(str(value), re.findall(r"'(.+?)'", context.get("expected", "")), n=1)
+    value = _number(value) if isinstance(value, str) else value
     return f"{path} {problem}, got {value!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
-class _Resolver(yaml.SafeLoader):
-    """PyYAML's safe loader, but 2024_01_15, 2024-01-15, 010, 1:30, off and yes are strings."""
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, but only null, true and false are not text, and duplicate keys are errors.
 
-    yaml_implicit_resolvers: ClassVar = {  # type: ignore[misc]  # a class variable in PyYAML too
-        first: [
-            ("tag:yaml.org,2002:str", re.compile(r"(\d+([_:]\d+)+|0\d+|(?i:yes|no|on|off))$")),
-            *(rule for rule in rules if rule[0] != "tag:yaml.org,2002:timestamp"),
-        ]
-        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-class _Loader(_Resolver):
-    """The same, but numbers that Python would write in another way, such as 1.10, are text, and duplicate keys errors.
-
-    So names that look like numbers remain what they are; `Int` and `Float` convert the others.
+    So names that look like numbers or dates remain what they are; `Int` and `Float` convert the others.
     """
 
-    def construct_number(self, node: yaml.ScalarNode) -> int | float | str:
-        """Return a number, or its text if Python would write it in another way."""
-        integer = node.tag.endswith(":int")
-        value = self.construct_yaml_int(node) if integer else self.construct_yaml_float(node)
-        return value if str(value) == node.value else node.value
+    yaml_implicit_resolvers: ClassVar = {  # type: ignore[misc]  # a class variable in PyYAML too
+        first: [rule for rule in rules if rule[0].endswith((":null", ":merge"))]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         names = [str(key.value) for key, _ in node.value]
@@ -159,5 +148,4 @@ class _Loader(_Resolver):
         return super().construct_mapping(node, deep)
 
 
-for _kind in ("int", "float"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_number)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("(?i:true|false)$"), list("tTfF"))

@@ -108,8 +108,8 @@ def test_training_without_labels(refused, folder_data, split):
 def test_training_on_the_test_part_of_cityscapes(refused, cityscapes_data, folder_data):
     line = refused(
         "train",
-        *("--config", folder_data.config, "dataset.name=cityscapes", f"train.cityscapes_root={cityscapes_data}"),
-        *("train.split=test", "train.train_batch_size=1"),
+        *("--config", folder_data.config, "dataset.name=cityscapes", "dataset.root=null"),
+        *(f"train.cityscapes_root={cityscapes_data}", "train.split=test", "train.train_batch_size=1"),
     )
     assert has(line, "no labels", "test.submission=FOLDER") and "masks" not in line  # which Cityscapes ignores
 

@@ -106,7 +106,7 @@ def onnx(workload: Workload, *, int8: bool = False) -> Contender:
     """
     file = workload.folder / ("int8.onnx" if int8 else "network.onnx")
     if not file.exists():
-        export_onnx(workload.checkpoint(), file, normalized_inside=int8, calibration=_calibration(workload, int8))
+        export_onnx(workload.checkpoint(), file, calibration=_calibration(workload, int8))
     segmenter = OnnxSegmenter(file, workload.device)
     on_cpu = segmenter.session.get_providers()[0] == "CPUExecutionProvider"
     return Contender(segmenter, precision="int8" if int8 else "fp32", on_cpu=on_cpu)

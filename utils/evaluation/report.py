@@ -41,22 +41,16 @@ def speed_lines(speed: dict[str, Any]) -> str:
 
 
 def write_confusion(folder: Path, counts: Tensor, names: Sequence[str]) -> None:
-    """Write `confusion.csv` (pixels) and `confusion.png` (per cent of each label's pixels).
-
-    Args:
-        counts: see `ConfusionMatrix`; the "no class" column is omitted if empty.
-    """
-    counts = counts.cpu()
-    columns = [*names, "no class"] if counts[:, -1].any() else list(names)
-    pixels = counts[:, : len(columns)].numpy()
+    """Write `confusion.csv` (pixels) and `confusion.png` (per cent of each label's pixels), see `ConfusionMatrix`."""
+    pixels = counts.cpu().numpy()
     with replacing(folder / "confusion.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["label \\ prediction", *columns])
+        writer.writerow(["label \\ prediction", *names])
         writer.writerows([name, *row] for name, row in zip(names, pixels.tolist(), strict=True))
-    _plot(folder / "confusion.png", pixels, names, columns)
+    _plot(folder / "confusion.png", pixels, names)
 
 
-def _plot(path: Path, pixels: np.ndarray, names: Sequence[str], columns: Sequence[str]) -> None:
+def _plot(path: Path, pixels: np.ndarray, names: Sequence[str]) -> None:
     from matplotlib.figure import Figure  # slow to import
 
     percent = 100 * pixels / np.maximum(pixels.sum(1, keepdims=True), 1)
@@ -65,7 +59,7 @@ def _plot(path: Path, pixels: np.ndarray, names: Sequence[str], columns: Sequenc
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
-    axes.set_xticks(range(len(columns)), columns, rotation=90)
+    axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="prediction", ylabel="label", title="% of the label's pixels (rows of absent classes are empty)")
     for row, column in zip(*np.nonzero(percent >= 0.5), strict=True) if annotated else ():

@@ -78,7 +78,7 @@ class Results:
             write_worst(self.folder / "worst", confusion.image_iou(), self.data, segmenter, self.names)
         log.info(speed_lines(metrics["speed"]))
         if self.submission is not None:
-            log.info(f"submission: {self.submission.finish()}, {len(self.data)} files, checked")
+            log.info(f"submission: {self.submission.finish()}, {len(self.data)} files")
         write_json(self.folder / "metrics.json", metrics)
         written = ["confusion matrix", "worst images"] if confusion.by_image else []
         written += [] if self.save == "none" else ["predictions"]

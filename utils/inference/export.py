@@ -34,7 +34,7 @@ def export_onnx(
     *,
     output: str = "logits",
     precision: str = "fp32",
-    normalized_inside: bool = False,
+    normalized_inside: bool = True,
     calibration: Iterable[np.ndarray] = (),
 ) -> float:
     """Write a checkpoint's network as an ONNX file for any batch and image size, and compare it with PyTorch.

@@ -72,9 +72,9 @@ def check_exported(path: Path, test: TestConfig) -> None:
 
 def _open_checkpoint(checkpoint: Checkpoint, device: torch.device, test: TestConfig, branches: int) -> Segmenter:
     """Open a checkpoint in the configured runtime; under "auto" in PyTorch if the runtime chosen cannot run it."""
-    in_pytorch = [key for key in ("compile", "branches") if getattr(test, key) not in ("none", False)]
+    in_pytorch = "compile" if test.compile != "none" else "branches" if test.branches else None
     if in_pytorch and test.runtime not in ("auto", "pytorch"):
-        raise ValueError(f"test.{in_pytorch[0]} needs PyTorch; set test.runtime=pytorch instead of {test.runtime}")
+        raise ValueError(f"test.{in_pytorch} needs PyTorch; set test.runtime=pytorch instead of {test.runtime}")
     only_fp32 = test.runtime == "onnx" and test.precision == "auto"  # ONNX Runtime has no other
     where = torch.device("cpu") if test.runtime == "openvino" else device
     precision = "fp32" if only_fp32 else runtime.choose_precision(test.precision, where)
@@ -114,10 +114,8 @@ def _export_once(checkpoint: Checkpoint, name: str) -> Path:
         if not file.is_file():
             check_folder(file.parent, "XDG_CACHE_HOME")  # before half a minute of work
             print(f"exporting the network for {name}, once, to {file}", file=sys.stderr)
-            if name == "openvino":
-                export_openvino(checkpoint, file)
-            else:
-                export_onnx(checkpoint, file, normalized_inside=True)
+            export = export_openvino if name == "openvino" else export_onnx
+            export(checkpoint, file)
     return file
 
 

@@ -64,11 +64,11 @@ class PyTorchSegmenter:
         self.normalize = Normalize(normalization)
         self.dtype = next(network.parameters()).dtype
         self.precision = {dtype: name for name, dtype in runtime.DTYPES.items()}[self.dtype]
-        self.network = network.cascade if branches == BRANCHES else partial(network.partial_cascade, branches=branches)
+        self.run = network.cascade if branches == BRANCHES else partial(network.partial_cascade, branches=branches)
         self.align_corners = network.align_corners
         if compiled != "none":
             mode = "reduce-overhead" if compiled == "cuda_graphs" else "default"
-            self.network = torch.compile(self.network, mode=mode)
+            self.run = torch.compile(self.run, mode=mode)
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8 on the device."""
@@ -79,7 +79,7 @@ class PyTorchSegmenter:
         """Return the logits (B, C, h, w): (B, 3, H, W) uint8 of any size -> float32, see `models.ICNet.cascade`."""
         image = enlarged(image.to(self.device, non_blocking=True), align_corners=self.align_corners)
         x = self.normalize(image)
-        return self.network(x.to(self.dtype).contiguous(memory_format=torch.channels_last))["out"].float()
+        return self.run(x.to(self.dtype).contiguous(memory_format=torch.channels_last))["out"].float()
 
 
 def enlarged(image: Tensor, *, align_corners: bool) -> Tensor:

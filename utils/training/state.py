@@ -97,7 +97,7 @@ class RunState:
     scheduler: LRScheduler
     scaler: torch.amp.GradScaler
     ema: WeightEMA[ICNet] | None  # validated and saved instead of the network
-    description: Checkpoint  # the content of every checkpoint but weights and progress
+    template: Checkpoint  # the content of every checkpoint but weights and progress
     folder: Path
     epoch_length: int  # iterations per epoch
     iteration: int = 0  # completed iterations
@@ -165,7 +165,7 @@ class RunState:
         save_checkpoint(self.folder / LAST, replace(self._checkpoint(), training=training))
 
     def _checkpoint(self) -> Checkpoint:
-        checkpoint = replace(self.description, epoch=self.epoch, iteration=self.iteration, metrics=self.metrics)
+        checkpoint = replace(self.template, epoch=self.epoch, iteration=self.iteration, metrics=self.metrics)
         return replace(checkpoint, state_dict=self.trained.state_dict())
 
     def restore(self, checkpoint: Checkpoint, device: torch.device) -> None:
@@ -189,7 +189,7 @@ class RunState:
         self.losses.load_state_dict(state["losses"], device)
         self.iteration, self.metrics, self.rates = checkpoint.iteration, checkpoint.metrics, state["rates"]
         best = self.folder / state["best_name"] if state["best_name"] else None
-        now, then = self.description.config.get("test", {}), checkpoint.config.get("test", {})
+        now, then = self.template.config.get("test", {}), checkpoint.config.get("test", {})
         if best is not None and best.exists():  # else the run continues in another folder, which gets a best of its own
             self.best_path = best
             # if validation has changed, mIoUs are not comparable, and the next one is the best

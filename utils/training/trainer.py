@@ -40,7 +40,7 @@ class Trainer:
     train_loader: TrainLoader
     val_loader: EvalLoader
     device: torch.device
-    description: Checkpoint  # the content of every checkpoint but weights and progress
+    template: Checkpoint  # the content of every checkpoint but weights and progress
     records: Records
     name: str  # prefix of the best checkpoint's name
     teacher: Callable[[Tensor], Tensor] | None = None  # see `train_one_epoch`
@@ -56,7 +56,7 @@ class Trainer:
             scheduler=build_scheduler(optimizer, self.optimizer_config, iterations=self.config.epochs * epoch_length),
             scaler=runtime.gradient_scaler(self.device, self.precision),
             ema=None if self.config.ema is None else WeightEMA(self.network, self.config.ema),
-            description=self.description,
+            template=self.template,
             folder=self.records.folder,
             epoch_length=epoch_length,
         )
@@ -89,7 +89,7 @@ class Trainer:
                 self.parallel,
                 bar,
                 criterion=self.criterion,
-                normalize=Normalize(self.description.normalization),
+                normalize=Normalize(self.template.normalization),
                 optimizer=state.optimizer,
                 scheduler=state.scheduler,
                 device=self.device,
@@ -165,7 +165,7 @@ class Trainer:
         state, dataset = self.state, self.val_loader.dataset
         names = dataset.classes.names
         distributed.broadcast_buffers(state.trained)  # each process has its own, unless batch norm is synchronised
-        normalization = self.description.normalization
+        normalization = self.template.normalization
         segmenter = PyTorchSegmenter(state.trained.eval(), device=self.device, normalization=normalization)
         single_view = self.test_config.model_copy(update={"tta": TtaConfig(), "window": None, "stride": None})
         segment = with_options(segmenter, single_view, self.device)

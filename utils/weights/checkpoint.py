@@ -17,7 +17,6 @@ from utils.weights.layouts import MMSEG, PAPER, PUBLISHED, Layout
 from utils.weights.tensors import load_state, read_tensors, state_dict_of, write_tensors
 
 FORMAT = "icnet-checkpoint-1"
-STRUCTURE = {"variant": str, "ppm": str, "sub4_input": str, "width": float | int, "dropout": float | int}
 PAPER_TEST = {"input_size": [1025, 2049], "resize_probabilities": True}  # how the paper's release evaluates
 
 
@@ -66,19 +65,18 @@ class Checkpoint:
         Raises:
             ValueError, KeyError, TypeError: damaged metadata.
         """
-        structure = metadata["structure"]
+        try:
+            structure = complete_structure(**metadata["structure"])
+        except TypeError:
+            raise ValueError(f"its structure is invalid: {metadata['structure']!r:.80}") from None
         known = metadata["backbone"] in BACKBONES or str(metadata["backbone"]).startswith(TIMM)
         if not known or not isinstance(metadata["config"], Mapping):
             raise ValueError("its backbone or config is invalid")
-        if not isinstance(structure, Mapping) or not all(
-            isinstance(value, STRUCTURE.get(name, ())) for name, value in structure.items()
-        ):
-            raise ValueError(f"its structure is invalid: {structure!r:.80}")
         if not len(metadata["mean"]) == len(metadata["std"]) == 3:
             raise ValueError("its mean and std do not have three channels")
         return cls(
             backbone=metadata["backbone"],
-            structure=dict(structure),
+            structure=structure,
             classes=class_table(metadata["classes"], metadata["colors"]),
             normalization=Normalization(tuple(metadata["mean"]), tuple(metadata["std"])),
             named=metadata.get("named", True),  # absent from files of earlier versions

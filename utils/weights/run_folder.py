@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from utils.config import ModelConfig, TrainConfig
+from utils.config import Config, ModelConfig, TrainConfig
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
 from utils.weights.zoo import WEIGHTS, find_weights
 
@@ -52,16 +52,20 @@ def find_checkpoint(
     return max(found)[-1]
 
 
-def included_weights(config_file: Path | None, ckpt_dir: str) -> Path | None:
-    """Return the included weights if neither a configuration file nor another run folder is given, else None."""
-    return INCLUDED if config_file is None and ckpt_dir == TrainConfig().ckpt_dir else None
+def choose_checkpoint(config: Config, config_file: Path | None) -> tuple[Path, str | None]:
+    """Return the checkpoint that evaluation and inference use, and a note for the log if it is the included one.
 
-
-def describe_fallback(ckpt_dir: str) -> str:
-    """Say that the included weights are used, and how to use a run that has not been validated yet instead."""
-    last = Path(ckpt_dir) / LAST
+    The included weights are used if neither a configuration file nor another run folder is given, and the folder has
+    no best checkpoint.
+    """
+    folder = config.train.ckpt_dir
+    fallback = INCLUDED if config_file is None and folder == TrainConfig().ckpt_dir else None
+    path = find_checkpoint(config.test.ckpt_path, folder, name=run_name(config.model), fallback=fallback)
+    if path is not fallback:
+        return path, None
+    last = Path(folder) / LAST
     own = f" ({last} has not been validated yet; test.ckpt_path={last} uses it)" if last.is_file() else ""
-    return f"{ckpt_dir} has no best checkpoint, using the included weights{own}"
+    return path, f"{folder} has no best checkpoint, using the included weights{own}"
 
 
 def find_last(resume: str | None, ckpt_dir: str) -> Checkpoint | None:

@@ -12,7 +12,6 @@ from torchvision.models import get_model_weights
 _OPENMMLAB = "https://download.openmmlab.com"
 _HSZHAO = "https://github.com/hszhao/ICNet/tree/master/evaluation/model"
 _CKPT = Path(__file__).parents[2] / "ckpt"  # where files downloaded by hand go, whichever train.ckpt_dir is set
-_MMSEG = "https://github.com/open-mmlab/mmsegmentation/tree/main/configs/icnet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,22 +20,15 @@ class Weights:
 
     Attributes:
         file: its name.
-        url: download address; None if it has to be downloaded by hand, see `source`.
-        md5: its MD5, if known; of files downloaded by hand.
-        licence: of the weights.
-        source: a page with more information.
+        url, licence: download address and licence of what can be downloaded.
+        source, md5: of what has to be downloaded by hand: the page that links to it and, if known, its MD5.
     """
 
     file: str
-    url: str | None
-    licence: str
-    source: str
+    url: str | None = None
+    licence: str = ""
+    source: str = ""
     md5: str | None = None
-
-
-def _by_hand(file: str, md5: str) -> Weights:
-    """Describe a file of the paper's own release."""
-    return Weights(file=f"{file}.caffemodel", url=None, licence="not stated", source=_HSZHAO, md5=md5)
 
 
 WEIGHTS = {
@@ -45,21 +37,20 @@ WEIGHTS = {
         url=f"{_OPENMMLAB}/mmsegmentation/v0.5/icnet/icnet_r50-d8_in1k-pre_832x832_160k_cityscapes/"
         "icnet_r50-d8_in1k-pre_832x832_160k_cityscapes_20210926_042715-ce310aea.pth",
         licence="Apache-2.0",
-        source=_MMSEG,
     ),
-    "icnet_cityscapes_train_30k": _by_hand("icnet_cityscapes_train_30k", "c7038630c4b6c869afaaadd811bdb539"),
-    "icnet_cityscapes_trainval_90k": _by_hand("icnet_cityscapes_trainval_90k", "4f4dd9eecd465dd8de7e4cf88ba5d5d5"),
+    "icnet_cityscapes_train_30k": Weights(
+        file="icnet_cityscapes_train_30k.caffemodel", source=_HSZHAO, md5="c7038630c4b6c869afaaadd811bdb539"
+    ),
+    "icnet_cityscapes_trainval_90k": Weights(
+        file="icnet_cityscapes_trainval_90k.caffemodel", source=_HSZHAO, md5="4f4dd9eecd465dd8de7e4cf88ba5d5d5"
+    ),
     "icnet_resnet50_cityscapes": Weights(
-        file="icnet_resnet50_197_0.710_best_model.pth",
-        url=None,
-        licence="MIT",
-        source="https://github.com/liminn/ICNet-pytorch/issues",
+        file="icnet_resnet50_197_0.710_best_model.pth", source="https://github.com/liminn/ICNet-pytorch/issues"
     ),
     "resnet50_v1c_imagenet": Weights(
         file="resnet50_v1c-2cccc1ad.pth",
         url=f"{_OPENMMLAB}/pretrain/third_party/resnet50_v1c-2cccc1ad.pth",
         licence="Apache-2.0",
-        source=_MMSEG,
     ),
 }
 
@@ -110,12 +101,7 @@ def _torchvision_weights(name: str, backbone: str) -> Weights:
     if name not in members:
         raise ValueError(f"model.backbone_weights {name!r} is neither a file nor one of {', '.join(members)}")
     file = members[name].url.rpartition("/")[2]
-    return Weights(
-        file=file,
-        url=members[name].url,
-        licence="BSD-3-Clause",
-        source="https://docs.pytorch.org/vision/stable/models.html",
-    )
+    return Weights(file=file, url=members[name].url, licence="BSD-3-Clause")
 
 
 def _download(known: Weights, path: Path) -> Path:
