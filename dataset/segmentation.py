@@ -53,6 +53,8 @@ class SegmentationDataset(Dataset):
     def __getitem__(self, key: int | tuple[int, int, int]) -> dict[str, Any]:
         """Load sample `index`, or `(epoch, index, repetition)`, see `EpochSampler`.
 
+        The key determines the augmentation, so an index alone always gives the same crop.
+
         Returns:
             `index`, `image` (3, H, W) uint8 RGB and, if labelled, `target` (H, W) uint8 class indices, 255 = ignored.
 

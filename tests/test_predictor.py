@@ -90,6 +90,8 @@ def test_array_that_is_not_an_rgb_image_is_an_error(predictor):
             predictor.predict(wrong)
         with pytest.raises(ValueError, match=message):
             next(predictor.stream([wrong]))
+    with pytest.raises(ValueError, match=r"expected an RGB image .* got NoneType$"):  # cv2.imread of a missing file
+        predictor.predict(None)
 
 
 def test_stream_yields_frames_with_their_labels(predictor, video):
@@ -193,7 +195,18 @@ def test_cuda_graphs_need_a_pytorch_that_runs_them_in_threads(checkpoint_path, m
         Predictor(checkpoint_path, test=config.TestConfig(compile="cuda_graphs"))
 
 
-@pytest.mark.parametrize(("source", "batch"), [(0, 1), ("rtsp://x/live", 1), ("drive.mp4", 8)])
+def test_stream_copies_frames_whose_memory_is_reused(predictor):
+    def frames():
+        buffer = np.empty_like(FRAMES[0])
+        for frame in FRAMES:
+            buffer[:] = frame
+            yield buffer
+
+    streamed = [frame for frame, _ in predictor.stream(frames())]
+    assert all(np.array_equal(a, b) for a, b in zip(streamed, FRAMES, strict=True))
+
+
+@pytest.mark.parametrize(("source", "batch"), [(0, 1), ("rtsp://x/live", 1), (FRAMES[:1], 1), ("drive.mp4", 8)])
 def test_stream_batches_only_the_frames_of_a_file(predictor, monkeypatch, source, batch):
     asked, pipeline = [], predictor.pipeline
 
@@ -211,3 +224,5 @@ def test_labels_are_drawn_in_the_networks_colours(predictor):
     image, labels = np.full((1, 2, 3), 100, np.uint8), np.array([[0, 2]], np.uint8)
     assert predictor.colorize(labels).tolist() == [[[128, 64, 128], [0, 0, 142]]]
     assert predictor.overlay(image, labels, alpha=0.2).tolist() == [[[106, 93, 106], [80, 80, 108]]]  # 105.6, 92.8, …
+    with pytest.raises(ValueError, match="alpha must be from 0 to 1, got 50"):
+        predictor.overlay(image, labels, alpha=50)

@@ -16,10 +16,10 @@ from utils import runtime
 from utils.config import TestConfig, TrainConfig
 from utils.inference.label_map import label_map
 from utils.inference.opening import describe_network, open_network
-from utils.io.drawing import class_shares, colorize, overlay
+from utils.io.drawing import Painter, class_shares, colorize
 from utils.io.pipeline import Stopwatch, prefetch
 from utils.io.sources import check_elongation, read_image
-from utils.io.video import Span, VideoReader
+from utils.io.video import Span, VideoReader, is_live
 from utils.weights.run_folder import INCLUDED, find_checkpoint
 
 Key = TypeVar("Key")
@@ -80,8 +80,10 @@ class Predictor:
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the frames (H, W, 3) of a video with their label maps (H, W).
 
+        A thread fetches frames ahead; leaving the loop waits for the frame that it is fetching.
+
         Args:
-            video: a file, the URL of a stream, the index of a camera, or RGB frames.
+            video: a file, the URL of a stream, the index of a camera, or RGB frames, which are copied.
             span: which frames of a file to use.
             smooth: weight of past frames, see `Smoother`.
         """
@@ -89,11 +91,12 @@ class Predictor:
         if isinstance(video, str | Path | int):
             frames = VideoReader(video, span=span)
         elif span is None:
-            frames = enumerate(map(_as_array, video))
+            frames = enumerate(_as_array(frame).copy() for frame in video)  # its source may reuse its memory
         else:
             raise ValueError("span is for files, streams and cameras; of RGB frames, pass those to use")
-        live = isinstance(video, int) or (isinstance(video, str) and "://" in video)  # where a batch would be a delay
-        for _, frame, labels in self.pipeline(frames, smooth=smooth, batch=1 if live else self.batch_size):
+        is_file = isinstance(video, str | Path) and not is_live(video)
+        batch = self.batch_size if is_file else 1  # where frames arrive in real time, a batch would be a delay
+        for _, frame, labels in self.pipeline(frames, smooth=smooth, batch=batch):
             yield frame, labels
 
     def pipeline(
@@ -119,8 +122,8 @@ class Predictor:
         return colorize(labels, self.classes)
 
     def overlay(self, image: np.ndarray, labels: np.ndarray, *, alpha: float = 0.5) -> np.ndarray:
-        """Blend the class colours of `labels` (H, W) over an RGB `image` (H, W, 3)."""
-        return overlay(image, labels, self.classes, alpha=alpha)
+        """Blend the class colours of `labels` (H, W) over an RGB `image` (H, W, 3), with an opacity from 0 to 1."""
+        return Painter(classes=self.classes, alpha=alpha).paint("overlay", image, labels)
 
     def shares(self, labels: np.ndarray) -> dict[str, float]:
         """Return the fraction of the pixels for each class present, in descending order."""
@@ -177,7 +180,9 @@ def _as_array(image: np.ndarray | Image.Image | str | Path) -> np.ndarray:
         image = read_image(image)
     elif isinstance(image, Image.Image):
         image = np.asarray(to_rgb(image))
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise ValueError(f"expected an RGB image (H, W, 3) uint8, H and W at least 1, got {image.shape} {image.dtype}")
+    is_array = isinstance(image, np.ndarray)  # cv2.imread returns None for a missing file
+    if not is_array or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        found = f"{image.shape} {image.dtype}" if is_array else type(image).__name__
+        raise ValueError(f"expected an RGB image (H, W, 3) uint8, H and W at least 1, got {found}")
     check_elongation(image, "the image")
     return image

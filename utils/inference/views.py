@@ -174,7 +174,7 @@ class SlidingWindow(_Wrapper):
     Memory holds the probabilities of one row of windows at full size, however high the image is.
 
     Args:
-        window: side of the square windows in pixels; clipped to the image's shorter side.
+        window: height and width of the windows in pixels, each at most that of the image.
         stride: step from one window to the next; the last ones end at the image's borders.
     """
 

@@ -17,7 +17,7 @@ from typing import NoReturn
 import numpy as np
 
 from dataset.images import open_rgb
-from utils.io.video import source_name
+from utils.io.video import is_live, source_name
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
@@ -65,9 +65,9 @@ def find_sources(text: str, *, recursive: bool = False) -> list[Source]:
         return [Source(STDIN, "image", f"stdin_{moment}")]
     if not text:
         raise ValueError("no input given; name an image, a video or a folder")
-    is_camera = text.isdecimal() and int(text) < CAMERAS
-    if not os.path.exists(text) and (is_camera or "://" in text):  # unlike Path.exists, for URLs of any length
-        location = int(text) if is_camera else text
+    is_camera = text.isdecimal() and int(text) < CAMERAS and not os.path.exists(text)
+    location = int(text) if is_camera else text
+    if is_live(location):
         name = re.sub(r"[^A-Za-z0-9]+", "_", source_name(location)).strip("_")[:LONGEST]
         return [Source(location, "live", f"{name}_{moment}")]
     paths = _find_files(text, recursive)

@@ -61,7 +61,7 @@ class VideoReader:
     def __init__(self, source: str | Path | int, *, span: Span | None = None) -> None:
         span = span or Span()
         _silence_opencv()
-        self._live = isinstance(source, int)
+        self._camera = isinstance(source, int)
         self._capture = cv2.VideoCapture(_address(source))
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.source_fps = rate if 0 < rate <= HIGHEST_RATE else _measured_rate(source)
@@ -70,7 +70,7 @@ class VideoReader:
         if rate > HIGHEST_RATE:
             count *= self.source_fps / rate  # the duration, as counted by the clock
         self._stated = int(count) if 0 < count < 1e9 else 0
-        endless = not self._stated and (self._live or "://" in str(source))
+        endless = not self._stated and is_live(source)
         self._expected = math.inf if endless else 0.95 * self._stated
         self._first = math.ceil(round(span.start * self.source_fps, 6))  # 2.2 * 25 is 55.00000000000001
         self._stop = math.inf if span.end is None else round(span.end * self.source_fps, 6)
@@ -93,7 +93,7 @@ class VideoReader:
         while frame is not None and number < self._stop:
             yield number, frame
             number += self._every
-            if self._live:
+            if self._camera:
                 passed = self._first + int((time.monotonic() - started) * self.source_fps)
                 number += max(0, passed - number) // self._every * self._every
                 self._position = max(self._position, min(number, passed))
@@ -114,7 +114,7 @@ class VideoReader:
 
 def _check_file(source: str | Path | int) -> None:
     """Raise the error that explains why a file could not be opened, if it is missing or forbidden."""
-    if isinstance(source, int) or "://" in str(source):
+    if isinstance(source, int) or is_live(source):
         return
     if not Path(source).exists():
         raise FileNotFoundError(f"no video {source}")
@@ -125,7 +125,7 @@ def _check_file(source: str | Path | int) -> None:
 def _measured_rate(source: str | Path | int) -> float:
     """Return the mean frame rate of the first frames of a file by their timestamps, 25 where there are none."""
     times: list[float] = []
-    if isinstance(_address(source), bytes):  # a file
+    if not is_live(source):
         capture = cv2.VideoCapture(_address(source))
         while len(times) < 100 and capture.grab():
             times.append(capture.get(cv2.CAP_PROP_POS_MSEC))
@@ -134,14 +134,17 @@ def _measured_rate(source: str | Path | int) -> float:
     return 1000 * (len(times) - 1) / lasted if lasted > 0 else 25.0
 
 
+def is_live(source: str | Path | int) -> bool:
+    """Return whether a source is a camera's index or a stream's URL rather than a file."""
+    return isinstance(source, int) or (isinstance(source, str) and "://" in source and not os.path.exists(source))
+
+
 def _address(source: str | Path | int) -> Any:
     """Return what OpenCV opens: a file's absolute path as bytes, or the camera or stream itself.
 
     FFmpeg takes what is before a colon for a protocol, and OpenCV crashes on a `str` that is not valid text.
     """
-    if isinstance(source, int) or (isinstance(source, str) and not Path(source).is_file()):
-        return source
-    return os.fsencode(Path(source).absolute())
+    return source if isinstance(source, int) or is_live(source) else os.fsencode(Path(source).absolute())
 
 
 def source_name(source: str | Path | int) -> str:
