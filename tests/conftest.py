@@ -33,6 +33,11 @@ CPU = torch.device("cpu")
 CLASSES = ClassTable(("road", "sky", "car"), ((128, 64, 128), (70, 130, 180), (0, 0, 142)))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slowest file, so that no worker is left with it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_tutorial.py")
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Seed every test, so that none depends on chance or on the tests before it."""
@@ -101,8 +106,10 @@ def folder_data(tmp_path: Path) -> FolderData:
     root = tmp_path / "data"
     for split, count in (("train", 4), ("val", 2)):
         for index in range(count):
-            _save(root / split / f"{index}.png", rng.integers(0, 256, (48, 64, 3)))
-            _save(root / f"{split}_mask" / f"{index}.png", rng.choice([0, 1, 2, 255], (48, 64), p=[0.3, 0.3, 0.3, 0.1]))
+            save_array(root / split / f"{index}.png", rng.integers(0, 256, (48, 64, 3)))
+            save_array(
+                root / f"{split}_mask" / f"{index}.png", rng.choice([0, 1, 2, 255], (48, 64), p=[0.3, 0.3, 0.3, 0.1])
+            )
     ckpt_dir = tmp_path / "ckpt"
     values = {
         "model": {"backbone": "resnet18", "width": 0.25, "base_size": 48, "crop_size": 64},
@@ -137,10 +144,12 @@ def cityscapes_data(tmp_path: Path) -> Path:
     ):
         for index in range(count):
             name = f"{city}_{index:06}_000019"
-            _save(root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png", rng.integers(0, 256, (32, 64, 3)))
+            save_array(
+                root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png", rng.integers(0, 256, (32, 64, 3))
+            )
             if split != "test":
                 labels = rng.integers(0, 34, (32, 64))
-                _save(root / "gtFine" / split / city / f"{name}_gtFine_labelIds.png", labels)
+                save_array(root / "gtFine" / split / city / f"{name}_gtFine_labelIds.png", labels)
     return root
 
 
@@ -207,7 +216,7 @@ def pictures(tmp_path):
     """A folder with two images, and a third in a subfolder."""
     rng = np.random.default_rng(0)
     for name in ("a.png", "b.jpg", "sub/a.png"):
-        _save(tmp_path / "in" / name, rng.integers(0, 256, (48, 64, 3)))
+        save_array(tmp_path / "in" / name, rng.integers(0, 256, (48, 64, 3)))
     return tmp_path / "in"
 
 
@@ -240,6 +249,7 @@ def end_loader_processes(monkeypatch: pytest.MonkeyPatch) -> None:
         signal.signal(signal.SIGCHLD, handler)
 
 
-def _save(path: Path, values: np.ndarray) -> None:
+def save_array(path: Path, values: np.ndarray) -> None:
+    """Write values from 0 to 255 as an image, with its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(values.astype(np.uint8)).save(path)

@@ -8,7 +8,7 @@ from dataset.labels import class_table, lookup_table
 from dataset.pairs import Pairs, Sample
 from dataset.segmentation import SegmentationDataset
 from tests.conftest import CLASSES
-from tools.check_data import SHEET_SAMPLES, check_split
+from tools.check_data import check_split
 
 
 def write_sample(folder, name, mask, size=(4, 2)):
@@ -159,16 +159,18 @@ def test_a_missing_or_unlabelled_split_is_a_one_line_error(halves, run_script):
 
 
 def test_cityscapes_with_one_split_for_both(cityscapes_data, folder_data, run_script):
-    overrides = ["dataset.name=cityscapes", f"train.cityscapes_root={cityscapes_data}", "train.split=val"]
+    overrides = ["dataset.name=cityscapes", "dataset.root=null", f"train.cityscapes_root={cityscapes_data}"]
+    overrides += ["train.split=val"]
     result = run_script("tools.check_data", "--config", folder_data.config, *overrides)
     assert result.code == 0, result.out + result.err
     assert "val: 1 readable images: 64x32 (1)" in result.out and "bicycle" in result.out and "train:" not in result.out
 
 
-def test_streets_are_generated_and_surplus_samples_are_not_drawn(folder_data, tmp_path, run_script):
+def test_streets_are_generated_and_surplus_samples_are_not_drawn(folder_data, tmp_path, run_script, monkeypatch):
+    monkeypatch.setattr("tools.check_data.SHEET_SAMPLES", 2)
     overrides = ["dataset.name=streets", f"dataset.root={tmp_path / 'streets'}", "model.base_size=64"]
-    overrides += [f"dataset.streets.train={SHEET_SAMPLES + 1}", "dataset.streets.val=1"]
+    overrides += ["dataset.streets.train=3", "dataset.streets.val=1"]
     size = ["dataset.streets.height=64", "dataset.streets.width=128"]
     result = run_script("tools.check_data", "--config", folder_data.config, *overrides, *size)
     assert result.code == 0, result.out + result.err
-    assert Image.open(folder_data.ckpt_dir / "check_data.png").height == SHEET_SAMPLES // 2 * (360 + 22 + 4) + 4
+    assert Image.open(folder_data.ckpt_dir / "check_data.png").height == 360 + 22 + 4 + 4

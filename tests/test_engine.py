@@ -23,8 +23,7 @@ PLAIN = OptimizerConfig(weight_decay=0)
 
 @pytest.fixture
 def network():
-    torch.manual_seed(0)
-    return ICNet(3, "resnet18")
+    return ICNet(3, "resnet18", width=0.25)
 
 
 def batch(size=2):

@@ -12,6 +12,7 @@ from PIL import Image
 import evaluate
 from dataset.labels import cityscapes_classes
 from models import ICNet
+from tests.conftest import save_array
 from tests.test_distributed import start_processes
 from utils import runtime
 from utils.config import load_config
@@ -20,11 +21,6 @@ from utils.evaluation.measure import WARM_UP, Timer
 from utils.inference import opening
 from utils.weights import run_folder
 from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
-
-
-def save(path, values):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values.astype(np.uint8)).save(path)
 
 
 @pytest.fixture
@@ -88,8 +84,8 @@ def deterministic(metrics):
 def test_images_of_different_sizes_in_one_batch(evaluated, folder_data):
     rng = np.random.default_rng(0)
     for index, shape in enumerate([(48, 64), (40, 40), (40, 40), (90, 33)]):
-        save(folder_data.root / "val" / f"{index}.png", rng.integers(0, 256, (*shape, 3)))
-        save(folder_data.root / "val_mask" / f"{index}.png", rng.integers(0, 3, shape))
+        save_array(folder_data.root / "val" / f"{index}.png", rng.integers(0, 256, (*shape, 3)))
+        save_array(folder_data.root / "val_mask" / f"{index}.png", rng.integers(0, 3, shape))
     one, _ = evaluated("test.save=none")
     four, _ = evaluated("test.save=none", "train.valid_batch_size=4")
     assert "after 3 to warm up" in one["speed"]["latency_of"] and "after 2 to warm up" in four["speed"]["latency_of"]
@@ -105,7 +101,7 @@ def test_metrics_of_every_branch(evaluated):
     assert all(part["speed"]["latency_median_ms"] > 0 for part in metrics["branches"].values())
 
 
-def test_augmentation_sliding_windows_and_bf16(evaluated, monkeypatch):
+def test_settings_of_the_views_reach_the_network(evaluated, monkeypatch):
     given = []
     monkeypatch.setattr(opening, "with_options", lambda segmenter, test, device: given.append(test) or segmenter)
     monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: True)  # no warning
@@ -174,7 +170,6 @@ def test_branches_without_labels_are_only_timed(cityscapes, run_script, tmp_path
 @pytest.fixture
 def cityscapes(cityscapes_data, tmp_path):
     """Arguments that evaluate a network for the 19 classes on the tiny Cityscapes data."""
-    torch.manual_seed(0)
     network, path = ICNet(19, "resnet18"), tmp_path / "cityscapes.pth"
     save_checkpoint(
         path, Checkpoint(state_dict=network.state_dict(), backbone="resnet18", classes=cityscapes_classes())
@@ -197,8 +192,8 @@ def test_submission_of_an_unlabelled_split(run_script, cityscapes, tmp_path):
     [
         (lambda mask: mask.unlink(), "no mask"),
         (lambda mask: mask.write_bytes(mask.read_bytes()[:-20]), "cannot be read as an image"),
-        (lambda mask: save(mask, np.zeros((48, 63))), "63x48"),
-        (lambda mask: save(mask, np.zeros((48, 64, 3))), "8-bit"),
+        (lambda mask: save_array(mask, np.zeros((48, 63))), "63x48"),
+        (lambda mask: save_array(mask, np.zeros((48, 64, 3))), "8-bit"),
     ],
     ids=["missing", "truncated", "size", "mode"],
 )
@@ -248,7 +243,8 @@ def test_at_least_one_call_is_timed(calls, kept):
     assert f"; {kept} calls after {calls - kept} to warm up" in timer.summary(images=1, batch_size=1)["latency_of"]
 
 
-def test_two_processes_give_bitwise_the_metrics_of_one(run_script, tmp_path):
+def test_two_processes_give_bitwise_the_metrics_of_one(run_script, tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.evaluation.report._plot", lambda *_: None)  # slower than the evaluation
     path, state = tmp_path / "x.pth", ICNet(19, "resnet18").state_dict()
     save_checkpoint(path, Checkpoint(state_dict=state, backbone="resnet18", classes=cityscapes_classes()))
     given = [f"test.ckpt_path={path}", "test.runtime=pytorch"]

@@ -17,7 +17,7 @@ def run_export(run_script):
     return partial(run_script, "tools.export")
 
 
-def test_script(checkpoint_path, tmp_path, monkeypatch, run_export):
+def test_the_difference_is_printed_and_another_ending_refused(checkpoint_path, tmp_path, monkeypatch, run_export):
     target = tmp_path / "net.onnx"
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(export, "export_onnx", lambda _, path, **options: path.touch() or 2e-6)

@@ -132,13 +132,6 @@ def test_unpaired_files_are_listed(tree):
     assert (found.unpaired_images, found.unpaired_masks) == ([root / "i" / "1.jpg"], [root / "m" / "3.png"])
 
 
-def test_hidden_files_are_left_out(tree):
-    root = tree("i/1.jpg", "i/._1.jpg", "m/1.png", "m/._1.png")
-    found = find_folder(root, images="i/*.jpg", masks="m/*.png")
-    assert [s.image.name for s in found.samples] == ["1.jpg"]
-    assert (found.unpaired_images, found.unpaired_masks) == ([], [])
-
-
 def test_no_matching_image_is_an_error(tree):
     root = tree("i/1.png")
     with pytest.raises(ValueError, match=re.escape(f"no file in {root} matches the image pattern 'i/*.jpg'")):

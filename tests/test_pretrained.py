@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from models import ICNet
-from tests import published
 from tests.conftest import CLASSES
 from utils.weights.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from utils.weights.pretrained import freeze, load_pretrained
@@ -24,13 +23,6 @@ def test_other_classes_leave_out_the_heads_alone(checkpoint_path):
     assert sorted(load_pretrained(network, checkpoint)) == sorted(HEADS)
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, own[name] if name in own else checkpoint.state_dict[name]), name
-
-
-def test_the_published_layout_too(tmp_path):
-    torch.save(published.make_weights(), tmp_path / "published.pth")
-    checkpoint, network = read_checkpoint(tmp_path / "published.pth"), ICNet(3, "resnet50_v1s")
-    assert sorted(load_pretrained(network, checkpoint)) == sorted(HEADS)
-    assert torch.equal(network.sub1[0].conv.weight, checkpoint.state_dict["sub1.0.conv.weight"])
 
 
 def test_weights_of_another_network_are_refused(checkpoint_path):

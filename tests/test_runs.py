@@ -1,14 +1,17 @@
 """Scripts run by tools. When a run is skipped: test_ablations.py."""
 
+import json
 import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from tools.runs import REPOSITORY, run_script
+from tools.runs import REPOSITORY, changed_since, run_evaluation, run_script
 from utils.cli import Interruption
+from utils.config import load_config
 from utils.io.files import locked
 
 SAVING = """
@@ -66,3 +69,55 @@ def test_a_folder_in_use_is_refused(script, tmp_path):
     ):
         run_script(tmp_path / "run", "train.py")
     run_script(tmp_path / "run", script(""))
+
+
+@pytest.fixture
+def evaluation(tmp_path, monkeypatch):
+    """Return a function that evaluates a file and returns whether evaluate.py ran, and then gave `result`."""
+    (tmp_path / "x.pth").touch()
+    (tmp_path / "x.yaml").write_text("train: {epochs: 1}")
+    metrics = tmp_path / "evaluate_output" / "metrics.json"
+    metrics.parent.mkdir()
+
+    def evaluate(*overrides: str, result: dict[str, float]) -> bool:
+        ran = []
+
+        def run(folder: Path, script: str, option: str, file: str, *given: str) -> None:
+            ran.append(script)
+            metrics.write_text(json.dumps(result | {"config": load_config(file, given).as_dict()}))
+
+        monkeypatch.setattr("tools.runs.run_script", run)
+        found = run_evaluation(tmp_path / "x.pth", tmp_path, str(tmp_path / "x.yaml"), overrides)
+        assert found["miou"] == result["miou"]
+        return bool(ran)
+
+    return evaluate
+
+
+def test_an_evaluation_is_reused_only_under_the_same_settings(evaluation):
+    assert evaluation(result={"miou": 0.5})
+    assert not evaluation(result={"miou": 0.5})
+    assert evaluation("test.short_side=640", result={"miou": 0.6})
+    assert evaluation("test.split=train", "test.short_side=640", result={"miou": 0.7})
+    assert not evaluation("test.short_side=640", "test.split=train", result={"miou": 0.7})
+
+
+def test_a_changed_checkpoint_is_evaluated_anew(evaluation, tmp_path):
+    assert evaluation(result={"miou": 0.5})
+    os.utime(tmp_path / "evaluate_output" / "metrics.json", (0, 0))  # an older one
+    assert evaluation(result={"miou": 0.6})
+
+
+def test_steps_need_a_labelled_split(evaluation):
+    with pytest.raises(ValueError, match=r"no labels; choose another test\.split"):
+        evaluation(result={})
+
+
+def test_a_file_moved_over_an_evaluated_one_is_evaluated_anew(tmp_path):
+    old, evaluated, metrics = (tmp_path / name for name in ("old.pth", "evaluated.pth", "metrics.json"))
+    for path in (old, evaluated, metrics):
+        path.touch()
+        time.sleep(0.02)  # longer than a tick of the file system's clock, as the time of a move cannot be set
+    assert not changed_since(metrics, evaluated)
+    old.replace(evaluated)
+    assert changed_since(metrics, evaluated)

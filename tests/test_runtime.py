@@ -249,7 +249,7 @@ def test_auto_is_the_fastest_installed_runtime(monkeypatch, cpu, packages, preci
     assert runtime.choose_runtime("auto", CPU, "bf16") == "pytorch"
 
 
-def test_onnx_runtime_has_no_bf16():
+def test_a_precision_that_a_runtime_lacks_is_refused():
     with pytest.raises(ValueError, match=r"test\.precision=bf16 is not available with test\.runtime=onnx"):
         runtime.choose_runtime("onnx", CPU, "bf16")
     with pytest.raises(ValueError, match=r"test\.precision=fp16 is not .*=openvino; set fp32 or bf16, or"):

@@ -19,7 +19,7 @@ from utils.weights.checkpoint import read_checkpoint
 
 REPOSITORY = Path(__file__).parent.parent
 CONFIG = """
-model: {backbone: resnet18, base_size: 64, crop_size: 64}
+model: {backbone: resnet18, width: 0.25, base_size: 64, crop_size: 64}
 dataset: {name: streets, root: data, streets: {train: 5, val: 3, height: 64, width: 128}}
 train: {train_batch_size: 2, epochs: 2, ckpt_dir: run, num_workers: 0}
 test: {runtime: pytorch}

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
-from tests.networks import trained_checkpoint
-from utils.inference.segmenter import build_segmenter
+from models import ICNet
+from tests.networks import trained_checkpoint, with_statistics
+from utils.inference.segmenter import PyTorchSegmenter, build_segmenter
 
 
 @pytest.fixture(scope="module", params=["published", "psp"])
@@ -22,3 +24,18 @@ def test_half_precision_casts_the_weights_and_keeps_the_labels(checkpoint, preci
     assert scores.dtype == torch.float32
     assert (scores - expected.scores(image.to(torch.uint8))).abs().max() < 0.05 * scores.abs().max()
     assert (segmenter(image.to(torch.uint8)) == expected(image.to(torch.uint8))).float().mean() > 0.97
+
+
+@pytest.mark.parametrize(("variant", "align_corners"), [("published", True), ("psp", False), ("paper", True)])
+@torch.inference_mode()
+def test_label_maps_are_the_argmax_of_full_size_logits(variant, align_corners):
+    network = with_statistics(ICNet(5, "resnet18", variant=variant))
+    images = torch.randint(0, 256, (2, 3, 96, 128), dtype=torch.uint8)
+    segmenter = PyTorchSegmenter(network)
+    assert segmenter.align_corners is align_corners
+    expected = network(segmenter.normalize(images))["out"].argmax(1)
+    assert (segmenter(images) == expected).float().mean() > 0.999
+    small = images[..., :20, :40].float()  # enlarged to the network's smallest size, as uint8 like any image
+    large = F.interpolate(small, (32, 40), mode="bilinear", align_corners=align_corners).round().byte()
+    expected = network.cascade(segmenter.normalize(large))["out"]
+    assert (segmenter.scores(images[..., :20, :40]) - expected).abs().max() < 1e-4 * expected.abs().max()

@@ -172,7 +172,7 @@ def test_file_that_is_not_yaml(tmp_path, content):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no configuration file"):
+    with pytest.raises(FileNotFoundError, match=r"no configuration file .*nothing\.yaml; see the folder configs"):
         load_config(tmp_path / "nothing.yaml")
     with pytest.raises(FileNotFoundError, match="no configuration file"):
         load_config(tmp_path)

@@ -36,7 +36,7 @@ def test_weights_that_ship_are_those_of_the_configuration(path, config, side):
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in network.parameters())
 
 
-def test_the_small_weights_that_ship_are_complete():
+def test_the_efficientnet_that_ships_sees_sky_and_car():
     pytest.importorskip("timm")
     path = INCLUDED.with_name("icnet_efficientnet_lite0_cityscapes.pth")
     assert path.stat().st_size < 8e6

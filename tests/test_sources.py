@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from utils.io.sources import Source, find_sources, output_names, read_images
-from utils.io.video import source_name
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.uint8)
 
@@ -141,17 +140,6 @@ def test_a_shortened_name_does_not_depend_on_the_other_inputs():
 def test_long_names_leave_room_for_endings():
     (name,) = output_names([Path("\N{CJK UNIFIED IDEOGRAPH-8857}" * 80 + ".png")])
     assert len(name.encode()) <= 100
-
-
-@pytest.mark.parametrize("secret", ["me:secret", "me:se@cret"])
-def test_no_part_of_a_password_remains(secret):
-    assert source_name(f"rtsp://{secret}@10.0.0.5/live") == "rtsp://10.0.0.5/live"
-    for address in (
-        "rtmp://10.0.0.5/x?user=me&password=secret&channel=1",
-        "rtsp://10.0.0.5/user=me&Password=secret&n=1",
-    ):
-        assert "secret" not in source_name(address) and source_name(address).endswith("=1")
-    assert source_name("videos/user=me.mp4") == "videos/user=me.mp4"  # a file
 
 
 def test_password_of_a_stream_is_neither_in_its_name_nor_in_messages():

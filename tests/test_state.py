@@ -77,7 +77,7 @@ def stop_after(monkeypatch, trainer, iteration):
 @pytest.mark.parametrize(
     ("stops", "overrides"),
     [
-        ((1,), ["loss.distill={checkpoint}", "model.width=0.25"]),
+        ((1,), ["loss.distill={checkpoint}"]),
         ((1, 2), ["model.dropout=0.5", "train.ema=0.9"]),
         ((3,), ["train.amp=bf16", "train.accumulate=2", "optimizer.clip_norm=1.0"]),
     ],

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,14 @@ def many():
     return [scene(seed, height=96, width=192) for seed in range(30)]
 
 
+@pytest.fixture(scope="module")
+def streets(tmp_path_factory):
+    """Generated streets of the size SMALL, to be read only."""
+    folder = tmp_path_factory.mktemp("streets") / "streets"
+    generate(folder, **SMALL)
+    return folder
+
+
 def test_scene_is_a_function_of_the_seed():
     for first, again, other in zip(scene(1), scene(1), scene(2), strict=True):
         np.testing.assert_array_equal(first, again)
@@ -31,7 +40,7 @@ def test_scene_is_a_function_of_the_seed():
 
 
 @pytest.mark.parametrize("size", [(64, 128), (96, 288), (257, 300)])
-def test_any_size(size):
+def test_scenes_have_the_size_asked_for(size):
     image, label_ids, instance_ids = scene(0, height=size[0], width=size[1])
     assert (image.shape, image.dtype) == ((*size, 3), np.uint8)
     assert (label_ids.shape, label_ids.dtype) == (size, np.uint8)
@@ -68,43 +77,37 @@ def test_cars_have_separate_instances(many):
     assert max(len(np.unique(instance_ids[label_ids == car])) for _, label_ids, instance_ids in many) >= 2
 
 
-def test_files_have_the_cityscapes_layout(tmp_path):
-    generate(tmp_path / "streets", **SMALL)
+def test_files_have_the_cityscapes_layout(streets):
     for split, count in (("train", 2), ("val", 1)):
-        images = sorted((tmp_path / "streets/leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
+        images = sorted((streets / "leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
         assert len(images) == count
         for path in images:
             city, sequence, frame, _ = path.stem.split("_")
             assert city == path.parent.name and len(sequence) == len(frame) == 6
-            assert (
-                tmp_path / "streets/gtFine" / split / city / f"{city}_{sequence}_{frame}_gtFine_labelIds.png"
-            ).is_file()
+            assert (streets / "gtFine" / split / city / f"{city}_{sequence}_{frame}_gtFine_labelIds.png").is_file()
         for kind, modes in (("semantic", {"L"}), ("instance", {"I", "I;16"})):
-            official = Cityscapes(str(tmp_path / "streets"), split=split, mode="fine", target_type=kind)
+            official = Cityscapes(str(streets), split=split, mode="fine", target_type=kind)
             assert len(official) == count
             image, target = official[0]
             assert (image.mode, image.size) == ("RGB", (128, 64)) and target.mode in modes
 
 
-def test_the_splits_have_no_scene_in_common(tmp_path):
-    generate(tmp_path, **SMALL)
-    first = [next(tmp_path.glob(f"leftImg8bit/{split}/*/*_000000_*")).read_bytes() for split in files.SPLITS]
+def test_the_splits_have_no_scene_in_common(streets):
+    first = [next(streets.glob(f"leftImg8bit/{split}/*/*_000000_*")).read_bytes() for split in files.SPLITS]
     assert len(set(first)) == len(files.SPLITS)
 
 
-def test_files_contain_the_rendered_scene(tmp_path):
-    generate(tmp_path / "streets", **SMALL)
+def test_files_contain_the_rendered_scene(streets):
     image, label_ids, instance_ids = scene((0, 0, 1))  # the second training scene
     for folder, array in (("leftImg8bit", image), ("gtFine", label_ids), ("gtFine", instance_ids)):
         suffix = {3: "leftImg8bit"}.get(array.ndim, "labelIds" if array.dtype == np.uint8 else "instanceIds")
-        (path,) = (tmp_path / "streets" / folder / "train").glob(f"*/*_000001_*{suffix}.png")
+        (path,) = (streets / folder / "train").glob(f"*/*_000001_*{suffix}.png")
         np.testing.assert_array_equal(np.asarray(Image.open(path)), array)
 
 
-def test_scenes_do_not_depend_on_their_number(tmp_path):
-    generate(tmp_path / "few", **SMALL)
+def test_scenes_do_not_depend_on_their_number(streets, tmp_path):
     generate(tmp_path / "more", **SMALL | {"train": 3})
-    few, more = contents(tmp_path / "few"), contents(tmp_path / "more")
+    few, more = contents(streets), contents(tmp_path / "more")
     del few[files.RECORD]
     assert few.items() <= more.items() and len(more) == len(few) + 3 + 1
 
@@ -124,13 +127,12 @@ def test_a_dataset_that_another_process_has_finished_meanwhile_is_kept(tmp_path,
     assert [path.name for path in tmp_path.iterdir()] == ["streets"]
 
 
-def test_an_empty_folder_is_filled_and_stays(tmp_path):
+def test_an_empty_folder_is_filled_and_stays(streets, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     before = empty.stat().st_ino  # perhaps that of a mount point
     generate(empty, **SMALL)
-    generate(tmp_path / "new", **SMALL)
-    assert empty.stat().st_ino == before and contents(empty) == contents(tmp_path / "new")
+    assert empty.stat().st_ino == before and contents(empty) == contents(streets)
 
 
 def test_what_a_killed_process_left_in_an_empty_folder_is_ignored(tmp_path):
@@ -144,20 +146,18 @@ def test_no_progress_bar_without_a_terminal(tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_existing_dataset_is_not_generated_again(tmp_path, monkeypatch):
-    generate(tmp_path / "streets", **SMALL)
-    before = contents(tmp_path / "streets")
+def test_existing_dataset_is_not_generated_again(streets, monkeypatch):
+    before = contents(streets)
     monkeypatch.setattr(files, "render", None)  # not called
-    generate(str(tmp_path / "streets"), **SMALL)
-    assert contents(tmp_path / "streets") == before
-    assert [path.name for path in tmp_path.iterdir()] == ["streets"]
+    generate(str(streets), **SMALL)
+    assert contents(streets) == before
+    assert [path.name for path in streets.parent.iterdir()] == ["streets"]
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"train": 3}, {"height": 96}])
-def test_dataset_with_other_parameters_is_an_error(tmp_path, change):
-    generate(tmp_path / "streets", **SMALL)
+def test_dataset_with_other_parameters_is_an_error(streets, change):
     with pytest.raises(ValueError, match=r"streets contains .*; delete it or choose another dataset\.root"):
-        generate(tmp_path / "streets", **SMALL | change)
+        generate(streets, **SMALL | change)
 
 
 def test_folder_with_other_content_is_an_error_and_kept(tmp_path):
@@ -172,8 +172,8 @@ def test_folder_with_other_content_is_an_error_and_kept(tmp_path):
         generate(tmp_path, **SMALL)
 
 
-def test_incomplete_dataset_is_an_error(tmp_path):
-    generate(tmp_path, **SMALL)  # an empty folder
+def test_incomplete_dataset_is_an_error(streets, tmp_path):
+    shutil.copytree(streets, tmp_path, dirs_exist_ok=True)
     next(tmp_path.glob("gtFine/val/*/*_labelIds.png")).unlink()
     with pytest.raises(ValueError, match="2 of 3"):
         generate(tmp_path, **SMALL)

@@ -138,7 +138,7 @@ def test_trained_with_its_normalisation_resumed_and_fine_tuned_for_other_classes
 
     (tmp_path / "lite0.pth").unlink()  # a run is resumed from its last.pth alone
     assert "resumed" in run_script("train", "--config", config, "train.resume=auto").out
-    assert run_script("evaluate", "--config", config, "test.branches=true").code == 0
+    assert run_script("evaluate", "--config", config).code == 0
 
     folder_data.values["model"] |= {"backbone_weights": None, "weights": str(folder_data.ckpt_dir / "last.pth")}
     folder_data.values["dataset"] |= {"classes": [*CLASSES.names, "tree"], "colors": []}

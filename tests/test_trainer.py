@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from dataset.transforms import Normalization
+from models import ICNet
 from models.layers import resize
 from tests.conftest import CLASSES, records
 from tests.networks import trained_checkpoint
@@ -266,7 +267,7 @@ def test_a_resumed_run_keeps_its_normalisation(folder_data, plain):
 
 
 def test_weights_for_classes_in_another_order_are_pointed_out(folder_data, checkpoint_path):
-    config = load_config(folder_data.config, [f"model.weights={checkpoint_path}", "model.backbone=resnet18"])
+    config = load_config(folder_data.config, [f"model.weights={checkpoint_path}"])
     for classes, pointed_out in ((CLASSES, False), (replace(CLASSES, names=CLASSES.names[::-1]), True)):
         log = MagicMock()
         build_network(config, classes=classes, log=log)
@@ -282,3 +283,16 @@ def test_validation_follows_the_configuration(build, tmp_path, monkeypatch):
     trainer.fit()
     assert [(test.resize_probabilities, test.tta.flip) for test in given] == [(True, False)]
     assert shared == [trainer.state.trained]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [(("road", "sky", "bus"), "name classes differently: bus / car"), (("road", "sky"), "another loss.distill")],
+)
+def test_a_teacher_with_other_classes_is_refused(build, checkpoint_path, tmp_path, names, words):
+    teacher = ICNet(len(names), "resnet18", width=0.25)
+    classes = replace(CLASSES, names=names, colors=CLASSES.colors[: len(names)])
+    path = tmp_path / "teacher.pth"
+    save_checkpoint(path, replace(read_checkpoint(checkpoint_path), state_dict=teacher.state_dict(), classes=classes))
+    with pytest.raises(ValueError, match=words):
+        build(tmp_path / "run", f"loss.distill={path}")

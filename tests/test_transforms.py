@@ -233,7 +233,7 @@ def test_classes_are_as_likely_as_one_another():
 
 
 @pytest.mark.parametrize("transform", [RandomMirror, RandomBlur])
-def test_probability(transform):
+def test_mirror_and_blur_have_their_probability(transform):
     image, target = pair(8, 8)
 
     def changed(p: float) -> int:

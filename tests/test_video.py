@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.io.video import Span, VideoReader, writing_video
+from utils.io.video import Span, VideoReader, source_name, writing_video
 
 
 def frames(count: int, width: int, height: int) -> list[np.ndarray]:
@@ -337,3 +337,14 @@ def test_a_rate_that_is_the_clocks_is_measured(tmp_path, monkeypatch, times, fps
     monkeypatch.setattr(cv2, "VideoCapture", Recording)
     reader = VideoReader(path)
     assert reader.source_fps == pytest.approx(fps) and reader.frames == 0.2 * fps
+
+
+@pytest.mark.parametrize("secret", ["me:secret", "me:se@cret"])
+def test_no_part_of_a_password_remains(secret):
+    assert source_name(f"rtsp://{secret}@10.0.0.5/live") == "rtsp://10.0.0.5/live"
+    for address in (
+        "rtmp://10.0.0.5/x?user=me&password=secret&channel=1",
+        "rtsp://10.0.0.5/user=me&Password=secret&n=1",
+    ):
+        assert "secret" not in source_name(address) and source_name(address).endswith("=1")
+    assert source_name("videos/user=me.mp4") == "videos/user=me.mp4"  # a file

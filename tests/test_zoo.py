@@ -111,9 +111,7 @@ def test_without_network_one_line_names_address_and_place(run_script, tmp_path, 
     assert WEIGHTS[NAME].url in line and str(tmp_path / "hub" / "checkpoints" / WEIGHTS[NAME].file) in line
 
 
-def test_weights_without_address_must_be_downloaded_by_hand(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))  # of somebody without them
-    monkeypatch.setattr(zoo, "_CKPT", tmp_path / "common")
+def test_weights_without_address_must_be_downloaded_by_hand(tmp_path, downloads):
     with pytest.raises(FileNotFoundError, match=r"icnet_resnet50_197_0\.710_best_model\.pth: .* by hand, see https://"):
         find_weights("icnet_resnet50_cityscapes", tmp_path)
 

@@ -3,9 +3,7 @@
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from dataset.labels import cityscapes_classes, class_table
 from models import ICNet
@@ -43,12 +41,6 @@ def refused(run_script, tmp_path):
         return lines[0]
 
     return check
-
-
-def put(path: Path, values: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values.astype(np.uint8)).save(path)
-    return path
 
 
 def has(line: str, *words: object) -> bool:

@@ -27,12 +27,11 @@ def test_input_that_is_nothing(infer, tmp_path):
     assert has(infer("20240501120000"), "no image, video or folder 20240501120000")
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.mp4", "a.avi", "a.txt", "a"])
-@pytest.mark.parametrize("content", [b"", b"hello"])
-def test_input_that_is_no_image_or_video(infer, tmp_path, name, content):
+@pytest.mark.parametrize("name", ["a.png", "a.mp4", "a.txt", "a"])
+def test_input_that_is_no_image_or_video(infer, tmp_path, name):
     path = tmp_path / "in" / name
     path.parent.mkdir()
-    path.write_bytes(content)
+    path.write_bytes(b"hello")
     assert has(infer(path), path)
     assert not (tmp_path / "out").exists()
 
