@@ -9,7 +9,7 @@ from utils.inference.predictor import Predictor
 from utils.weights.checkpoint import read_checkpoint
 from utils.weights.zoo import find_weights
 
-dependencies = ["torch", "torchvision", "yaml", "pydantic", "numpy", "PIL", "cv2", "tqdm"]
+dependencies = ["torch", "torchvision", "yaml", "pydantic", "numpy", "PIL", "cv2", "tqdm", "google.protobuf"]
 
 
 def icnet(weights: str | None = "cityscapes", *, num_classes: int | None = None, backbone: str | None = None) -> ICNet:

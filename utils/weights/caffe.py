@@ -1,16 +1,12 @@
-"""Weights of Caffe networks, `.caffemodel` files, read without Caffe.
+"""Weights of Caffe networks, `.caffemodel` files, read without Caffe."""
 
-Such a file is a NetParameter of caffe.proto in the wire format of Protocol Buffers
-(https://protobuf.dev/programming-guides/encoding/). Its field 100 is a layer, with its name (1) and its blobs (7). A
-blob has values (5, in double precision 8) and a shape (7, whose field 1 lists the sides; in old files fields 1 to 4).
-"""
-
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory, text_format
 from torch import Tensor
 
 from dataset.transforms import IMAGENET
@@ -18,6 +14,34 @@ from dataset.transforms import IMAGENET
 MEAN = (123.68 / 255, 116.779 / 255, 103.939 / 255)  # of RGB images, subtracted from the release's input
 NORM = ("weight", "bias", "running_mean", "running_var")  # the blobs of the release's BN layers; eps 1e-5, as PyTorch's
 EPS = 1e-5
+# What is needed of caffe.proto (https://github.com/BVLC/caffe/blob/master/src/caffe/proto/caffe.proto). In old files, a
+# blob has its four sides instead of a shape.
+SCHEMA = """
+name: "caffe.proto"
+message_type {
+  name: "Net"
+  field { name: "layer" number: 100 label: LABEL_REPEATED type: TYPE_MESSAGE type_name: "Layer" }
+}
+message_type {
+  name: "Layer"
+  field { name: "name" number: 1 label: LABEL_REQUIRED type: TYPE_STRING }
+  field { name: "blobs" number: 7 label: LABEL_REPEATED type: TYPE_MESSAGE type_name: "Blob" }
+}
+message_type {
+  name: "Blob"
+  field { name: "num" number: 1 label: LABEL_OPTIONAL type: TYPE_INT32 }
+  field { name: "channels" number: 2 label: LABEL_OPTIONAL type: TYPE_INT32 }
+  field { name: "height" number: 3 label: LABEL_OPTIONAL type: TYPE_INT32 }
+  field { name: "width" number: 4 label: LABEL_OPTIONAL type: TYPE_INT32 }
+  field { name: "data" number: 5 label: LABEL_REPEATED type: TYPE_FLOAT }
+  field { name: "double_data" number: 8 label: LABEL_REPEATED type: TYPE_DOUBLE }
+  field { name: "shape" number: 7 label: LABEL_OPTIONAL type: TYPE_MESSAGE type_name: "Shape" }
+}
+message_type {
+  name: "Shape"
+  field { name: "dim" number: 1 label: LABEL_REPEATED type: TYPE_INT64 }
+}
+"""
 
 
 def read_layers(path: Path) -> dict[str, list[Tensor]]:
@@ -29,15 +53,11 @@ def read_layers(path: Path) -> dict[str, list[Tensor]]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; correct the path (test.ckpt_path, model.weights)")
-    layers: dict[str, list[Tensor]] = {}
     try:
-        for number, layer in _fields(memoryview(path.read_bytes())):
-            if number == 100:
-                parts = list(_fields(layer))
-                name = next(bytes(value).decode() for part, value in parts if part == 1)
-                layers[name] = [_blob(value) for part, value in parts if part == 7]
-    except (ValueError, TypeError, IndexError, StopIteration) as error:
-        raise ValueError(f"{path} is truncated, damaged or no .caffemodel: {error or 'a layer has no name'}") from None
+        net = _net_class().FromString(path.read_bytes())
+        layers = {layer.name: [_tensor(blob) for blob in layer.blobs] for layer in net.layer}
+    except (message.DecodeError, ValueError) as error:
+        raise ValueError(f"{path} is truncated, damaged or no .caffemodel: {error}") from None
     return {name: blobs for name, blobs in layers.items() if blobs}
 
 
@@ -73,57 +93,12 @@ def as_state(layers: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
     return state
 
 
-def _blob(message: memoryview) -> Tensor:
-    values, shape, sides = [], [], []
-    for number, value in _fields(message):
-        if number in (5, 8):
-            values.append(np.frombuffer(value, "<f4" if number == 5 else "<f8").astype(np.float32))
-        elif number == 7:
-            parts = [part for field, part in _fields(value) if field == 1]
-            shape = [side for part in parts for side in ([part] if isinstance(part, int) else _varints(part))]
-        elif number <= 4:
-            sides.append(value)
-    return torch.from_numpy(np.concatenate(values).reshape(shape or sides))
+def _net_class() -> Any:
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(text_format.Parse(SCHEMA, descriptor_pb2.FileDescriptorProto()))
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("Net"))
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
-    """Yield the number and the value of each field: an int, or the bytes of anything else."""
-    position = 0
-    while position < len(message):
-        key, position = _varint(message, position)
-        number, kind = key >> 3, key & 7
-        if kind == 0:
-            value, position = _varint(message, position)
-            yield number, value
-            continue
-        if kind == 2:
-            size, position = _varint(message, position)
-        elif kind in (1, 5):
-            size = {1: 8, 5: 4}[kind]
-        else:
-            raise ValueError(f"a field of the unknown kind {kind}")
-        end = position + size
-        if end > len(message):
-            raise ValueError(f"it ends {end - len(message)} bytes too early")
-        yield number, message[position:end]
-        position = end
-
-
-def _varints(message: memoryview) -> Iterator[int]:
-    position = 0
-    while position < len(message):
-        value, position = _varint(message, position)
-        yield value
-
-
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """Read a number of seven bits a byte, lowest first; return it and the position after it."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if position >= len(message):
-            raise ValueError("it ends within a number")
-        byte = message[position]
-        value, position = value | (byte & 127) << shift, position + 1
-        if byte < 128:
-            return value, position
-    raise ValueError("a number of more than 64 bits")
+def _tensor(blob: Any) -> Tensor:
+    values = np.array(blob.data or blob.double_data, np.float32)
+    return torch.from_numpy(values.reshape(blob.shape.dim or (blob.num, blob.channels, blob.height, blob.width)))
