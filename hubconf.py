@@ -9,14 +9,14 @@ from utils.inference.predictor import Predictor
 from utils.weights.checkpoint import read_checkpoint
 from utils.weights.zoo import find_weights
 
-dependencies = ["torch", "torchvision", "yaml", "pydantic", "numpy", "PIL", "cv2", "tqdm", "google.protobuf"]
+dependencies = ["torch", "torchvision", "yaml", "pydantic", "numpy", "PIL", "cv2", "tqdm"]
 
 
 def icnet(weights: str | None = "cityscapes", *, num_classes: int | None = None, backbone: str | None = None) -> ICNet:
     """Return an ICNet in evaluation mode: normalised images (B, 3, H, W) to `{"out": logits (B, classes, H, W)}`.
 
-    The mean and standard deviation of the input, and the size that the network was trained for, are those of its
-    checkpoint (`read_checkpoint(path).normalization`; ImageNet's for the included ResNet18s). `predictor` applies both.
+    The checkpoint stores the mean and standard deviation of the input (`read_checkpoint(path).normalization`;
+    ImageNet's for the included ResNet18s) and the size that the network was trained for. `predictor` applies both.
 
     Args:
         weights: "cityscapes", "half_cityscapes" or "camvid" for the included ResNet18s (19, 19 and 11 classes), the

@@ -62,7 +62,7 @@ def main() -> None:
             log.info(f"resumed from {last.source}, after epoch {state.epoch}, iteration {state.iteration}")
             remaining = state.epoch < config.train.epochs or state.unrecorded
             if remaining and state.best_path is not None and state.best_miou < 0:
-                log.info(f"validation has changed, so the next one replaces the best checkpoint, {state.best_path}")
+                log.info(f"validation settings have changed: the next validation replaces {state.best_path}")
         with records.writing(first=state.next_recorded, config=config.as_yaml()):
             if distributed.rank() == 0 and changed_at(state_file) != written:
                 raise ValueError(f"another run has written {state_file} in the meantime; start again")
@@ -75,7 +75,7 @@ def main() -> None:
         if state.best_path is not None:  # else a finished run was resumed in another folder
             log.info(f"best checkpoint: {state.best_path}")
             log.info(f"in {records.folder}: train.log, train.jsonl (metrics of each epoch), curves.png")
-            chosen = shlex.quote(setting("test.ckpt_path", str(state.best_path)))
+            chosen = shlex.quote(setting("test.ckpt_path", state.best_path.as_posix()))
             log.info(f"next: python inference.py --input IMAGE_OR_VIDEO {chosen}")
 
 
@@ -176,7 +176,8 @@ def load_weights(
             log.info(f"not loaded, as the data has {len(classes)} classes: {', '.join(left_out)}")
         elif checkpoint.named and checkpoint.classes.names != classes.names:
             log.info(
-                f"classifiers kept, though they were trained for {', '.join(checkpoint.classes.names)}, in this order"
+                "classifiers kept, although the weights were trained for other class names or another order: "
+                f"{', '.join(checkpoint.classes.names)}"
             )
         return checkpoint.normalization
     if model.backbone_weights is None:

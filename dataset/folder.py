@@ -1,8 +1,10 @@
 """Custom data: images and masks of class indices, located by glob patterns."""
 
+import os
 import re
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
+from unicodedata import normalize
 
 import numpy as np
 
@@ -38,7 +40,7 @@ def find_folder(root: str | Path, *, images: str, masks: str | None) -> Pairs:
 
 def _glob(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
     """Find the files that match a glob pattern, keyed by the text that its wildcards match."""
-    pattern = PurePosixPath(pattern).as_posix()  # without ./ and //
+    pattern = PurePath(pattern).as_posix()  # without ./ and //
     try:
         expression = _regex(pattern)
         paths = {path.relative_to(root).as_posix(): path for path in sorted(root.glob(pattern)) if not path.is_dir()}
@@ -46,7 +48,9 @@ def _glob(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
         raise ValueError(f"{pattern!r} is not a glob pattern relative to dataset.root: {error}") from None
     visible = (name for name in paths if not _hidden(name, pattern))
     matches = {name: match for name in visible if (match := expression.fullmatch(name))}
-    return {match.groups(default=""): paths[name] for name, match in matches.items()}
+    # macOS separates accents from letters in file names, other systems do not
+    keys = {name: tuple(normalize("NFC", group) for group in match.groups("")) for name, match in matches.items()}
+    return {keys[name]: paths[name] for name in matches}
 
 
 def _hidden(name: str, pattern: str) -> bool:
@@ -60,7 +64,8 @@ def _regex(pattern: str) -> re.Pattern:
     """Translate a glob pattern into a regular expression with a group for each wildcard."""
     wildcards = {"**/": r"(?:(.*)/)?", "**": "(.*)", "*": "([^/]*)", "?": "([^/])"}
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+])", pattern)
-    return re.compile("".join(wildcards.get(part) or _literal(part) for part in parts))
+    flags = re.IGNORECASE if os.name == "nt" else 0  # as glob does on Windows
+    return re.compile("".join(wildcards.get(part) or _literal(part) for part in parts), flags)
 
 
 def _literal(part: str) -> str:

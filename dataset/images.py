@@ -58,7 +58,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     bits = getattr(image, "tag_v2", {}).get(TiffImagePlugin.BITSPERSAMPLE)
     if image.mode == "F" or bits == (32,):
         kind = "floats" if image.mode == "F" else "32-bit integers"
-        raise ValueError(f"its pixels are {kind} of unknown range; save it with 8 or 16 bits")
+        raise ValueError(f"the image's pixels are {kind} of unknown range; save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to white
         grey = np.asarray(image).astype(np.int64) // 257
         image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
@@ -83,7 +83,7 @@ def check_mask_mode(path: Path, mode: str) -> None:
 
 
 def _mode(image: Image.Image) -> str:
-    """Return the Pillow mode of an image that is not loaded yet, or a name of our own for what cannot be a mask.
+    """Return the Pillow mode of an image that is not loaded yet, or a name of ours for a file that cannot be a mask.
 
     "L;2" and "L;4" are PNGs of 2 or 4 bits per pixel: Pillow stretches their greys to 8 bits, as the format asks, but
     some programs store class indices in them. "JPEG" are JPEG files.

@@ -51,8 +51,8 @@ class RandomScaleCrop:
         crop_size: side of the crop in pixels.
         max_class_share: redraw the crop, up to ten times, while one class covers more than this share of its labelled
             pixels; None: always keep the first.
-        class_uniform: share of the crops that contain a random pixel of a class, each class of the image being as
-            likely as another (class-uniform sampling, arXiv 1812.01593); the others are anywhere.
+        class_uniform: share of the crops placed to contain a random pixel of a class that is drawn uniformly from those
+            in the image (class-uniform sampling, arXiv 1812.01593); the others are placed anywhere.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class Normalize:
 
     def __call__(self, image: Tensor) -> Tensor:
         """(..., 3, H, W) uint8 -> the same shape, float32."""
-        if self.mean.device != image.device:  # kept there: copying them in every call would synchronize the GPU
+        if self.mean.device != image.device:  # moved once: a copy in every call would synchronise the GPU
             self.mean, self.std = self.mean.to(image.device), self.std.to(image.device)
         x = image.to(torch.float32, copy=True)  # modified in place: allocating memory costs more than the arithmetic
         return x.sub_(self.mean).div_(self.std)

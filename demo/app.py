@@ -25,7 +25,8 @@ def main() -> None:
             raise
         raise ValueError("Gradio is not installed: pip install -r requirements-demo.txt") from None
     weights = list_weights(args.ckpt)
-    with tempfile.TemporaryDirectory(prefix="icnet-") as folder, cli.catching_signals() as stopping:
+    temporary = tempfile.TemporaryDirectory(prefix="icnet-", ignore_cleanup_errors=True)  # Windows keeps open files
+    with temporary as folder, cli.catching_signals() as stopping:
         # Uploads go to a folder that is deleted at the end; nothing is reported or recorded.
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
         os.environ["no_proxy"] = "*"  # Gradio requests its own page to check that it runs; a proxy cannot reach it

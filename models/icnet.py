@@ -45,13 +45,13 @@ class ICNet(nn.Module):
     Args:
         num_classes: number of classes.
         backbone: one of `models.BACKBONES`: "resnet50_v1s" in the published checkpoint and, at half the width, in the
-            paper's release; "resnet50_v1c" in mmsegmentation's. Or "timm/NAME", see `models.timm_backbone`. None: that
-            of the variant.
+            paper's release; "resnet50_v1c" in mmsegmentation's. Or "timm/NAME", see `models.timm_backbone`. None: the
+            variant's default.
         variant: one of `VARIANTS`.
-        ppm: pyramid pooling, "sum" (without weights), "concat" (learned) or "none"; None: that of the variant.
-        sub4_input: input of sub4, the "image" at 1/4 or the output of "sub2" at 1/2; None: that of the variant.
-        width: share of each layer's channels, classifiers excepted; None: that of the variant, which is 0.5 for
-            "paper", as released, and 1 for the others.
+        ppm: pyramid pooling, "sum" (without weights), "concat" (learned) or "none"; None: the variant's default.
+        sub4_input: input of sub4, the "image" at 1/4 or the output of "sub2" at 1/2; None: the variant's default.
+        width: share of each layer's channels, classifiers excepted; None: the variant's default, 0.5 for "paper", as
+            released, and 1 for the others.
         dropout: channel dropout probability in the heads.
 
     Attributes:
@@ -210,6 +210,6 @@ def _backbone(name: str, *, width: float, paper: bool) -> DilatedResNet | TimmBa
         return DilatedResNet(name, width=width, paper=paper)
     if width != 1 or paper:
         raise ValueError(
-            f"backbone {name} has a fixed width and structure: choose another variant than paper, and width 1"
+            f"backbone {name} has a fixed width and structure; choose a variant other than paper, and width 1"
         )
     return TimmBackbone(name)

@@ -23,8 +23,8 @@ class DilatedResNet(ResNet):
     """ResNet whose layers 3 and 4 keep the resolution of layer 2 (output stride 8) by dilations 2 and 4.
 
     Parameter names are torchvision's, so its ImageNet weights fit. Two suffixes denote a deep stem, three 3x3 convs
-    instead of one 7x7: `{name}_v1s` that of the published checkpoint (64, 64, 128 channels), `{name}_v1c` (32, 32, 64
-    channels) that of mmsegmentation, whose ICNet also has max pooling with `ceil_mode`: here only with this stem.
+    instead of one 7x7: `{name}_v1s` as in the published checkpoint (64, 64 and 128 channels), `{name}_v1c` as in
+    mmsegmentation (32, 32 and 64 channels), which also sets `ceil_mode` in max pooling.
 
     Args:
         name: one of `BACKBONES`.

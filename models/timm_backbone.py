@@ -39,7 +39,7 @@ class TimmBackbone(nn.ModuleDict):
             super().__init__(layers)
             self._split(features)
             self._try()
-        except Exception as error:  # each of timm's families raises errors of its own
+        except Exception as error:  # the error's type depends on timm's model family
             raise ValueError(
                 f"{name} cannot serve as a backbone: ICNet needs a sequence of layers with output stride 8, as "
                 f"timm has for {SUITABLE}"
@@ -58,7 +58,7 @@ class TimmBackbone(nn.ModuleDict):
         """(B, 3, H, W) -> (B, deep_channels, H/8, W/8)."""
         return self.deep(self.shallow(image))
 
-    def named_as_here(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def rename_timm_tensors(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Rename the tensors of timm's whole network; those of layers that the backbone does not have are left out."""
         both = ((here, tensor) for name, tensor in state.items() for here in (name, name.replace(".", "_", 1)))
         return {here: tensor for here, tensor in both if here.partition(".")[0] in self}

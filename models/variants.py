@@ -1,8 +1,10 @@
-"""Structures of ICNet, which differ in details.
+"""The variants of ICNet's structure.
 
-"published" is that of the published PyTorch code. "psp" is mmsegmentation's, with the best known results: learned
-pyramid pooling, sub4 continues from sub2, narrower branches, heads of two convolutions, `align_corners=False`. "paper"
-is the paper's own, of half the width: sub4 continues from sub2, which ends after the first block of layer2.
+- "published": the structure of the published PyTorch code.
+- "psp": mmsegmentation's structure, with the best reported results. Pyramid pooling is learned, sub4 continues from
+  sub2, both are projected to fewer channels, heads have two convolutions, and `align_corners` is False.
+- "paper": the structure of the paper's release, at half the width. sub4 continues from sub2, which ends after the first
+  block of layer2.
 """
 
 from collections.abc import Callable, Collection
@@ -20,7 +22,7 @@ SUB4_INPUTS = ("image", "sub2")
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A structure of ICNet; the defaults are the published one.
+    """A variant of ICNet's structure; the defaults give "published".
 
     Attributes:
         backbone, ppm, sub4_input, width: defaults of the arguments of `ICNet`.

@@ -58,7 +58,9 @@ def test_a_variant_cannot_run_the_published_way(tmp_path):
     workload = Workload(folder=tmp_path, ckpt=None, variant="paper", **tiny)
     assert workload.image().shape == (1, 3, 64, 96) and workload.image().dtype == torch.uint8
     assert CONTENDERS["eager"](workload).predict(workload.image()).shape == (1, 64, 96)
-    with pytest.raises(ValueError, match="the variant paper cannot run the published way; leave it out of --only"):
+    with pytest.raises(
+        ValueError, match="the variant paper cannot be run as in the published code; remove 'published'"
+    ):
         CONTENDERS["published"](workload)
     assert list(usable(DEFAULT[:2], workload)) == ["eager"]
 

@@ -34,7 +34,7 @@ def test_only_a_further_ctrl_c_stops_at_once():
             signal.raise_signal(signal.SIGINT)
 
 
-def test_the_handlers_before_come_back():
+def test_previous_signal_handlers_are_restored():
     before = signal.getsignal(signal.SIGINT)
     with cli.catching_signals():
         assert signal.getsignal(signal.SIGINT) is not before
@@ -89,6 +89,7 @@ def test_the_traceback_of_a_user_error_is_for_developers(monkeypatch):
         type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried …"),
         RuntimeError("CUDA error: out of memory\nCUDA kernel errors might …"),  # when the GPU is first used
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("FIND was unable to find an engine to execute this computation"),  # of a convolution
     ],
 )
 def test_running_out_of_gpu_memory_is_one_line(capsys, error):
@@ -170,6 +171,12 @@ def test_arguments_in_any_order(monkeypatch, capsys):
 
 def test_the_home_of_an_unknown_user_is_taken_literally():
     assert cli.path("~no-such-user/x.yaml") == Path("~no-such-user/x.yaml")
+
+
+def test_a_gpu_that_pytorch_was_not_built_for_is_one_line(capsys):
+    error = RuntimeError("CUDA error: no kernel image is available for execution on the device\nCUDA kernel errors …")
+    assert exit_code(raising(error)) == 2
+    assert capsys.readouterr().err.startswith("error: this PyTorch was not built for this GPU; install a build for an")
 
 
 def test_log_prints_unless_quiet_and_keeps_nothing_in_memory(capsys):

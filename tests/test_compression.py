@@ -137,9 +137,9 @@ def test_the_steps_continue_where_they_were_interrupted(streets, run_prune, monk
             raise KeyboardInterrupt
         log_epoch(self, record, **options)
 
-    log_epoch = Records.epoch
+    log_epoch = Records.log_epoch
     with monkeypatch.context() as context:
-        context.setattr(Records, "epoch", stop)
+        context.setattr(Records, "log_epoch", stop)
         code, _, err = run_prune(*command("steps"))
     assert code == 130, err
     first = ["evaluate.py original", "evaluate.py pruned-0.75", "train.py retrained-0.75", "evaluate.py retrained-0.75"]

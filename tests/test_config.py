@@ -99,14 +99,15 @@ def test_round_trip_through_dict_yaml_and_pickle():
     "override",
     [
         "optimizer.init_lr=-0.01",
-        "optimizer.init_lr=.nan",
+        "optimizer.init_lr=nan",
+        "optimizer.init_lr=inf",
         "optimizer.momentum=1.5",
         "optimizer.weight_decay=-1e-4",
         "model.width=1.5",
         "model.crop_size=31",
         "model.base_size=0",
-        "train.epochs=.nan",
-        "train.epochs=.inf",
+        "train.epochs=nan",
+        "train.epochs=inf",
         "train.train_batch_size=0",
         "train.valid_batch_size=0",
         "train.val_epoch=0",
@@ -164,7 +165,7 @@ def test_class_weights_are_given_or_counted():
         load_config({}, ["loss.class_weights=[1, 2]", "loss.balance=log"])
 
 
-def test_seed_is_within_the_range_of_numpy():
+def test_seed_has_32_bits():
     assert load_config({}, [f"train.seed={2**32 - 1}"]).train.seed == 2**32 - 1
     with pytest.raises(ValueError, match=r"train\.seed"):
         load_config({}, [f"train.seed={2**32}"])

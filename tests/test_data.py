@@ -274,13 +274,13 @@ def test_workers_hand_over_evaluation_batches_in_shared_memory(folder_data):
 
 def test_folder_data_without_the_name_is_not_taken_for_cityscapes(tmp_path):
     config = load_config({"dataset": {"root": str(tmp_path), "classes": ["a", "b"], "train": {"images": "*.png"}}})
-    with pytest.raises(ValueError, match=r"dataset\.name is not set, .* set it to folder"):
+    with pytest.raises(ValueError, match=r"dataset\.name is not set, .* set dataset\.name=folder"):
         build_dataset(config.dataset, "train", cityscapes_root="")
 
 
 def test_root_of_other_data_is_refused_for_cityscapes():
     config = load_config({"dataset": {"root": "streets"}}).dataset
-    with pytest.raises(ValueError, match=r"dataset\.root=streets is not for .* train\.cityscapes_root"):
+    with pytest.raises(ValueError, match=r"dataset\.root=streets is not used for .* train\.cityscapes_root"):
         build_dataset(config, "train", cityscapes_root="data")
 
 

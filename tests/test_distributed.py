@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+from datetime import timedelta
 
 import pytest
 import torch
@@ -120,4 +121,4 @@ def test_the_process_group_is_not_left_after_an_error(monkeypatch):
         raise KeyError
     with distributed.process_group(torch.device("cpu")):
         pass
-    assert calls == [("nccl", {"device_id": gpu}), ("gloo", {}), "left"]
+    assert calls == [("nccl", {"device_id": gpu, "timeout": timedelta(hours=1)}), ("gloo", {}), "left"]

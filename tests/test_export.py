@@ -151,7 +151,7 @@ def test_an_export_that_fails_is_explained_in_one_line(tmp_path, monkeypatch, er
         export_onnx(trained_checkpoint(width=0.25), tmp_path / "x.onnx")
 
 
-def test_networks_of_others_are_refused(tmp_path):
+def test_onnx_files_without_our_metadata_are_refused(tmp_path):
     image = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.INT64, [1, 3])
     labels = onnx.helper.make_tensor_value_info("labels", onnx.TensorProto.INT64, [1, 3])
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["image"], ["labels"])], "g", [image], [labels])
@@ -278,4 +278,6 @@ def test_onnx_runtime_gets_the_gpu_and_the_threads(monkeypatch):
     package = SimpleNamespace(**fake, InferenceSession=open_session)
     monkeypatch.setattr("utils.inference.onnx._onnxruntime", lambda: package)
     _open_session("a.onnx", torch.device("cuda", 1))
-    assert asked == [(torch.get_num_threads(), [(names[0], {"device_id": 1}), names[1]])]
+    assert asked == [
+        (torch.get_num_threads(), [(names[0], {"device_id": 1, "cudnn_conv_algo_search": "HEURISTIC"}), names[1]])
+    ]

@@ -112,6 +112,13 @@ def test_hidden_files_and_folders_match_only_patterns_that_name_them(tmp_path):
     assert names(".b/*.jpg") == [".b/2.jpg"]
 
 
+def test_letters_with_composed_and_separate_accents_are_the_same(tree):
+    composed, separate = "\N{LATIN SMALL LETTER U WITH DIAERESIS}", "u\N{COMBINING DIAERESIS}"  # as macOS writes it
+    root = tree(f"i/{separate}.jpg", f"m/{composed}.png")
+    (sample,) = find_folder(root, images="i/*.jpg", masks="m/*.png").complete()
+    assert (sample.image.stem, sample.mask.stem) == (separate, composed)
+
+
 def test_a_link_to_a_missing_file_is_not_left_out_silently(tmp_path):
     (tmp_path / "a.jpg").symlink_to(tmp_path / "not fetched.jpg")
     (sample,) = find_folder(tmp_path, images="*.jpg", masks=None).samples

@@ -168,14 +168,14 @@ def test_decompression_bomb_is_an_error(tmp_path, monkeypatch):
 def test_an_image_of_floats_is_refused(tmp_path):
     """Whether they go up to 1 or to 255 is not known."""
     Image.fromarray(np.ones((48, 64), np.float32)).save(tmp_path / "a.tif")
-    with pytest.raises(ValueError, match=r"a\.tif cannot be read as an image: its pixels are floats"):
+    with pytest.raises(ValueError, match=r"a\.tif cannot be read as an image: the image's pixels are floats"):
         read_image(tmp_path / "a.tif")
 
 
 def test_a_tiff_of_32_bit_integers_is_refused(tmp_path):
     """Divided like 16-bit values, it would be black."""
     Image.fromarray(np.full((48, 64), 240, np.int32)).save(tmp_path / "a.tif")
-    with pytest.raises(ValueError, match=r"a\.tif cannot be read as an image: its pixels are 32-bit integers"):
+    with pytest.raises(ValueError, match=r"a\.tif cannot be read as an image: the image's pixels are 32-bit integers"):
         read_image(tmp_path / "a.tif")
 
 

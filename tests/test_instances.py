@@ -32,7 +32,7 @@ def test_a_small_instance_counts_as_much_as_a_large_one(data):
     pred = np.full((32, 64), ROAD, np.uint8)
     pred[:10, :10] = CAR  # all of the large instance, nothing of the small one
     pred[31, :7] = CAR  # false positives
-    counts = torch.zeros(19, 20, dtype=torch.int64)
+    counts = torch.zeros(19, 19, dtype=torch.int64)
     counts[ROAD, CAR] = 7
     scores = InstanceScores(data, find_instances(data))
     scores.update(0, pred)

@@ -17,7 +17,7 @@ from utils.weights.checkpoint import read_checkpoint, save_checkpoint
 
 
 @pytest.mark.parametrize(("setting", "mode"), [("default", "default"), ("cuda_graphs", "reduce-overhead")])
-def test_compile_is_pytorchs(checkpoint_path, monkeypatch, setting, mode):
+def test_compiled_networks_run_in_pytorch(checkpoint_path, monkeypatch, setting, mode):
     modes = []
     monkeypatch.setattr(torch, "compile", lambda function, *, mode: modes.append(mode) or function)
     monkeypatch.setattr(runtime, "installed", lambda *names: True)

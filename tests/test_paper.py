@@ -204,7 +204,7 @@ def test_further_layers_are_named_as_unused_and_a_missing_one_is_an_error(tmp_pa
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (lambda whole: whole[:-1], r"is truncated, damaged or no \.caffemodel: "),
+        (lambda whole: whole[:-1], r"is truncated, damaged or not a \.caffemodel: "),
         (lambda whole: whole[: len(whole) // 2], "is truncated, damaged"),
         (lambda whole: b"\x89PNG\r\n\x1a\n", "is truncated, damaged"),
         (lambda whole: b"", "does not hold the paper's ICNet: it holds no weights"),

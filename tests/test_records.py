@@ -68,8 +68,8 @@ def test_records_write_all_their_files(tmp_path):
     dataset.__getitem__.return_value = sample
     with records.writing(first=0, config="train:\n  epochs: 1"):
         for index in (0, 4, 8, 12):  # those of the first of four processes
-            records.prediction(dataset, 7, index, sample["target"])
-        records.epoch({"epoch": 1, "iteration": 7, "loss": 0.5, "seconds": 60.0, **VALIDATED}, epochs=3, best=True)
+            records.show_prediction(dataset, 7, index, sample["target"])
+        records.log_epoch({"epoch": 1, "iteration": 7, "loss": 0.5, "seconds": 60.0, **VALIDATED}, epochs=3, best=True)
         records.finish()
 
     first, second = (tmp_path / "train.log").read_text().splitlines()
@@ -109,7 +109,7 @@ def test_a_truncated_line_is_skipped(tmp_path):
     path.write_text('{"epoch": 1}\n{"epo')
     assert read_json_lines(path) == [{"epoch": 1}]
     for epoch in (2, 3):
-        Records(tmp_path).epoch({"epoch": epoch, "loss": 1.0, "seconds": 1}, epochs=3, best=False)
+        Records(tmp_path).log_epoch({"epoch": epoch, "loss": 1.0, "seconds": 1}, epochs=3, best=False)
     assert [record["epoch"] for record in read_json_lines(path)] == [1, 2, 3]
 
 
@@ -119,7 +119,7 @@ def test_tensorboard_hides_what_an_interrupted_run_wrote_later(tmp_path):
         with records.writing(first=first, config=""):
             for iteration in iterations:
                 record = {"epoch": iteration // 7, "iteration": iteration, "loss": float(first), "seconds": 1.0}
-                records.epoch(record, epochs=4, best=False)
+                records.log_epoch(record, epochs=4, best=False)
             records.finish()
         # TensorBoard reads in the order of the names, which within one second is not that of writing.
         (events,) = tmp_path.glob("events.out.tfevents.1*")

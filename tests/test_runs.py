@@ -57,7 +57,7 @@ def test_a_signal_to_the_tool_lets_the_script_save_its_state_and_stop(script, tm
 
     monkeypatch.chdir(tmp_path)
     threading.Thread(target=kill_when_ready, daemon=True).start()
-    with pytest.raises(Interruption, match="the same command continues"):
+    with pytest.raises(Interruption, match="the same command again to continue"):
         run_script(tmp_path / "run", script(SAVING), str(REPOSITORY))
     assert (tmp_path / "saved").read_text() != str(os.getpgrp())  # to which Ctrl-C and `timeout` send a second one
 

@@ -198,9 +198,12 @@ def test_warning_where_bf16_is_emulated(monkeypatch, capsys, native, printed):
     assert errors.startswith(printed) and errors.count("\n") == bool(printed)
 
 
-@pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp16")])
-def test_auto_precision_on_gpus(monkeypatch, native, expected):
+@pytest.mark.parametrize(
+    ("native", "capability", "expected"), [(True, (8, 6), "bf16"), (False, (7, 5), "fp16"), (False, (6, 1), "fp32")]
+)
+def test_auto_precision_on_gpus(monkeypatch, native, capability, expected):
     current = []
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext(current.append(device)))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: native)
     assert runtime.choose_precision("auto", torch.device("cuda", 1)) == expected
@@ -223,6 +226,7 @@ def test_available_runtimes_are_what_the_machine_and_the_packages_can_do(monkeyp
     monkeypatch.setattr(runtime, "installed", lambda *packages: "onnxruntime" not in packages)
     assert runtime.available_runtimes(CPU) == {"pytorch": ["fp32", "bf16"], "openvino": ["fp32", "bf16"]}
     monkeypatch.setattr(runtime, "emulates_bf16", lambda device: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert runtime.available_runtimes(torch.device("cuda", 0))["pytorch"] == ["fp32", "fp16"]
 
 

@@ -244,6 +244,8 @@ def test_numbers_in_any_notation(text, value):
 
 
 def test_a_comment_in_an_override_is_refused():
+    with pytest.raises(ValueError, match=r"dataset\.root: in '2024_01_15 #2', YAML takes .* put the value in quotes"):
+        load_config({}, ["dataset.root=2024_01_15 #2"])
     with pytest.raises(ValueError, match=r"dataset\.root: in '/data/set #1', YAML takes .* put the value in quotes"):
         load_config({}, ["dataset.root=/data/set #1"])
     assert load_config({}, ["dataset.root='/data/set #1'"]).dataset.root == "/data/set #1"

@@ -50,7 +50,7 @@ def test_the_efficientnet_that_ships_sees_sky_and_car():
     assert (name[labels] == "car").mean() > 0.02  # a blue one
 
 
-def test_the_first_picture_is_right(tmp_path, monkeypatch):
+def test_the_first_demo_picture_is_segmented_correctly(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # without a trained network
     predictor = Predictor(device="cpu")
     labels = predictor.predict(ROOT / "demo" / "leuven.jpg")

@@ -137,6 +137,11 @@ def test_a_shortened_name_does_not_depend_on_the_other_inputs():
     assert dict(zip(paths, output_names(paths), strict=True))[paths[1]] == output_names(paths[1:])[0]
 
 
+def test_names_differ_even_where_composed_and_separate_accents_are_the_same():
+    names = output_names([Path("a/\N{LATIN SMALL LETTER E WITH ACUTE}.jpg"), Path("b/e\N{COMBINING ACUTE ACCENT}.jpg")])
+    assert [name[:2] for name in names] == ["a_", "b_"]
+
+
 def test_long_names_leave_room_for_endings():
     (name,) = output_names([Path("\N{CJK UNIFIED IDEOGRAPH-8857}" * 80 + ".png")])
     assert len(name.encode()) <= 100

@@ -233,7 +233,7 @@ def test_a_moved_teacher_is_asked_for_and_its_new_place_accepted(folder_data, ru
 
 
 def test_sigterm_finishes_the_iteration_and_the_run_resumes(folder_data, run_script, monkeypatch):
-    log_epoch = Records.epoch
+    log_epoch = Records.log_epoch
 
     def terminate(self, record, **options):
         log_epoch(self, record, **options)
@@ -247,7 +247,7 @@ def test_sigterm_finishes_the_iteration_and_the_run_resumes(folder_data, run_scr
         lambda self, *, first, config: begun.append(first) or writing(self, first=first, config=config),
     )
     with monkeypatch.context() as context:
-        context.setattr(Records, "epoch", terminate)
+        context.setattr(Records, "log_epoch", terminate)
         stopped = run_script(*command)
     assert stopped.code == 130, stopped.err
     assert "continue with train.resume=auto" in stopped.err and "Traceback" not in stopped.err

@@ -141,6 +141,14 @@ def test_what_a_killed_process_left_in_an_empty_folder_is_ignored(tmp_path):
     assert (tmp_path / files.RECORD).exists()
 
 
+def test_hidden_files_of_macos_do_not_count(tmp_path):
+    (tmp_path / ".DS_Store").touch()
+    generate(tmp_path, **SMALL)
+    labels = next(tmp_path.glob("gtFine/val/*/*_labelIds.png"))
+    labels.with_name(f"._{labels.name}").touch()
+    generate(tmp_path, **SMALL)
+
+
 def test_no_progress_bar_without_a_terminal(tmp_path, capsys):
     generate(tmp_path / "streets", **SMALL)
     assert capsys.readouterr() == ("", "")

@@ -61,7 +61,7 @@ def test_padding_depends_on_the_size_as_in_timm(kernel, stride, dilation):
 def test_tensors_have_timms_names_but_for_the_sequences(name):
     backbone = TimmBackbone(name)
     whole = timm.create_model(backbone.timm_name).state_dict()
-    here = backbone.named_as_here(whole)
+    here = backbone.rename_timm_tensors(whole)
     assert {key: tensor.shape for key, tensor in here.items()} == {
         key: tensor.shape for key, tensor in backbone.state_dict().items()
     }

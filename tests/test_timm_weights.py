@@ -35,7 +35,7 @@ def offered(monkeypatch, whole):
 
 
 def same(backbone, whole):
-    state = backbone.named_as_here(whole.state_dict())
+    state = backbone.rename_timm_tensors(whole.state_dict())
     return all(torch.equal(state[name].float(), tensor) for name, tensor in backbone.state_dict().items())
 
 
@@ -60,7 +60,7 @@ def test_a_file_is_read_in_half_precision_too(tmp_path, whole, suffix):
         pytest.importorskip("safetensors.torch").save_file(state, path)
     backbone = TimmBackbone(f"timm/{NAME}")
     assert load_timm_weights(backbone, str(path)) == (HALF, HALF)
-    expected = backbone.named_as_here(state)
+    expected = backbone.rename_timm_tensors(state)
     assert all(torch.equal(expected[name].float(), x.float()) for name, x in backbone.state_dict().items())
 
 

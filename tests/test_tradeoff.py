@@ -124,7 +124,7 @@ def test_networks_of_one_name_are_refused(run_tool, capsys):
     assert "two files have the same name" in capsys.readouterr().err
 
 
-def test_rows_of_a_gpu_say_so(run_tool, monkeypatch, capsys):
+def test_rows_measured_on_a_gpu_are_marked(run_tool, monkeypatch, capsys):
     metrics = {"miou": 0.5, "device": "cuda:0 (a GPU)", "speed": {"latency_median_ms": 10.0}}
     names = {"onnx": "ONNX Runtime", "openvino": "OpenVINO", "pytorch": "PyTorch"}
     monkeypatch.setattr(

@@ -212,7 +212,7 @@ def test_a_cameras_frames_are_numbered_by_the_clock(monkeypatch, every, work, nu
     assert all(abs(number - taken) <= 1 for number, taken in found)
 
 
-def test_what_is_no_file_is_left_to_opencv(tmp_path):
+def test_image_sequence_patterns_are_passed_to_opencv(tmp_path):
     for number, frame in enumerate(frames(3, 64, 48)):
         cv2.imwrite(str(tmp_path / f"frame_{number:03}.png"), frame)
     assert len(list(VideoReader(str(tmp_path / "frame_%03d.png")))) == 3

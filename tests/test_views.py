@@ -134,7 +134,7 @@ def test_resized_views_lie_on_each_other(image):
 
 
 @pytest.mark.parametrize(("window", "stride"), [(32, 32), (40, 16), (50, 33), (64, 1), (200, 100), (32, 31)])
-def test_windows_of_what_sees_single_pixels_change_nothing(image, window, stride):
+def test_sliding_windows_do_not_change_a_per_pixel_network(image, window, stride):
     segment = PerPixel()
     slid = SlidingWindow(segment, window=window, stride=stride)
     assert torch.equal(slid(image), segment(image))
@@ -204,7 +204,7 @@ class LabelsOnly:
         raise ValueError("label maps only")
 
 
-def test_label_maps_alone_are_brought_back_by_the_nearest():
+def test_label_maps_are_resized_back_by_nearest_neighbour():
     segment = LabelsOnly()
     image = torch.zeros(1, 3, 40, 60, dtype=torch.uint8)
     image[..., :30] = 5
@@ -221,7 +221,7 @@ def test_label_maps_alone_cannot_be_averaged(options):
         wrap(LabelsOnly(), **options)
 
 
-def test_images_of_that_short_side_stay_as_they_are(network, image):
+def test_images_already_at_the_short_side_are_not_resized(network, image):
     assert torch.equal(wrap(network, short_side=H)(image), network(image))
 
 

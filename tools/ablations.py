@@ -25,7 +25,7 @@ class Trial(NamedTuple):
     """A training run that differs from the baseline only in its `overrides`."""
 
     name: str  # of its run folders
-    question: str  # that it answers together with the other trials of the same question
+    question: str  # what its group of trials compares: "crop", "learning rates", …
     label: str  # in the table
     overrides: tuple[str, ...] = ()
 
@@ -86,9 +86,11 @@ def main() -> None:
     parser.add_argument("--config", type=cli.path, help="YAML file (default: that of the study)")
     parser.add_argument("--out", type=cli.path, help="folder (default: ckpt/ablations/STUDY)")
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1], help="random seeds, after the overrides (default: 0 1)"
+        "--seeds", type=int, nargs="+", default=[0, 1], help="random seeds; goes after the overrides (default: 0 1)"
     )
-    parser.add_argument("--only", nargs="+", metavar="TRIAL", help="trials to run, after the overrides (default: all)")
+    parser.add_argument(
+        "--only", nargs="+", metavar="TRIAL", help="trials to run; goes after the overrides (default: all)"
+    )
     parser.add_argument("--report", action="store_true", help="train nothing, only report existing results")
     args = parser.parse_intermixed_args()
     study = STUDIES[args.study]

@@ -45,7 +45,7 @@ def main() -> None:
     network, (height, width) = args.ckpt or f"{args.variant}, {args.backbone}, random weights, 19 classes", args.size
     print(results["machine"])
     print(f"{network}; {width}x{height}, batch {args.batch}, {args.precision}, {args.repeats} repeats after warm-up\n")
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         workload = Workload(
             folder=Path(folder),
             ckpt=args.ckpt,
@@ -141,19 +141,19 @@ def parse_arguments() -> argparse.Namespace:
     kinds = ("predict", "runtimes", "stages", "train")
     add("--what", nargs="+", default=["predict"], choices=kinds, help="what to measure (default: predict)")
     default = f"(default: {' '.join(DEFAULT)}, if usable)"
-    add("--only", nargs="+", choices=CONTENDERS, help=f"what to compare {default}")
+    add("--only", nargs="+", choices=CONTENDERS, help=f"with --what predict: contenders to compare {default}")
     add("--ckpt", type=os.path.expanduser, metavar="FILE", help="checkpoint (default: --backbone with random weights)")
     parser.add_argument("--backbone", default="resnet50_v1s", help="backbone without --ckpt (default: resnet50_v1s)")
     parser.add_argument(
         "--variant", default="published", choices=VARIANTS, help="variant without --ckpt (default: published)"
     )
-    parser.add_argument("--size", type=image_size, default=(1024, 2048), metavar="WxH", help="default: 2048x1024")
-    add("--batch", type=whole_number, default=1, help="images at once (default: 1)")
+    add("--size", type=image_size, default=(1024, 2048), metavar="WxH", help="image size (default: 2048x1024)")
+    add("--batch", type=whole_number, default=1, help="batch size (default: 1)")
     side = partial(whole_number, least=MIN_SIZE)
-    add("--crop", type=side, default=352, metavar="SIDE", help="of the training images (default: 352)")
+    add("--crop", type=side, default=352, metavar="SIDE", help="training crop in pixels (default: 352)")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     add("--device", type=usable_device, default=device, help=f"cpu, cuda or cuda:N (default: {device})")
-    add("--precision", default="fp32", choices=runtime.DTYPES, help="in PyTorch (default: fp32)")
+    add("--precision", default="fp32", choices=runtime.DTYPES, help="precision of what runs in PyTorch (default: fp32)")
     add("--repeats", type=whole_number, default=10, help="timed runs of each, after warm-up (default: 10)")
     parser.add_argument("--json", type=os.path.expanduser, metavar="FILE", help="also write the results to this file")
     args = parser.parse_args()

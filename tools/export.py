@@ -126,7 +126,7 @@ def parse_arguments() -> argparse.Namespace:
         help="the file to write (default: the checkpoint's name, *.onnx or *.xml)",
     )
     add("--output", default="logits", choices=OUTPUTS, help="logits (default), or label maps")
-    add("--precision", default="fp32", choices=PRECISIONS, help="fp16: ONNX only; int8: with --calibrate")
+    add("--precision", default="fp32", choices=PRECISIONS, help="fp16: ONNX only; int8: --calibrate (default: fp32)")
     add("--normalize", action="store_true", help="take uint8 RGB images and normalise them inside the file")
     add(
         "--calibrate",
@@ -138,7 +138,7 @@ def parse_arguments() -> argparse.Namespace:
         "--config",
         type=os.path.expanduser,
         metavar="FILE",
-        help="also measure the mIoU on the validation split of this configuration",
+        help="also measure the mIoU on the data of this configuration, split test.split",
     )
     add("overrides", nargs="*", metavar="section.key=value", help="override keys of --config")
     args = parser.parse_intermixed_args()

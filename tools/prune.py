@@ -60,7 +60,7 @@ def main() -> None:
         pruned = prune_checkpoint(checkpoint, args.keep)
         save_checkpoint(target, pruned)
         print(f"{target}: {parameters(pruned) / 1e6:.2f} of {parameters(checkpoint) / 1e6:.2f} million parameters")
-        print(f"next: python train.py --config FILE {shlex.quote(setting('model.weights', target))}")
+        print(f"next: python train.py --config FILE {shlex.quote(setting('model.weights', target.as_posix()))}")
         return
     config = load_config(args.config, args.overrides)
     check_folder(args.output, "--output")

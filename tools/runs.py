@@ -1,4 +1,4 @@
-"""Running the scripts in processes of their own, for tools that need several runs; what is complete is not repeated."""
+"""Running the scripts as subprocesses, for tools that need several runs; complete runs are not repeated."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def run_script(folder: Path, script: str, *arguments: str) -> None:
         with catching_signals(process.send_signal if posix else lambda number: None) as stopping:
             code = process.wait()  # it needs time to save its state
     if stopping():
-        raise Interruption("stopped; the same command continues")
+        raise Interruption("stopped; run the same command again to continue")
     if code != 0:
         raise ValueError(f"{folder.name} failed with exit code {code}; see its message above")
 
@@ -59,9 +59,9 @@ def finished_checkpoint(folder: Path, config: Config) -> Checkpoint | None:
 
 
 def run_evaluation(path: Path, folder: Path, config: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the metrics of a checkpoint under this configuration, those of evaluate.py's `metrics.json`.
+    """Evaluate a checkpoint under this configuration; return the metrics that evaluate.py writes to `metrics.json`.
 
-    An existing evaluation in this folder is reused if the checkpoint has not changed since, nor the configuration.
+    An existing evaluation in `folder` is reused if neither the checkpoint nor the configuration has changed since.
     """
     metrics = folder / "evaluate_output" / "metrics.json"
     found = json.loads(metrics.read_text()) if metrics.exists() else {}
@@ -72,7 +72,7 @@ def run_evaluation(path: Path, folder: Path, config: str, overrides: Sequence[st
         run_script(folder, "evaluate.py", "--config", config, *overrides)
         found = json.loads(metrics.read_text())
     if "miou" not in found:
-        raise ValueError(f"the split that {metrics} is about has no labels; choose another test.split")
+        raise ValueError(f"{metrics} has no mIoU, because the split has no labels; choose another test.split")
     return found
 
 

@@ -2,8 +2,8 @@
 
     python tools/tradeoff.py --ckpt FILE FILE --config FILE section.key=value … --calibrate IMAGES --out FOLDER
 
-Each is a run of evaluate.py, which measures the mIoU and the time per image on the same frames. Complete runs are
-skipped, so the same command continues after a stop.
+Each point of the plot is a run of evaluate.py, which measures mIoU and time per image on the same frames. Complete runs
+are skipped, so after an interruption the same command continues.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
         "--calibrate", type=os.path.expanduser, metavar="IMAGES", help="training images for int8 (default: no int8)"
     )
     parser.add_argument("--out", type=cli.path, default=Path("ckpt/tradeoff"), help="folder of the runs and the plot")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="for evaluate.py")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="overrides of --config")
     args = parser.parse_intermixed_args()
     if len({path.stem for path in args.ckpt}) < len(args.ckpt):
         parser.error(

@@ -99,7 +99,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             raise
         code, message = 2, f"error: {one_line(error)}"
     except (RuntimeError, MemoryError) as error:
-        hint = _memory_hint(error)
+        hint = _hint(error)
         if hint is None:
             raise
         code, message = 2, f"error: {hint}"
@@ -109,16 +109,22 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     sys.exit(code)
 
 
-def _memory_hint(error: Exception) -> str | None:
-    """Return what to do about an error, if it is a lack of memory."""
+def _hint(error: Exception) -> str | None:
+    """Return what to do about an error, if it is a lack of memory, or a GPU that PyTorch was not built for."""
     text = str(error)
+    if "no kernel image is available" in text:
+        return (
+            "this PyTorch was not built for this GPU; install a build for an older CUDA version "
+            '(https://pytorch.org/get-started/previous-versions), or set CUDA_VISIBLE_DEVICES="" to use the CPU'
+        )
     if re.search(r"DataLoader worker .* killed by signal: (Killed|Bus error)|unable to allocate shared memory", text):
         return (
             "a loader worker has too little memory; lower train.num_workers, set dataset.cache=false, or give a Docker "
             "container more shared memory (--shm-size)"
         )
     # PyTorch's class cannot be imported here; the other messages are of a GPU that is full before anything is allocated
-    on_gpu = type(error).__name__ == "OutOfMemoryError" or re.search("CUDA error: out of memory|_ALLOC_FAILED", text)
+    full = "CUDA error: out of memory|_ALLOC_FAILED|unable to find an engine"  # the last one is a convolution's
+    on_gpu = type(error).__name__ == "OutOfMemoryError" or re.search(full, text)
     if not (on_gpu or isinstance(error, MemoryError) or "DefaultCPUAllocator" in text):
         return None
     return (
@@ -128,7 +134,7 @@ def _memory_hint(error: Exception) -> str | None:
 
 
 def one_line(error: BaseException) -> str:
-    """Format an error as one line; of an error in a loader worker, only what was raised there."""
+    """Format an error as one line, without the traceback that PyTorch adds to an error in a loader worker."""
     text = str(error).strip()
     if text.startswith("Caught "):
         text = re.split(r"^[\w.]+(?:Error|Exception): ", text, flags=re.MULTILINE)[-1]

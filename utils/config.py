@@ -19,7 +19,7 @@ NonNegativeFloat = Annotated[Float, Field(ge=0)]
 Probability = Annotated[Float, Field(ge=0, le=1)]
 Fraction = Annotated[Float, Field(gt=0, le=1)]
 Size = Annotated[tuple[InputSize, ...], Field(min_length=2, max_length=2)]  # height and width
-Backbone = Annotated[  # timm knows its own names
+Backbone = Annotated[  # names after timm/ are checked by timm, when the network is built
     Literal[BACKBONES],  # type: ignore[valid-type]
     WrapValidator(lambda value, check: value if str(value).startswith(TIMM) else check(value)),
     PlainSerializer(str),
@@ -32,8 +32,8 @@ class ModelConfig(Section):
 
     name: Literal["icnet"] = "icnet"
     backbone: Backbone = "resnet50"  # one of models.BACKBONES, or timm/NAME
-    backbone_weights: PathText | None = None  # torchvision's name (IMAGENET1K_V1), timm, a name of the zoo, or a file
-    weights: PathText | None = None  # checkpoint to fine-tune, in any supported layout, or a name of the zoo
+    backbone_weights: PathText | None = None  # ImageNet's, by name (docs/configuration.md) or file; null: random
+    weights: PathText | None = None  # checkpoint to fine-tune, or a name in utils/weights/zoo.py
     variant: Literal[tuple(VARIANTS)] = "published"  # type: ignore[valid-type]  # psp: the best results; paper: the paper's
     ppm: Literal[POOLINGS] | None = None  # type: ignore[valid-type]  # pyramid pooling; null: the variant's own
     sub4_input: Literal[SUB4_INPUTS] | None = None  # type: ignore[valid-type]  # input of sub4; null: the variant's own
@@ -76,9 +76,9 @@ class LossConfig(Section):
     """Cross-entropy over the three cascade outputs, and knowledge distillation."""
 
     class_weights: tuple[NonNegativeFloat, ...] = ()  # one per class; empty: see balance
-    balance: Literal["none", "log"] = "none"  # log: 1 / ln(balance_offset + class frequency in the training set)
+    balance: Literal["none", "log"] = "none"  # log: 1 / ln(balance_offset + share of training pixels), mean 1
     balance_offset: Annotated[Float, Field(gt=1)] = 1.05  # the higher, the less the weights differ
-    aux_weight: NonNegativeFloat = 0.4  # of the outputs at 1/8 and 1/16; the one at 1/4 has weight 1
+    aux_weight: NonNegativeFloat = 0.4  # of the outputs at 1/8 and 1/16; the main loss has weight 1
     resolution: Literal["branch", "full"] = "branch"  # branch: downsample labels; full: upsample logits
     label_resize: Literal["nearest", "bilinear"] = "nearest"  # bilinear: as published, interpolates class ids
     label_smoothing: Probability = 0.0
@@ -104,7 +104,7 @@ class AugmentConfig(Section):
     blur: Probability = 0.5
     class_uniform: Probability = 0.0  # share of crops around a pixel of a uniformly drawn class (try 0.5)
     max_class_share: Fraction | None = None  # re-crop, up to ten times, above this share of one class (try 0.75)
-    photometric: Probability = 0.0  # of each: brightness, contrast, saturation, hue (try 0.5)
+    photometric: Probability = 0.0  # of each change: brightness, contrast, saturation, hue (try 0.5)
     photometric_strength: Annotated[Float, Field(gt=0, le=2)] = 1.0  # scales these ranges; at 2, factors from 0 to 2
 
     @model_validator(mode="after")

@@ -68,10 +68,13 @@ def find_pairs(config: DatasetConfig, split: str, *, cityscapes_root: str) -> tu
         classes, train_ids = folder_classes(config.classes, config.colors, ignore_index=config.ignore_index)
         return find_folder(_root(config), images=patterns.images, masks=patterns.masks), classes, train_ids
     if "name" not in config.model_fields_set and (config.classes or config.train.images or config.val.images):
-        raise ValueError("dataset.name is not set, so the other keys of dataset would be ignored; set it to folder")
+        raise ValueError("dataset.name is not set, so dataset's other keys would be ignored; set dataset.name=folder")
     root = cityscapes_root
     if config.name == "cityscapes" and config.root is not None:
-        raise ValueError(f"dataset.root={config.root} is not for Cityscapes; set it to null, and train.cityscapes_root")
+        raise ValueError(
+            f"dataset.root={config.root} is not used for Cityscapes; set dataset.root=null, and train.cityscapes_root "
+            "to the folder that contains leftImg8bit and gtFine"
+        )
     if config.name == "streets":
         if split == "test":
             raise ValueError("generated streets have no split 'test'; set train.split or test.split to train or val")

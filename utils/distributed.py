@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ def cuda_indices(gpus: str) -> list[int]:
         raise ValueError(f"train.specific_gpu_num must be the number of a GPU, or several as in '0, 1', got {gpus!r}")
     if not torch.cuda.is_available():
         return []
-    # a launcher of one process per machine need not set it
+    # LOCAL_RANK may be unset if the launcher starts one process per machine
     indices = [int(os.environ.get("LOCAL_RANK", texts[0]))] if _under_torchrun() else [int(text) for text in texts]
     if max(indices) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
@@ -57,7 +58,8 @@ def process_group(device: torch.device) -> Iterator[None]:
         yield
         return
     if device.type == "cuda":
-        dist.init_process_group("nccl", device_id=device)
+        # the others wait while the first process downloads weights or draws streets
+        dist.init_process_group("nccl", device_id=device, timeout=timedelta(hours=1))
     else:
         dist.init_process_group("gloo")
     yield
@@ -133,5 +135,5 @@ def synchronize_batch_norms(network: nn.Module) -> nn.Module:
 
 
 def sharing_gradients(network: nn.Module, *, now: bool) -> AbstractContextManager:
-    """Context of a backward pass; with several processes and not `now`, gradients accumulate without all-reduce."""
+    """Return the context of a backward pass; unless `now`, gradients are accumulated locally, without an all-reduce."""
     return nullcontext() if now or not isinstance(network, DistributedDataParallel) else network.no_sync()

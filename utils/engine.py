@@ -44,7 +44,7 @@ def train_one_epoch(
         accumulate: gradient accumulation steps: each batch is processed as this many micro-batches, to save memory.
             Batch norm sees one micro-batch at a time; for the loss see `micro_batch_weights`.
         clip: maximum gradient norm; None for no clipping.
-        freeze_bn: keep the running statistics of all batch norms.
+        freeze_bn: do not update the running statistics of any batch norm.
         teacher: maps images (B, 3, H, W) uint8 to logits for the criterion; None: no distillation.
         on_step: called after each iteration with its losses, still on the device: reading them synchronises.
     """

@@ -156,7 +156,8 @@ def build_loss(config: LossConfig, dataset: SegmentationDataset, *, align_corner
     if config.class_weights:
         if len(config.class_weights) != len(dataset.classes):
             raise ValueError(
-                f"loss.class_weights has {len(config.class_weights)} values, the dataset {len(dataset.classes)} classes"
+                f"loss.class_weights has {len(config.class_weights)} values, the dataset {len(dataset.classes)} "
+                "classes; give one weight per class"
             )
         weights = torch.tensor(config.class_weights)
     elif config.balance == "log":

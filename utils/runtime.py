@@ -31,11 +31,12 @@ def select_device(gpus: str) -> torch.device:
 
 
 def choose_precision(setting: str, device: torch.device) -> str:
-    """Resolve "auto" to bf16 where the hardware has it, else to fp16 on GPUs and fp32 on CPUs; "off" to fp32."""
+    """Resolve "auto": bf16 if the hardware has it, fp16 on older GPUs with tensor cores, else fp32. "off" is fp32."""
     if setting != "auto":
         return "fp32" if setting == "off" else setting
     if device.type == "cuda":
-        return "fp16" if emulates_bf16(device) else "bf16"
+        old = "fp16" if torch.cuda.get_device_capability(device) >= (7, 0) else "fp32"
+        return old if emulates_bf16(device) else "bf16"
     return "bf16" if cpu_has_bf16() else "fp32"
 
 
@@ -45,7 +46,7 @@ def cpu_has_bf16() -> bool:
 
 
 def emulates_bf16(device: torch.device) -> bool:
-    """Return whether PyTorch computes in bf16 only by emulation there: four to six times slower than fp32 with AVX2."""
+    """Return whether PyTorch only emulates bf16 on the device: with AVX2, four to six times slower than fp32."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             return not torch.cuda.is_bf16_supported(including_emulation=False)
@@ -55,7 +56,8 @@ def emulates_bf16(device: torch.device) -> bool:
 def warn_of_emulation(precision: str, device: torch.device) -> None:
     """Print a warning in the first process if PyTorch is about to emulate bf16."""
     if distributed.rank() == 0 and precision == "bf16" and emulates_bf16(device):
-        print("bf16 is emulated on this device, several times slower than fp32; auto avoids it", file=sys.stderr)
+        hint = "train.amp=auto or test.precision=auto avoids it"
+        print(f"bf16 is emulated on this device, several times slower than fp32; {hint}", file=sys.stderr)
 
 
 def choose_runtime(setting: str, device: torch.device, precision: str) -> str:
@@ -122,7 +124,7 @@ def loader_workers(setting: int | None, device: torch.device, *, training: bool)
 
 
 def available_cores() -> int:
-    """Return how many CPU cores this process may use, of perhaps more."""
+    """Return the number of CPU cores that this process may use, which can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -152,7 +154,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def seed_torch(seed: int) -> None:
-    """Seed PyTorch, differently in each process; augmentation and shuffling have generators of their own."""
+    """Seed PyTorch, differently in each process; augmentation and shuffling have their own generators."""
     torch.manual_seed(seed + distributed.rank())
 
 

@@ -23,7 +23,7 @@ from pydantic import (
 
 
 def _number(value: Any) -> Any:
-    """Convert a text that is a number, in Python's notation; a bool becomes text, or True would be 1."""
+    """Convert a string that is a number in Python's notation; a bool becomes a string, or True would be 1."""
     if isinstance(value, bool):
         return str(value)
     for convert in (partial(int, base=0), float) if isinstance(value, str) else ():
@@ -38,7 +38,7 @@ PathText = Annotated[str, AfterValidator(os.path.expanduser)]  # a shell does no
 
 
 class Section(BaseModel):
-    """A section of the configuration: immutable, without unknown keys, and with its defaults where YAML has null."""
+    """A section of the configuration: immutable, without unknown keys; an empty (null) section has all its defaults."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, str_min_length=1)
 
@@ -84,13 +84,14 @@ def override(values: dict, setting: str) -> None:
         value = yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise ValueError(f"{dotted}: {text!r} is not a valid YAML value; put it in quotes") from None
-    if " #" in text and isinstance(value, str) and " #" not in value and _number(value) is value:
+    decimal = r"[-+]?(0|[1-9]\d*)?(\.\d*)?(e[-+]?\d+)?"  # a comment after a number is no mistake
+    if " #" in text and isinstance(value, str) and " #" not in value and not re.fullmatch(decimal, value):
         raise ValueError(f"{dotted}: in {text!r}, YAML takes what follows # for a comment; put the value in quotes")
     values[key] = value
 
 
 def setting(dotted: str, value: str | Path) -> str:
-    """Return the `section.key=value` that sets a key to a text, in quotes if YAML would make something else of it."""
+    """Return the `section.key=value` that sets a key to a string, quoted if YAML would read it as something else."""
     text = str(value)
     try:
         plain = yaml.load(text, _Loader) == text
@@ -125,14 +126,18 @@ def describe(error: ValidationError, keys: list[str]) -> str:
     problem = re.sub(r"^\w+ should (.*?)(, unable.*|, got.*| after.*)?$", r"must \1", first["msg"])
     problem = f"must be {yaml_types[kind]}" if kind in yaml_types else problem
     near = get_close_matches(str(value), re.findall(r"'(.+?)'", context.get("expected", "")), n=1)
-    value = _number(value) if isinstance(value, str) else value
+    value = [_shown(item) for item in value] if isinstance(value, list) else _shown(value)
     return f"{path} {problem}, got {value!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, but only null, true and false are not text, and duplicate keys are errors.
+def _shown(value: Any) -> Any:
+    return _number(value) if isinstance(value, str) else value
 
-    So names that look like numbers or dates remain what they are; `Int` and `Float` convert the others.
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, but every scalar except null, true and false stays a string; duplicate keys are errors.
+
+    Names that look like numbers or dates are thus kept as written; `Int` and `Float` convert values of numeric keys.
     """
 
     yaml_implicit_resolvers: ClassVar = {  # type: ignore[misc]  # a class variable in PyYAML too

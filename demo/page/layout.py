@@ -76,7 +76,7 @@ def build_picture_tab(service: Service, weights: gr.Dropdown, engine: gr.Dropdow
             sides = gr.ImageSlider(interactive=False, buttons=[], show_label=False)
         facts = gr.HTML(elem_classes="facts")
         with gr.Column(visible=False) as details:
-            alpha = strength()
+            alpha = opacity_slider()
             shown = gr.CheckboxGroup(label="Classes drawn, with their shares of the picture", elem_classes="legend")
             with gr.Row():
                 save_overlay = gr.DownloadButton("Save overlay", size="md", min_width=120)
@@ -102,9 +102,9 @@ def build_video_tab(service: Service, weights: gr.Dropdown, engine: gr.Dropdown)
     """Lay out the tab of videos, the input at the left and the overlay at the right."""
     with gr.Column():
         video = gr.Video(sources=["upload", "webcam"], label=f"Video of up to {MAX_FRAMES} frames", height=HEIGHT)
-        alpha = strength()
+        alpha = opacity_slider()
         names = list(service.network(weights.value, engine.value).predictor.classes.names)
-        shown = gr.Dropdown(names, value=[], multiselect=True, label="Classes drawn", info="none chosen: all of them")
+        shown = gr.Dropdown(names, value=[], multiselect=True, label="Classes drawn", info="leave empty to draw all")
         with gr.Row():
             start, stop = gr.Button("Segment the video", variant="primary"), gr.Button("Stop")
     with gr.Column():
@@ -122,7 +122,7 @@ def build_video_tab(service: Service, weights: gr.Dropdown, engine: gr.Dropdown)
     weights.input(partial(list_classes, service), [weights, engine], shown, api_visibility="private")
 
 
-def strength() -> gr.Slider:
+def opacity_slider() -> gr.Slider:
     """Build the slider for the opacity of the colours."""
     return gr.Slider(0, 1, 0.5, step=0.05, label="Opacity of the colours")
 
@@ -152,7 +152,7 @@ def show_picture(
 
 
 def show_nothing() -> list[Any]:
-    """Return the same for no picture, or an unreadable one."""
+    """Return empty values for everything that `show_picture` returns, for no picture or an unreadable one."""
     return [None, gr.Column(visible=False), *6 * [None]]
 
 
@@ -210,7 +210,7 @@ def without_bar(facts: str | None) -> str:
 
 @contextmanager
 def errors_shown() -> Iterator[None]:
-    """Show errors that a visitor can correct on the page."""
+    """Show on the page the errors that a visitor can correct."""
     try:
         yield
     except (ValueError, OSError) as error:

@@ -102,7 +102,7 @@ class Service:
         """Return the network with the weights `name` in one of the `engines`."""
         if name not in self.weights or engine not in engines():
             unknown = f"runtime {engine!r}" if name in self.weights else f"weights {name!r}"
-            raise ValueError(f"no {unknown}: reload the page")
+            raise ValueError(f"unknown {unknown}: reload the page")
         with self._opening:
             return self._open(name, engine)
 
@@ -204,7 +204,7 @@ def _reduced(frame: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Let errors name a file as the visitor does, without the folder that it was uploaded to."""
+    """Turn errors into ValueErrors that name the file as the visitor knows it, without the folder of the upload."""
     try:
         yield
     except (ValueError, FileNotFoundError) as error:

@@ -163,18 +163,18 @@ def hsv(hue: float, saturation: float, value: float) -> np.ndarray:
 
 
 def paint(rng: Generator) -> np.ndarray:
-    """Draw the colour of a man-made object: grey or any hue, about equally often."""
+    """Sample the colour of a man-made object: grey or any hue, about equally often."""
     if rng.random() < 0.45:
         return rng.uniform(35, 225) + rng.uniform(-10, 10, 3)
     return hsv(rng.random(), rng.uniform(0.2, 0.9), rng.uniform(0.3, 0.95))
 
 
 def leaves(rng: Generator) -> np.ndarray:
-    """Draw the colour of plants: green, sometimes brown or yellow."""
+    """Sample the colour of plants: green, sometimes brown or yellow."""
     hue = rng.uniform(0.2, 0.38) if rng.random() < 0.8 else rng.uniform(0.08, 0.2)
     return hsv(hue, rng.uniform(0.25, 0.7), rng.uniform(0.22, 0.6))
 
 
 def glass(rng: Generator) -> np.ndarray:
-    """Draw the colour of a window: dark, or reflecting the sky."""
+    """Sample the colour of a window: dark, or reflecting the sky."""
     return rng.uniform(25, 110) * np.array([0.85, 0.95, 1.1])

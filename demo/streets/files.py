@@ -46,8 +46,8 @@ def generate(root: Path | str, *, train: int, val: int, height: int, width: int,
 def _exists(root: Path, wanted: dict[str, int]) -> bool:
     if not root.exists():
         return False
-    if root.is_dir() and all(path.name.startswith(f".{root.name}.") for path in root.iterdir()):
-        return False  # empty, but for what another process is writing, or a killed one has left
+    if root.is_dir() and all(path.name.startswith(".") for path in root.iterdir()):
+        return False  # empty, but for .DS_Store, and what another process is writing or a killed one has left
     fix = "delete it or choose another dataset.root"
     try:
         found = json.loads((root / RECORD).read_text())
@@ -55,7 +55,7 @@ def _exists(root: Path, wanted: dict[str, int]) -> bool:
         raise ValueError(f"{root} contains something other than generated streets; {fix}") from None
     if found != wanted:
         raise ValueError(f"{root} contains generated streets with {found}, not {wanted}; {fix}")
-    count, total = len(list(root.glob("gtFine/*/*/*_labelIds.png"))), wanted["train"] + wanted["val"]
+    count, total = len(list(root.glob("gtFine/*/*/[!.]*_labelIds.png"))), wanted["train"] + wanted["val"]
     if count != total:
         raise ValueError(f"{root} contains {count} of {total} generated streets; {fix}")
     return True

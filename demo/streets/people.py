@@ -83,7 +83,7 @@ def _skin(rng: Generator) -> np.ndarray:
 
 
 def _high_visibility(rng: Generator) -> np.ndarray:
-    """Draw the colour of a rider's clothes: mostly orange to lime."""
+    """Sample the colour of a rider's clothes: mostly orange to lime."""
     if rng.random() < 0.15:
         return paint(rng)
     return hsv(rng.uniform(0.04, 0.24), rng.uniform(0.75, 0.95), rng.uniform(0.8, 1.0))

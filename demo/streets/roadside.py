@@ -32,7 +32,7 @@ def roadsides(rng: Generator, lines: tuple[float, float]) -> list[Thing]:
     return found
 
 
-def close_view(canvas: Canvas, rng: Generator) -> None:
+def street_end(canvas: Canvas, rng: Generator) -> None:
     """Draw houses and trees 85 m ahead, where the street ends."""
     for x in range(-90, 90, 9):
         if rng.random() < 0.5:

@@ -5,7 +5,7 @@ import numpy as np
 from numpy.random import Generator
 
 from demo.streets.canvas import CLASSES, Canvas, Z, circle, leaves, paint
-from demo.streets.roadside import close_view, roadsides
+from demo.streets.roadside import roadsides, street_end
 from demo.streets.traffic import traffic
 
 _FAR = 300.0  # where the ground ends, in metres
@@ -22,7 +22,7 @@ def render(rng: Generator, *, height: int, width: int) -> tuple[np.ndarray, np.n
     edges = (-rng.uniform(3.0, 5.5), rng.uniform(2.5, 4.5))  # of the road, left and right
     _sky(canvas, rng)
     lines = _ground(canvas, rng, edges)
-    close_view(canvas, rng)
+    street_end(canvas, rng)
     things = roadsides(rng, lines) + traffic(canvas, rng, edges)
     for thing in sorted(things, key=lambda thing: (thing.layer, -thing.distance)):
         thing.draw(canvas, rng)

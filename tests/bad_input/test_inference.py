@@ -18,7 +18,7 @@ def infer(refused, folder_data, checkpoint_path, tmp_path):
     return run
 
 
-def test_input_that_is_nothing(infer, tmp_path):
+def test_missing_input(infer, tmp_path):
     for name in ("no.png", "no.mp4", "no", "*.png", "no/*.jpg"):
         assert has(infer(tmp_path / name), tmp_path / name)
     (tmp_path / "empty").mkdir()

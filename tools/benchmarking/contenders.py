@@ -77,7 +77,7 @@ def published(workload: Workload) -> Contender:
     variant = checkpoint.structure["variant"]
     if variant != "published" or checkpoint.structure["sub4_input"] != "image":
         name = f"the variant {variant}" if variant != "published" else "a network with another input of sub4"
-        raise ValueError(f"{name} cannot run the published way; leave it out of --only")
+        raise ValueError(f"{name} cannot be run as in the published code; remove 'published' from --only")
     return _plain(PublishedExecution(checkpoint.build()), Normalize(checkpoint.normalization), workload)
 
 

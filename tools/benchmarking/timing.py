@@ -67,8 +67,8 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
 def peak_memory(make_job: Callable[[], Job], device: torch.device) -> int | None:
     """Return the bytes that a job needs at its peak beyond what is allocated before it, in a fresh process.
 
-    On a GPU it is memory from PyTorch's allocator, on a CPU resident memory of the process (None without Linux, or if
-    there is too little).
+    On a GPU this is memory of PyTorch's allocator, on a CPU resident memory of the process. None: a CPU measurement
+    outside Linux, or the process was killed for lack of memory.
 
     Args:
         make_job: builds the job with everything it needs already loaded; picklable.

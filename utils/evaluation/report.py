@@ -72,7 +72,7 @@ def _plot(path: Path, pixels: np.ndarray, names: Sequence[str]) -> None:
 
 
 def remove_worst(folder: Path) -> None:
-    """Delete the sheets that `write_worst` wrote to this folder, and nothing else."""
+    """Delete all files of this folder that are named like the sheets of `write_worst`."""
     for sheet in folder.glob("[0-9][0-9]_*.png"):
         sheet.unlink(missing_ok=True)  # several processes delete them
 

@@ -24,7 +24,7 @@ class Submission:
 
     def __init__(self, folder: Path, data: SegmentationDataset) -> None:
         if not data.classes.categories:
-            raise ValueError("test.submission requires data in the Cityscapes layout; leave it out")
+            raise ValueError("test.submission requires data in the Cityscapes layout; set test.submission=null")
         check_folder(folder, "test.submission")
         self.folder = folder
         self.archive = folder / "submission.zip"
@@ -32,7 +32,10 @@ class Submission:
         self.names = [_name(sample.image) for sample in data.samples]
         existing = {path.name for path in folder.glob("[!.]*.png")}  # without temporary files of killed processes
         if foreign := sorted(existing - set(self.names)):
-            raise ValueError(f"test.submission: {folder} contains {foreign[0]}, not of this split; choose another")
+            raise ValueError(
+                f"test.submission: {folder} contains {foreign[0]}, which is not an image of this split; choose another "
+                "folder"
+            )
         self.archive.unlink(missing_ok=True)
 
     def write(self, index: int, pred: np.ndarray) -> None:

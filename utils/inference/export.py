@@ -105,7 +105,7 @@ def export_openvino(
 
 
 def _quantize_openvino(model: Any, images: Sequence[np.ndarray], prepare: Preparation) -> Any:
-    """Quantise convolutions to int8, with the ranges that the images cause."""
+    """Quantise convolutions to int8 with NNCF, using the activation ranges observed on the images."""
     import nncf
 
     data = nncf.Dataset(images, prepare)

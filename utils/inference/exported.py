@@ -1,4 +1,4 @@
-"""What exported networks have in common, whichever runtime executes them."""
+"""The base class of exported networks, whichever runtime runs them."""
 
 import json
 from abc import ABC, abstractmethod
@@ -19,7 +19,7 @@ SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}  # of the file for each runtime
 
 
 def runtime_of(path: str | Path) -> str:
-    """Return the runtime that a file is for, by its suffix: "onnx", "openvino", or "pytorch" for a checkpoint."""
+    """Return the runtime that a file needs, from its suffix: "onnx", "openvino", or "pytorch" for a checkpoint."""
     return next((name for name, suffix in SUFFIXES.items() if Path(path).suffix.lower() == suffix), "pytorch")
 
 
@@ -27,8 +27,8 @@ class ExportedSegmenter(ABC):
     """A file written by `tools/export.py`, implementing `utils.inference.segmenter.Segmenter`.
 
     Args:
-        metadata: the file's own, JSON; None if it has none.
-        dtype: of the file's input.
+        metadata: JSON text stored in the file; None if there is none.
+        dtype: of the network's input, unless the file normalises its input itself, which is then uint8.
 
     Attributes:
         checkpoint: the metadata, as a checkpoint without weights.

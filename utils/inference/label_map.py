@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-STRIP, GPU_STRIP = 16, 256  # rows of the label map that are resized at a time: within the cache; in few kernels
+STRIP, GPU_STRIP = 16, 256  # rows resized at a time: on a CPU they fit in its cache, on a GPU they need few kernels
 AT_ONCE = 1 << 17  # pixels of mixed cells that are interpolated at a time
 MANY = 0.5  # share of mixed cells above which strips are faster
 
@@ -15,8 +15,9 @@ MANY = 0.5  # share of mixed cells above which strips are faster
 def label_map(logits: Tensor, size: Sequence[int], *, align_corners: bool = True) -> Tensor:
     """Resize logits (B, C, h, w) bilinearly to `size` and take the argmax over the classes.
 
-    Where the four surrounding positions have the same argmax, a pixel has it too, as its logits are a convex
-    combination of theirs. On a CPU therefore only the mixed cells, along the borders of objects, are interpolated.
+    A cell is the square between four neighbouring logits. If all four have the same argmax, so has every pixel in the
+    cell, as its logits are a convex combination of theirs. A CPU therefore interpolates only the mixed cells, whose
+    corners differ: those along the borders of objects.
 
     Args:
         align_corners: see `models.layers.resize`; segmenters have an attribute of that name.

@@ -43,7 +43,8 @@ def _open_session(path: str | Path, device: torch.device) -> Any:  # onnxruntime
     ort = _onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    cuda = [("CUDAExecutionProvider", {"device_id": device.index or 0})] if device.type == "cuda" else []
+    settings = {"device_id": device.index or 0, "cudnn_conv_algo_search": "HEURISTIC"}  # sizes vary
+    cuda = [("CUDAExecutionProvider", settings)] if device.type == "cuda" else []
     providers = [entry for entry in cuda if entry[0] in ort.get_available_providers()]
     try:
         return ort.InferenceSession(str(path), options, providers=[*providers, "CPUExecutionProvider"])

@@ -58,15 +58,17 @@ def check_exported(path: Path, test: TestConfig) -> None:
     """Raise a ValueError for settings that an exported file cannot follow."""
     name = runtime_of(path)
     if test.runtime not in ("auto", name):
-        raise ValueError(f"{path} cannot run in test.runtime={test.runtime}; set auto, or name a checkpoint (*.pth)")
+        raise ValueError(
+            f"{path} cannot run in test.runtime={test.runtime}; set test.runtime=auto, or name a checkpoint (*.pth)"
+        )
     if test.compile != "none":
         raise ValueError(f"{path} cannot be compiled by PyTorch; set test.compile=none, or name a checkpoint (*.pth)")
     if test.branches:
         raise ValueError(f"{path} cannot run single branches; set test.branches=false, or name a checkpoint (*.pth)")
     if name == "onnx" and test.precision not in ("auto", "fp32"):
         raise ValueError(
-            f"{path} has its own precision, and test.precision={test.precision} cannot change it; set fp32, or name a "
-            "checkpoint (*.pth)"
+            f"{path} has its own precision, and test.precision={test.precision} cannot change it; "
+            "set test.precision=fp32, or name a checkpoint (*.pth)"
         )
 
 
@@ -90,7 +92,7 @@ def _open_checkpoint(checkpoint: Checkpoint, device: torch.device, test: TestCon
                 raise ValueError(f"test.runtime={name}: {reason}") from error
             hint = "test.runtime=pytorch skips the attempt"
             print(f"using PyTorch, as the network cannot run in {name}: {reason} ({hint})", file=sys.stderr)
-    if branches == BRANCHES:  # once for all
+    if branches == BRANCHES:  # warn once, although test.branches opens three networks
         runtime.warn_of_emulation(precision, device)
     return build_segmenter(checkpoint, device, precision=precision, compiled=test.compile, branches=branches)
 

@@ -69,7 +69,7 @@ def _channels_last(model: Any) -> Any:
 
 
 def _check_header(path: Path) -> None:
-    """Raise ValueError unless the file is an IR: of others, OpenVINO tries to read every format it knows."""
+    """Raise ValueError unless the file is an IR; given any other file, OpenVINO would try every format it knows."""
     try:
         _, root = next(ElementTree.iterparse(path, events=("start",)))
     except (ElementTree.ParseError, StopIteration):

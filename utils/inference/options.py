@@ -29,14 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "colours), or none (default: %(default)s)",
     )
     add("--alpha", type=float, default=0.5, help="opacity of the colours in an overlay (default: %(default)s)")
-    add("--legend", action="store_true", help="draw names, colours and shares of the classes present")
+    add("--legend", action="store_true", help="draw a legend with the names, colours and shares of the classes present")
     add("--classes", type=_names, default="", metavar="NAMES", help="show only these classes, e.g. person,car")
-    add("--json", action="store_true", help="write the share of each class, per image or frame")
+    add("--json", action="store_true", help="also write the share of each class, per image or frame, as JSON")
     add("--every", type=int, default=1, metavar="N", help="use every Nth frame of a video")
     add("--start", type=float, default=0.0, metavar="SECONDS", help="skip the beginning of a video")
     add("--end", type=float, metavar="SECONDS", help="stop at this time in a video")
-    add("--frames", action="store_true", help="write a video as single images")
-    add("--smooth", type=float, default=0.0, metavar="A", help="weight of past frames against flicker, e.g. 0.7")
+    add("--frames", action="store_true", help="write each frame of a video as an image")
+    add("--smooth", type=float, default=0.0, metavar="A", help="reduce video flicker: weight of past frames, e.g. 0.7")
     add("--show", action="store_true", help="show overlays in a window: any key for the next image, q to quit")
     add("--quiet", action="store_true", help="print errors only")
 

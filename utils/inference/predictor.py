@@ -32,7 +32,7 @@ class Predictor:
         path: a checkpoint, or a file written by `tools/export.py`; default: `test.ckpt_path`, the best checkpoint in
             `ckpt`, or else the included weights.
         device: default: the first CUDA device, or else the CPU.
-        test: precision, compilation, input size, test-time augmentation and sliding window.
+        test: runtime and precision, compilation, input size, test-time augmentation and sliding windows.
 
     Raises:
         FileNotFoundError, ValueError: as `open_network`, and for CUDA graphs in a PyTorch before 2.14.
@@ -53,9 +53,14 @@ class Predictor:
     ) -> None:
         test = test or TestConfig()
         if test.compile == "cuda_graphs" and torch.__version__ < "2.14":  # fails in threads: pytorch/pytorch#123177
-            raise ValueError(f"test.compile=cuda_graphs needs PyTorch 2.14 here, not {torch.__version__}; set default")
+            raise ValueError(
+                f"test.compile=cuda_graphs needs PyTorch 2.14 or later for inference.py and Predictor, not "
+                f"{torch.__version__}; set test.compile=default"
+            )
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.device = torch.empty(0, device=device).device  # "cuda" with its index: each thread has a current GPU
+        self.device = torch.empty(0, device=device).device  # "cuda" alone would mean each thread's current GPU
+        if self.device.type not in ("cpu", "cuda"):
+            raise ValueError(f"the device {device} is not supported; use cpu or cuda")
         path = path or find_checkpoint(test.ckpt_path, TrainConfig().ckpt_dir, fallback=INCLUDED)
         checkpoint, self.segmenter = open_network(path, self.device, test)
         self.classes = checkpoint.classes
@@ -84,7 +89,7 @@ class Predictor:
 
         Args:
             video: a file, the URL of a stream, the index of a camera, or RGB frames, which are copied.
-            span: which frames of a file to use.
+            span: which frames of a file, stream or camera to use; not for RGB frames.
             smooth: weight of past frames, see `Smoother`.
         """
         frames: Iterable
@@ -93,7 +98,7 @@ class Predictor:
         elif span is None:
             frames = enumerate(_as_array(frame).copy() for frame in video)  # its source may reuse its memory
         else:
-            raise ValueError("span is for files, streams and cameras; of RGB frames, pass those to use")
+            raise ValueError("span applies to files, streams and cameras; pass only the RGB frames to be used")
         is_file = isinstance(video, str | Path) and not is_live(video)
         batch = self.batch_size if is_file else 1  # where frames arrive in real time, a batch would be a delay
         for _, frame, labels in self.pipeline(frames, smooth=smooth, batch=batch):

@@ -31,7 +31,7 @@ class Inference:
         done, skipped: sources that were segmented, and that could not be read.
         truncated: videos, cameras and streams that ended too early.
         images: images and frames segmented.
-        kept: frames that were not written, as their files exist.
+        kept: frames of the current video that were skipped because their files exist already.
     """
 
     sources: Sequence[Source]
@@ -117,7 +117,7 @@ class Inference:
         self.log.info(f"{source}: {self.images - before} frames at {reader.fps:g} frames/s{codec}{kept}")
         if reader.truncated:
             self.truncated += 1
-            damaged = "ends before the length in its header: it is damaged, or was cut without encoding it anew"
+            damaged = "ends before the length in its header: it is damaged, or was cut without re-encoding"
             tqdm.write(f"{source} {damaged if reader.frames else 'gives no more frames'}", file=sys.stderr)
 
     def _frames(self, source: Source, reader: VideoReader) -> Iterator[tuple[int, np.ndarray]]:

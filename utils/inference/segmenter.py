@@ -22,7 +22,7 @@ class Segmenter(Protocol):
 
     Attributes:
         align_corners: how its logits are to be resized, see `models.layers.resize`.
-        gives_scores: whether it has logits to give, not only label maps.
+        gives_scores: whether callers should use `scores`; if not, only label maps.
         runtime, precision: what executes the network, and in which precision, for reports.
     """
 

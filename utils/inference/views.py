@@ -67,7 +67,7 @@ def _check_options(segmenter: Segmenter, test: TestConfig) -> None:
 
 
 class _Wrapper:
-    """What a segmenter built from another one takes over from it."""
+    """Base class of segmenters that wrap another one, whose alignment, runtime and precision they report."""
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.segmenter = segmenter

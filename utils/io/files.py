@@ -59,7 +59,7 @@ def locked(file: Path) -> Iterator[None]:
             "process was killed on another machine"
         ) from None
     except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP):
             raise
     try:
         yield
@@ -75,7 +75,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # not of the process, since threads, and containers whose processes have the same number, may write the same file
+    # a random name rather than the process id: threads, or containers with equal process ids, may write the same file
     temporary = path.with_name(f".{secrets.token_hex(4)}.part{path.suffix}")
     try:
         yield temporary

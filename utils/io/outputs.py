@@ -24,7 +24,7 @@ class Outputs:
     """What to write for each source, and where.
 
     Attributes:
-        kinds: of `KINDS`.
+        kinds: which of `KINDS` to write; empty: none.
         with_shares: also write the share of each class, as JSON.
         frames: write every frame of a video as an image.
         overwrite: replace existing files, which are kept otherwise.
@@ -109,7 +109,7 @@ class Outputs:
 
         Args:
             facts: precede the class shares in JSON.
-            gap: missing frames of a camera before it, in which a video shows the previous one.
+            gap: number of camera frames lost before this one; a video repeats the previous frame that many times.
         """
         for kind, target in targets.items():
             if isinstance(target, VideoWriter):

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def find_sources(text: str, *, recursive: bool = False) -> list[Source]:
             camera, the URL of a stream, or "-"; existing files and folders take precedence over cameras and patterns.
         recursive: include subfolders of a folder. Hidden ones, like hidden files, are left out.
     """
-    moment = f"{datetime.now():%Y%m%d_%H%M%S_%f}"  # each image from standard input and each recording is another one
+    moment = f"{datetime.now():%Y%m%d_%H%M%S_%f}"  # names each piped image and each recording uniquely
     if text == STDIN:
         if sys.stdin is None or sys.stdin.isatty():
             raise ValueError("no image on standard input: pipe one, or name a file")
@@ -125,20 +126,25 @@ def _read_list(path: Path) -> list[Path]:
 def output_names(paths: Sequence[Path]) -> list[str]:
     """Name outputs after the stems of the inputs; those that share a stem, or have a long one, after their whole path.
 
-    Names are unique even on file systems that ignore case.
+    Names are unique even on file systems that ignore case, or how letters and accents are combined.
     """
-    stems = Counter(path.stem.casefold() for path in paths)
+    stems = Counter(_same(path.stem) for path in paths)
     taken = set(stems)
     names = []
     for path in paths:
         name = path.stem
-        if stems[name.casefold()] > 1 or len(os.fsencode(name)) > 2 * LONGEST:
+        if stems[_same(name)] > 1 or len(os.fsencode(name)) > 2 * LONGEST:
             whole = re.sub(r"[\\/:.]+", "_", "_".join(path.parts)).strip("_")  # without a drive's C:\
             candidates = chain([_shortened(whole)], (f"{_shortened(whole)}_{number}" for number in count(2)))
-            name = next(candidate for candidate in candidates if candidate.casefold() not in taken)
-            taken.add(name.casefold())
+            name = next(candidate for candidate in candidates if _same(candidate) not in taken)
+            taken.add(_same(name))
         names.append(name)
     return names
+
+
+def _same(name: str) -> str:
+    """Return what is equal for names that some file systems, such as macOS's, do not distinguish."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _shortened(name: str) -> str:

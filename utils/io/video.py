@@ -42,9 +42,9 @@ class Span:
 
 
 class VideoReader:
-    """Iterable, once only, over the (frame number, RGB array (H, W, 3) uint8) of a video file, camera or stream.
+    """Frames of a video file, camera or stream; iterates, once only, over (frame number, RGB array (H, W, 3) uint8).
 
-    A camera does not wait: what it sees while earlier frames are processed is lost, and those numbers are left out.
+    A camera does not wait: frames captured while earlier ones are processed are lost, and their numbers are skipped.
 
     Attributes:
         source_fps: frame rate of the source.
@@ -144,7 +144,9 @@ def _address(source: str | Path | int) -> Any:
 
     FFmpeg takes what is before a colon for a protocol, and OpenCV crashes on a `str` that is not valid text.
     """
-    return source if isinstance(source, int) or is_live(source) else os.fsencode(Path(source).absolute())
+    if isinstance(source, int) or (isinstance(source, str) and not os.path.exists(source)):
+        return source
+    return os.fsencode(Path(source).absolute())
 
 
 def source_name(source: str | Path | int) -> str:

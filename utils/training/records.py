@@ -64,7 +64,7 @@ class Records:
         self.log.removeHandler(self._memory)
         self.log.addHandler(file)
 
-    def prediction(self, dataset: SegmentationDataset, iteration: int, index: int, pred: Tensor) -> None:
+    def show_prediction(self, dataset: SegmentationDataset, iteration: int, index: int, pred: Tensor) -> None:
         """Show image, label and prediction (H, W) side by side in TensorBoard, for the first few images."""
         if self.writer is not None and (index in self.shown or len(self.shown) < SHOWN):
             self.shown.add(index)
@@ -73,7 +73,7 @@ class Records:
             image = grid([sample["image"].permute(1, 2, 0).numpy(), *maps], columns=3)
             self.writer.add_image(f"validation/{index}", image, iteration, dataformats="HWC")
 
-    def epoch(self, record: dict[str, Any], *, epochs: int, best: bool) -> None:
+    def log_epoch(self, record: dict[str, Any], *, epochs: int, best: bool) -> None:
         """Log the metrics of an epoch, with its `epoch`, last `iteration` and `seconds`."""
         left = tqdm.format_interval((epochs - record["epoch"]) * record["seconds"])
         line = f"epoch {record['epoch']:3}/{epochs}  loss {record['loss']:.4f}"

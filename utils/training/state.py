@@ -36,7 +36,7 @@ def check_resumable(config: Config, checkpoint: Checkpoint) -> None:
         )
     saved = load_config(checkpoint.config, name=str(checkpoint.source))
     now, then = flatten(config.as_dict()), flatten(saved.as_dict())
-    moved = {"loss.distill"} if now["loss.distill"] and then["loss.distill"] else set()  # the file of the teacher
+    moved = {"loss.distill"} if now["loss.distill"] and then["loss.distill"] else set()  # the teacher's file may move
     keys = [key for key in now if now[key] != then[key] and key not in moved and not key.startswith(_CHANGEABLE)]
     changed = [f"{key} (was {then[key]}, is {now[key]})" for key in keys]
     if changed:
@@ -106,7 +106,7 @@ class RunState:
     metrics: dict[str, Any] = field(default_factory=dict)  # of the latest validation
     best_miou: float = -1.0  # best validation so far, and its checkpoint
     best_path: Path | None = None
-    begun: float = field(default_factory=time.perf_counter)  # of the epoch, less the time spent before resuming
+    begun: float = field(default_factory=time.perf_counter)  # start of the epoch, minus its time before resuming
 
     @property
     def epoch(self) -> int:
@@ -121,7 +121,7 @@ class RunState:
     @property
     def unrecorded(self) -> bool:
         """Whether an epoch's training is complete, but not its validation and records."""
-        return self.step == 0 and bool(self.losses.names)  # which are emptied then
+        return self.step == 0 and bool(self.losses.names)  # the losses are emptied once the epoch is recorded
 
     @property
     def next_recorded(self) -> int:
@@ -190,7 +190,7 @@ class RunState:
         self.iteration, self.metrics, self.rates = checkpoint.iteration, checkpoint.metrics, state["rates"]
         best = self.folder / state["best_name"] if state["best_name"] else None
         now, then = self.template.config.get("test", {}), checkpoint.config.get("test", {})
-        if best is not None and best.exists():  # else the run continues in another folder, which gets a best of its own
+        if best is not None and best.exists():  # else the run continues in another folder, with its own best checkpoint
             self.best_path = best
             # if validation has changed, mIoUs are not comparable, and the next one is the best
             if all((now.get(key) or None) == (then.get(key) or None) for key in _VALIDATION):

@@ -1,4 +1,4 @@
-"""The training loop: epochs, validation, checkpoints, and a clean stop on SIGINT or SIGTERM."""
+"""The training loop: epochs, validation, checkpoints, and a clean stop on SIGINT, SIGTERM or SIGHUP."""
 
 import time
 from collections.abc import Callable
@@ -46,7 +46,9 @@ class Trainer:
     teacher: Callable[[Tensor], Tensor] | None = None  # see `train_one_epoch`
 
     def __post_init__(self) -> None:
-        self.precision = runtime.choose_precision(self.config.amp, self.device)
+        chosen = distributed.gather(runtime.choose_precision(self.config.amp, self.device))
+        # unlike GPUs must agree: gradients that only some processes scale cannot be averaged
+        self.precision = next(precision for precision in ("fp32", "fp16", "bf16") if precision in chosen)
         runtime.warn_of_emulation(self.precision, self.device)
         optimizer, epoch_length = build_optimizer(self.network, self.optimizer_config), len(self.train_loader)
         self.parallel = distributed.parallel(self.network, self.device)
@@ -64,7 +66,10 @@ class Trainer:
     def fit(self) -> None:
         """Train the remaining epochs, validating every `val_epoch` epochs and after the last one.
 
-        Raises Interruption after a signal, once the current iteration is done and saved; ValueError on divergence.
+        Raises:
+            Interruption: a signal arrived; the state was saved after the current iteration or, with several processes,
+                after the next multiple of `log_iter` or at the end of the epoch.
+            ValueError: the loss is not finite.
         """
         state = self.state
         with catching_signals() as stopping:
@@ -156,7 +161,7 @@ class Trainer:
             record |= {key: state.metrics[key] for key in ("miou", "pixel_accuracy", "class_iou")}
         record["seconds"] = round(time.perf_counter() - state.begun, 2)
         # recorded before it is saved: a run killed in between records the epoch again, rather than never
-        self.records.epoch(record, epochs=config.epochs, best=best)
+        self.records.log_epoch(record, epochs=config.epochs, best=best)
         state.losses, state.begun = LossMeter(), time.perf_counter()
         state.save_last()
 
@@ -169,7 +174,7 @@ class Trainer:
         segmenter = PyTorchSegmenter(state.trained.eval(), device=self.device, normalization=normalization)
         single_view = self.test_config.model_copy(update={"tta": TtaConfig(), "window": None, "stride": None})
         segment = with_options(segmenter, single_view, self.device)
-        show = partial(self.records.prediction, dataset, state.iteration)
+        show = partial(self.records.show_prediction, dataset, state.iteration)
         confusion = ConfusionMatrix(len(names), self.device)
         with progress(read_batches(self.val_loader, self.device), "validation", total=len(self.val_loader)) as bar:
             evaluate(segment, bar, confusion=confusion, on_image=show)

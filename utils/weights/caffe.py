@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory, text_format
 from torch import Tensor
 
 from dataset.transforms import IMAGENET
@@ -14,8 +13,8 @@ from dataset.transforms import IMAGENET
 MEAN = (123.68 / 255, 116.779 / 255, 103.939 / 255)  # of RGB images, subtracted from the release's input
 NORM = ("weight", "bias", "running_mean", "running_var")  # the blobs of the release's BN layers; eps 1e-5, as PyTorch's
 EPS = 1e-5
-# What is needed of caffe.proto (https://github.com/BVLC/caffe/blob/master/src/caffe/proto/caffe.proto). In old files, a
-# blob has its four sides instead of a shape.
+# The part of caffe.proto that is needed (https://github.com/BVLC/caffe/blob/master/src/caffe/proto/caffe.proto). In old
+# files, a blob has four separate dimensions instead of a shape.
 SCHEMA = """
 name: "caffe.proto"
 message_type {
@@ -24,7 +23,7 @@ message_type {
 }
 message_type {
   name: "Layer"
-  field { name: "name" number: 1 label: LABEL_REQUIRED type: TYPE_STRING }
+  field { name: "name" number: 1 label: LABEL_OPTIONAL type: TYPE_BYTES }
   field { name: "blobs" number: 7 label: LABEL_REPEATED type: TYPE_MESSAGE type_name: "Blob" }
 }
 message_type {
@@ -53,11 +52,13 @@ def read_layers(path: Path) -> dict[str, list[Tensor]]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; correct the path (test.ckpt_path, model.weights)")
+    from google.protobuf.message import DecodeError  # few need it
+
     try:
         net = _net_class().FromString(path.read_bytes())
-        layers = {layer.name: [_tensor(blob) for blob in layer.blobs] for layer in net.layer}
-    except (message.DecodeError, ValueError) as error:
-        raise ValueError(f"{path} is truncated, damaged or no .caffemodel: {error}") from None
+        layers = {layer.name.decode(): [_tensor(blob) for blob in layer.blobs] for layer in net.layer}
+    except (DecodeError, ValueError) as error:
+        raise ValueError(f"{path} is truncated, damaged or not a .caffemodel: {error}") from None
     return {name: blobs for name, blobs in layers.items() if blobs}
 
 
@@ -65,8 +66,9 @@ def as_state(layers: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
     """Name the blobs of the paper's network `{layer}.{kind}`, and bring them into the form that `models.ICNet` has.
 
     The release's first convolutions take BGR images from 0 to 255, times a learned factor for each channel (the layer
-    `data_sub1`); all that goes into their weights, which then take RGB images normalised with `MEAN` and the standard
-    deviation of ImageNet. A batch norm merged into its convolution becomes one that only adds the bias.
+    `data_sub1`). Channel order, range and factors are folded into their weights, which then take RGB images normalised
+    with `MEAN` and ImageNet's standard deviation. A batch norm merged into its convolution becomes one that only adds
+    the bias.
 
     Raises:
         ValueError: blobs that no layer of the release has.
@@ -94,6 +96,8 @@ def as_state(layers: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
 
 
 def _net_class() -> Any:
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+
     pool = descriptor_pool.DescriptorPool()
     pool.Add(text_format.Parse(SCHEMA, descriptor_pb2.FileDescriptorProto()))
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("Net"))
@@ -101,4 +105,7 @@ def _net_class() -> Any:
 
 def _tensor(blob: Any) -> Tensor:
     values = np.array(blob.data or blob.double_data, np.float32)
-    return torch.from_numpy(values.reshape(blob.shape.dim or (blob.num, blob.channels, blob.height, blob.width)))
+    sides = tuple(blob.shape.dim) if blob.HasField("shape") else (blob.num, blob.channels, blob.height, blob.width)
+    if min(sides, default=0) < 0:
+        raise ValueError(f"a blob has the shape {sides}")
+    return torch.from_numpy(values.reshape(sides))

@@ -119,7 +119,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; if killed or out of disk space, the previous file at `path` stays intact."""
+    """Write a checkpoint; a kill or a full disk leaves the previous file at `path` intact."""
     progress = {name: getattr(checkpoint, name) for name in ("epoch", "iteration", "metrics", "training")}
     content = {"format": FORMAT, "state_dict": checkpoint.state_dict, **checkpoint.metadata(), **progress}
     write_tensors(path, content)
@@ -146,8 +146,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is a damaged checkpoint: {error}") from None
     raise ValueError(
-        f"{path} is not an ICNet checkpoint: neither of this project nor in the layout of the published one or of "
-        f"mmsegmentation; it holds {', '.join(map(str, list(state)[:3])) or 'no tensors'}"
+        f"{path} is not an ICNet checkpoint of this project, the published code or mmsegmentation; "
+        f"it holds {', '.join(map(str, list(state)[:3])) or 'no tensors'}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Tensor names of other projects' ICNet checkpoints, and their names here."""
+"""Tensor names in other projects' ICNet checkpoints, and the corresponding names in this project."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Layout:
         prefixes: prefixes of its tensor names, by which a file is recognised.
         renames: pairs of prefixes (theirs, ours); the first match applies.
         unused: prefixes of tensors that its files carry without using them.
-        classifier: the main classifier's weight, by its name here.
+        classifier: name in this project of the main classifier's weight.
         structure: arguments of `models.ICNet` for its networks.
         deep_stem: suffix of its backbones with a stem of three convolutions, see `models.resnet`.
     """
@@ -130,7 +130,7 @@ MMSEG = Layout(
 
 # hszhao/ICNet, the paper's own: icnet_cityscapes_train_30k.caffemodel and its like, named as in `utils.weights.caffe`.
 _BLOCK = (("1x1_reduce", "conv1", "bn1"), ("3x3", "conv2", "bn2"), ("1x1_increase", "conv3", "bn3"))
-_CONVS = (  # its layer, and the convolution and the batch norm here
+_CONVS = (  # the release's layer; the convolution and the batch norm in `models.ICNet`
     ("conv1_1_3x3_s2", "backbone.conv1.0", "backbone.conv1.1"),
     ("conv1_2_3x3", "backbone.conv1.3", "backbone.conv1.4"),
     ("conv1_3_3x3", "backbone.conv1.6", "backbone.bn1"),

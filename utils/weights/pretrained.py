@@ -33,7 +33,10 @@ def load_pretrained(network: ICNet, checkpoint: Checkpoint) -> list[str]:
     for key in ("ppm", "sub4_input"):  # the tensors may fit even if these differ
         then, now = checkpoint.structure[key], network.structure[key]
         if then != now:
-            raise ValueError(f"model.weights {checkpoint.describe()}: trained with model.{key}={then}, not {now}")
+            raise ValueError(
+                f"model.weights {checkpoint.describe()}: trained with model.{key}={then}, not {now}; "
+                f"set model.{key}={then}"
+            )
     return left_out
 
 

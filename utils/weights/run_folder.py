@@ -28,8 +28,8 @@ def find_checkpoint(
     """Return the given checkpoint (a path or a known name, see `find_weights`), or else the best one in the folder.
 
     Args:
-        name: prefix of the configured network's checkpoints, which take precedence over others ("": none does); among
-            equals, own ones take precedence over downloaded ones.
+        name: prefix of the configured network's checkpoints ("": none). They come before those of other networks; then
+            checkpoints of your own runs come before downloaded ones, whatever their mIoU; then the highest mIoU wins.
         fallback: checkpoint to return if the folder has none.
 
     Raises:

@@ -39,7 +39,7 @@ def read_tensors(path: Path) -> Any:
 
 
 def write_tensors(path: str | Path, content: Any) -> None:
-    """Write tensors and plain values; if killed or out of disk space, the previous file at `path` stays intact.
+    """Write tensors and plain values; a kill or a full disk leaves the previous file at `path` intact.
 
     Raises:
         OSError: it cannot be written.
@@ -48,7 +48,7 @@ def write_tensors(path: str | Path, content: Any) -> None:
         try:
             torch.save(content, temporary)
         except RuntimeError as error:
-            if not re.search(r"PytorchStreamWriter|inline_container", str(error)):  # whose errors are those of the file
+            if not re.search(r"PytorchStreamWriter|inline_container", str(error)):  # errors from writing the file
                 raise
             raise OSError(f"cannot write {path}: {str(error).splitlines()[0]}; is the disk full?") from None
 
@@ -81,7 +81,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], *, name_of: Calla
     }
     words = [f"{len(names)} {kind}: {_brief(names)}" for kind, names in faults.items() if names]
     if words:
-        raise ValueError(f"the weights do not fit the network; of {len(own)} tensors " + "; ".join(words))
+        raise ValueError(f"the weights do not fit the network, which has {len(own)} tensors: {'; '.join(words)}")
     module.load_state_dict(dict(state))
 
 

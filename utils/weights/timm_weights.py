@@ -17,12 +17,12 @@ def load_timm_weights(backbone: TimmBackbone, weights: str) -> Normalization:
     """Load weights into a backbone.
 
     Args:
-        weights: "timm", the tag of other weights of timm's (`timm.list_pretrained` lists them), which it downloads
-            into its cache, or a file (.safetensors, .pth) with the tensor names of timm's network.
+        weights: "timm" for the default weights, or a tag from `timm.list_pretrained`, both of which timm downloads into
+            its cache; or a file (.safetensors, .pth) with the tensor names of timm's network.
 
     Returns:
-        mean and std of the input that the network was trained with, according to timm. A file is taken for the default
-        weights, unless its name or its folder's is that of others, such as `NETWORK.TAG.safetensors`.
+        the mean and standard deviation of the input in training, according to timm. A file counts as the default
+        weights unless its name, or that of its folder, includes a tag: `NETWORK.TAG.safetensors`.
 
     Raises:
         FileNotFoundError: they cannot be downloaded.
@@ -44,7 +44,7 @@ def load_timm_weights(backbone: TimmBackbone, weights: str) -> Normalization:
         name = name if tag == DEFAULT else f"{name}.{tag}"
         state = _fetch(name)
     try:
-        load_state(backbone, backbone.named_as_here(state))
+        load_state(backbone, backbone.rename_timm_tensors(state))
     except ValueError as error:
         raise ValueError(f"model.backbone_weights {weights}: {error}") from None
     trained = import_timm().get_pretrained_cfg(name)

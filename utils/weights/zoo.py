@@ -58,7 +58,8 @@ WEIGHTS = {
 def find_weights(name: str, folder: str | Path, *, backbone: str | None = None) -> Path:
     """Return the file of weights given by a path, by a name in `WEIGHTS` or, for a backbone, by torchvision's name.
 
-    Known files are looked for in `folder`, in `ckpt` and in torch.hub's cache, and downloaded into that cache.
+    Known files are looked for in `folder`, in `ckpt` and in torch.hub's cache, and downloaded into that cache. Any
+    other `name` is returned as a path, without checking that it exists.
 
     Args:
         backbone: the backbone that ImageNet weights (`IMAGENET1K_V1`, …) are meant for.
