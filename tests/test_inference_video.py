@@ -126,7 +126,7 @@ def test_overwrite_replaces_a_video_and_other_runs_add_only_what_is_missing(infe
     assert len(list(VideoReader(out / "v_overlay.mp4"))) == 10
 
 
-@pytest.mark.parametrize(("kind", "batch"), [("live", 1), ("video", 8)])
+@pytest.mark.parametrize(("kind", "batch"), [("live", None), ("video", 8)])
 def test_only_frames_of_a_file_are_batched(infer, video, monkeypatch, kind, batch):
     asked, pipeline = [], Predictor.pipeline
 

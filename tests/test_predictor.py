@@ -1,4 +1,5 @@
 import threading
+import time
 from dataclasses import replace
 from itertools import pairwise
 
@@ -110,13 +111,22 @@ def test_stream_yields_frames_with_their_labels(predictor, video):
     assert [np.array_equal(a, b) for (a, _), b in zip(predictor.stream(FRAMES), FRAMES, strict=True)] == [True] * 5
 
 
-@pytest.mark.parametrize("batch", [1, 2, 8])
+@pytest.mark.parametrize("batch", [None, 1, 2, 8])
 def test_pipeline_keeps_keys_and_order_for_any_batch_and_size(predictor, batch):
     images = [*FRAMES[:3], FRAMES[3][:40], FRAMES[4]]
     result = list(predictor.pipeline(zip("abcde", images, strict=True), batch=batch))
     assert [key for key, _, _ in result] == list("abcde")
     for (_, image, labels), given in zip(result, images, strict=True):
         assert image is given and (labels == predictor.predict(given)).mean() > 0.999
+
+
+def test_frames_that_arrive_in_real_time_wait_for_few_others(predictor):
+    taken = []
+    stream = predictor.stream(taken.append(number) or frame for number, frame in enumerate(FRAMES * 4))
+    next(stream)
+    time.sleep(0.3)  # enough to take more, if it did
+    assert len(taken) <= 4  # the first is here, others are in the network, read, and being read
+    stream.close()
 
 
 def test_smoothing_reduces_flicker(predictor):
@@ -211,7 +221,7 @@ def test_stream_copies_frames_whose_memory_is_reused(predictor):
     assert all(np.array_equal(a, b) for a, b in zip(streamed, FRAMES, strict=True))
 
 
-@pytest.mark.parametrize(("source", "batch"), [(0, 1), ("rtsp://x/live", 1), (FRAMES[:1], 1), ("drive.mp4", 8)])
+@pytest.mark.parametrize(("source", "batch"), [(0, None), ("rtsp://x/live", None), (FRAMES[:1], None), ("a.mp4", 8)])
 def test_stream_batches_only_the_frames_of_a_file(predictor, monkeypatch, source, batch):
     asked, pipeline = [], predictor.pipeline
 

@@ -100,22 +100,23 @@ class Predictor:
         else:
             raise ValueError("span applies to files, streams and cameras; pass only the RGB frames to be used")
         is_file = isinstance(video, str | Path) and not is_live(video)
-        batch = self.batch_size if is_file else 1  # where frames arrive in real time, a batch would be a delay
-        for _, frame, labels in self.pipeline(frames, smooth=smooth, batch=batch):
+        for _, frame, labels in self.pipeline(frames, smooth=smooth, batch=self.batch_size if is_file else None):
             yield frame, labels
 
     def pipeline(
-        self, items: Iterable[tuple[Key, np.ndarray]], *, smooth: float = 0.0, batch: int = 1
+        self, items: Iterable[tuple[Key, np.ndarray]], *, smooth: float = 0.0, batch: int | None = 1
     ) -> Generator[tuple[Key, np.ndarray, np.ndarray], None, None]:
         """Yield (key, image, label map) for every (key, image); `items` and the network each run ahead in a thread.
 
         Args:
             smooth: as for `stream`.
-            batch: maximum number of consecutive images of one size per batch.
+            batch: maximum number of consecutive images of one size per batch; None: one, and with the least delay, for
+                images that arrive in real time.
         """
         self.check_smoothing(smooth)
         smoother = Smoother(smooth)
-        return prefetch(self._predict_in_batches(prefetch(items, 2 * batch), smoother, batch), 2 * batch)
+        depth = 1 if batch is None else 2 * batch
+        return prefetch(self._predict_in_batches(prefetch(items, depth), smoother, batch or 1), depth)
 
     def check_smoothing(self, weight: float) -> None:
         """Raise a ValueError if frames are to be smoothed, but the network gives no scores."""

@@ -95,7 +95,7 @@ class Inference:
     def _segment_video(self, source: Source) -> None:
         reader = VideoReader(source.location, span=self.span)
         before, self.kept = self.images, 0
-        batch = 1 if source.kind == "live" else self.predictor.batch_size
+        batch = None if source.kind == "live" else self.predictor.batch_size
         frames = self.predictor.pipeline(self._frames(source, reader), smooth=self.smooth, batch=batch)
         with self.outputs.open_video(source, reader.fps) as writers, closing(frames) as results:
             bar = progress(results, str(source), total=reader.frames or None, unit="frame", quiet=self.quiet)
