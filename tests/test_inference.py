@@ -48,7 +48,10 @@ def test_every_kind_of_output_of_an_image(infer, pictures, tmp_path, checkpoint_
     facts = json.loads((out / "a_shares.json").read_text())
     assert (facts["width"], facts["height"], facts["input"]) == (64, 48, str(pictures / "a.png"))
     assert sum(facts["shares"].values()) == pytest.approx(1)
-    assert facts["shares"].get("road", 0) == pytest.approx((labels == 0).mean())
+    assert {name: facts["shares"][name] for name in CLASSES.names} == {
+        name: pytest.approx((labels == index).mean())
+        for index, name in enumerate(CLASSES.names)  # 0 for absent ones
+    }
 
 
 def test_only_the_classes_asked_for_are_painted(infer, pictures, tmp_path):

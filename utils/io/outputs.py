@@ -115,7 +115,7 @@ class Outputs:
             if isinstance(target, VideoWriter):
                 target.write(self.painter.paint(kind, image, labels), gap=gap)
             elif not isinstance(target, Path):
-                target.write(json.dumps(facts | {"shares": self.painter.shares(labels)}) + "\n")
+                target.write(json.dumps(self._record(labels, facts)) + "\n")
             elif self.overwrite or not target.exists():
                 try:
                     self._save(kind, target, image, labels, facts)
@@ -124,10 +124,15 @@ class Outputs:
 
     def _save(self, kind: str, path: Path, image: np.ndarray, labels: np.ndarray, facts: dict[str, Any]) -> None:
         if kind == "shares":
-            write_json(path, facts | {"shares": self.painter.shares(labels)})
+            write_json(path, self._record(labels, facts))
         elif kind == "pred":
             save_labels(path, labels, self.painter.classes)
         elif kind == "labelids":
             save_image(path, cityscapes_label_ids()[labels])
         else:
             save_image(path, self.painter.paint(kind, image, labels))
+
+    def _record(self, labels: np.ndarray, facts: dict[str, Any]) -> dict[str, Any]:
+        """Add the shares of all classes that are shown, whether present or not, so that records have the same keys."""
+        shown = self.painter.shown or self.painter.classes.names
+        return facts | {"shares": dict.fromkeys(shown, 0.0) | self.painter.shares(labels)}
