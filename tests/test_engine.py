@@ -219,3 +219,8 @@ def test_synchronised_batch_norms_are_frozen_too():
     norm = nn.SyncBatchNorm(2)
     train_mode(norm, freeze_bn=True)
     assert not norm.training
+
+
+def test_losses_are_handed_on_without_their_graph(network):
+    _, (losses,) = step(network, batch())
+    assert not any(loss.requires_grad for loss in losses.values())

@@ -90,6 +90,7 @@ def test_images_of_different_sizes_in_one_batch(evaluated, folder_data):
     four, _ = evaluated("test.save=none", "train.valid_batch_size=4")
     assert "after 3 to warm up" in one["speed"]["latency_of"] and "after 2 to warm up" in four["speed"]["latency_of"]
     assert one["images"] == four["images"] == 4
+    assert four["speed"]["images_per_second"] * four["speed"]["seconds"] == pytest.approx(4)
     assert four["miou"] == pytest.approx(one["miou"], abs=1e-3)
 
 

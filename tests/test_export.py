@@ -14,16 +14,17 @@ import pytest
 import torch
 from PIL import Image
 
+from dataset.transforms import Normalization
 from tests.conftest import CLASSES, CPU
 from tests.networks import tracing_once, trained_checkpoint
 from tools import export
 from utils import config
-from utils.inference.export import compare, export_onnx
+from utils.inference.export import _Graph, _preparation, compare, export_onnx
 from utils.inference.onnx import METADATA, OnnxSegmenter, _open_session
 from utils.inference.opening import open_network
 from utils.inference.predictor import Predictor
 from utils.inference.segmenter import build_segmenter
-from utils.weights.checkpoint import save_checkpoint
+from utils.weights.checkpoint import Checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -281,3 +282,19 @@ def test_onnx_runtime_gets_the_gpu_and_the_threads(monkeypatch):
     assert asked == [
         (torch.get_num_threads(), [(names[0], {"device_id": 1, "cudnn_conv_algo_search": "HEURISTIC"}), names[1]])
     ]
+
+
+def test_calibration_images_are_normalised_unless_the_file_does_so():
+    own = Normalization((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    checkpoint = Checkpoint(state_dict={}, backbone="resnet18", classes=CLASSES, normalization=own)
+    image = np.full((2, 3, 3), 51, np.uint8)  # 0.2 of 255
+    inside, outside = (_preparation(checkpoint, inside)(image) for inside in (True, False))
+    assert inside.dtype == np.uint8 and (inside == 51).all()
+    assert outside.dtype == np.float32 and outside[0, :, 0, 0].tolist() == pytest.approx([-1, -1.2, -4 / 3])
+
+
+@torch.inference_mode()
+def test_labels_inside_a_file_are_those_of_the_network(psp):
+    network, image = psp.build(), torch.randn(1, 3, 64, 96)
+    labels = _Graph(network, normalize=None, labels=True)(image)
+    assert torch.equal(labels.long(), network(image)["out"].argmax(1))

@@ -249,3 +249,10 @@ def test_losses_of_half_precision_logits_are_computed_in_single_precision():
     out = torch.zeros(1, 2, 512, 512, dtype=torch.float16)  # the sum over its pixels is beyond float16
     loss = CascadeLoss()({"out": out}, torch.zeros(1, 512, 512, dtype=torch.uint8))["loss"]
     assert loss.item() == pytest.approx(math.log(2), rel=1e-6)
+
+
+def test_distillation_of_half_precision_logits_is_computed_in_single_precision():
+    out, teacher = torch.randn(1, 3, 4, 4).bfloat16(), torch.randn(1, 3, 4, 4)
+    target = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    half, single = (CascadeLoss()({"out": x}, target, teacher)["distill"] for x in (out, out.float()))
+    assert torch.equal(half, single)

@@ -1,5 +1,6 @@
 """train.log, train.jsonl, TensorBoard events and curves.png."""
 
+from io import BytesIO
 from unittest.mock import MagicMock
 
 import pytest
@@ -67,8 +68,9 @@ def test_records_write_all_their_files(tmp_path):
     dataset = MagicMock(classes=CLASSES)
     dataset.__getitem__.return_value = sample
     with records.writing(first=0, config="train:\n  epochs: 1"):
-        for index in (0, 4, 8, 12):  # those of the first of four processes
-            records.show_prediction(dataset, 7, index, sample["target"])
+        for iteration in (7, 14):
+            for index in (0, 4, 8, 12):  # those of the first of four processes
+                records.show_prediction(dataset, iteration, index, sample["target"] + 1)
         records.log_epoch({"epoch": 1, "iteration": 7, "loss": 0.5, "seconds": 60.0, **VALIDATED}, epochs=3, best=True)
         records.finish()
 
@@ -83,7 +85,11 @@ def test_records_write_all_their_files(tmp_path):
     assert set(events.Tags()["scalars"]) == {"class_iou/road", "loss", "miou", "pixel_accuracy", "seconds"}
     assert [(event.step, event.value) for event in events.Scalars("class_iou/road")] == [(7, 0.25)]
     assert events.Tags()["images"] == ["validation/0", "validation/4", "validation/8"]
-    assert events.Images("validation/0")[0].width > 3 * 6 - 1
+    first, second = events.Images("validation/0")
+    assert (first.step, second.step) == (7, 14)
+    sheet = Image.open(BytesIO(first.encoded_image_string))
+    columns = [sheet.getpixel((sheet.width * part // 6, sheet.height // 2)) for part in (3, 5)]
+    assert columns == list(CLASSES.colors[:2])  # the label, then the prediction
     assert events.Tags()["tensors"] == ["config/text_summary"]
 
 
@@ -102,6 +108,15 @@ def test_a_second_run_in_the_folder_is_refused_and_leaves_the_first_ones_files_a
     second = Records(tmp_path)
     with second.writing(first=0, config=""):
         second.finish()
+
+
+def test_a_resumed_run_continues_the_log(tmp_path):
+    for word in ("first", "second"):
+        records = Records(tmp_path)
+        with records.writing(first=0, config=""):
+            records.log.info(word)
+            records.finish()
+    assert [line.split()[-1] for line in (tmp_path / "train.log").read_text().splitlines()] == ["first", "second"]
 
 
 def test_a_truncated_line_is_skipped(tmp_path):

@@ -39,3 +39,12 @@ def test_label_maps_are_the_argmax_of_full_size_logits(variant, align_corners):
     large = F.interpolate(small, (32, 40), mode="bilinear", align_corners=align_corners).round().byte()
     expected = network.cascade(segmenter.normalize(large))["out"]
     assert (segmenter.scores(images[..., :20, :40]) - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+def test_scores_keep_no_activations_for_a_backward_pass(checkpoint):
+    assert not build_segmenter(checkpoint, "cpu").scores(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).requires_grad
+
+
+def test_batch_norms_are_folded(checkpoint):
+    network = build_segmenter(checkpoint, "cpu").run.__self__
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())

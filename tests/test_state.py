@@ -372,3 +372,24 @@ def test_a_full_disk_is_one_line_and_leaves_no_part_of_a_checkpoint(folder_data,
     assert result.code == 2 and len(result.err.splitlines()) == 1
     assert f"cannot write {folder_data.ckpt_dir / 'last.pth'}" in result.err and "is the disk full?" in result.err
     assert not list(folder_data.ckpt_dir.glob("*.pth")) and not list(folder_data.ckpt_dir.glob(".*.pth"))
+
+
+def test_the_previous_best_stays_until_the_next_is_saved(build, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("No space left")
+
+    trainer = build(tmp_path, "train.epochs=1")
+    trainer.fit()
+    before, trainer.state.metrics = trainer.state.best_path, {"miou": 1.0}
+    monkeypatch.setattr("utils.training.state.save_checkpoint", full)
+    with pytest.raises(OSError, match="No space"):
+        trainer.state.save_best("icnet")
+    assert before.exists()
+
+
+def test_each_epoch_is_timed_alone(build, tmp_path):
+    trainer = build(tmp_path, "train.epochs=2")
+    trainer.state.begun -= 1000
+    trainer.fit()
+    first, second = (line["seconds"] for line in read_json_lines(tmp_path / "train.jsonl"))
+    assert first > 1000 > second

@@ -81,3 +81,9 @@ def test_only_cityscapes_data_can_be_submitted(data, tmp_path):
     renamed = find_cityscapes(data.samples[0].image.parents[3], "test").complete()
     with pytest.raises(ValueError, match=r"berlin_1_leftImg8bit\.png"):
         Submission(tmp_path, SegmentationDataset(renamed, data.classes, data.train_ids))
+
+
+def test_an_earlier_zip_file_does_not_outlive_the_start_of_the_next(written, data, tmp_path):
+    written.finish()
+    Submission(tmp_path / "out", data)
+    assert not (tmp_path / "out" / "submission.zip").exists()

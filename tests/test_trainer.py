@@ -53,7 +53,7 @@ def test_validation_resizes_images_as_evaluation_does(build, tmp_path, monkeypat
         return segment
 
     monkeypatch.setattr(trainer_module, "PyTorchSegmenter", segmenter)
-    build(tmp_path, setting, "test.tta.flip=true", "test.window=32", "train.epochs=1").fit()
+    build(tmp_path, setting, "test.tta.flip=true", "test.window=32", "test.stride=16", "train.epochs=1").fit()
     assert sizes == [size] * 2  # two images of 48x64, each in a single view
 
 

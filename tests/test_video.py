@@ -348,3 +348,29 @@ def test_no_part_of_a_password_remains(secret):
     ):
         assert "secret" not in source_name(address) and source_name(address).endswith("=1")
     assert source_name("videos/user=me.mp4") == "videos/user=me.mp4"  # a file
+
+
+@pytest.mark.parametrize(("stated", "truncated"), [(21, False), (25, True)])
+def test_a_header_that_states_a_frame_too_many_is_no_damage(counting, monkeypatch, stated, truncated):
+    class Header:
+        def __init__(self, source):
+            self.capture = capture(source)
+
+        def __getattr__(self, name):
+            return getattr(self.capture, name)
+
+        def get(self, key):
+            return stated if key == cv2.CAP_PROP_FRAME_COUNT else self.capture.get(key)
+
+    capture = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", Header)
+    reader = VideoReader(counting)
+    assert len(list(reader)) == 20 and reader.truncated is truncated
+
+
+def test_a_video_that_lost_frames_is_not_complete(tmp_path):
+    with pytest.raises(OSError, match="could not be written completely"), writing_video(tmp_path / "a.mp4", 25) as out:
+        for frame in frames(3, 64, 48):
+            out.write(frame)
+        out._frames = 10
+    assert os.listdir(tmp_path) == ["a.part.mp4"]

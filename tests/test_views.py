@@ -261,3 +261,30 @@ def test_an_input_size_and_windows_exclude_each_other(network):
 
 def test_stride_is_the_configured_one(network):
     assert wrap(network, window=48).stride == 32 and wrap(network, window=48, stride=20).stride == 20
+
+
+def test_label_maps_are_resized_back_in_the_alignment_of_the_network():
+    class Columns(LabelsOnly):
+        align_corners = False
+
+        def __call__(self, image):
+            return torch.arange(image.shape[-1], dtype=torch.uint8).expand(1, *image.shape[-2:])
+
+    labels = wrap(Columns(), short_side=80)(torch.zeros(1, 3, 40, 60, dtype=torch.uint8))
+    assert labels[0, 0].tolist() == list(range(1, 120, 2))  # pixel 2 n + 1 of 120
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_probabilities_come_from_logits_in_the_alignment_of_the_network(image, align_corners):
+    segment = Coarse(align_corners)
+    expected = segment.resized(segment.scores(image), (H, W)).softmax(1)
+    torch.testing.assert_close(wrap(segment, resize_probabilities=True).scores(image).exp(), expected)
+
+
+def test_a_probability_of_zero_has_a_finite_score(image):
+    class Certain(PerPixel):
+        def scores(self, image):
+            return 25 * super().scores(image)  # up to 255 apart
+
+    assert MultiView(Certain(), scales=(1.0,), flip=True).scores(image).isfinite().all()
+    assert SlidingWindow(Certain(), window=32, stride=16).scores(image).isfinite().all()

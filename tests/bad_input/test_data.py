@@ -95,3 +95,4 @@ def test_evaluation_that_fails_leaves_no_figures_of_an_earlier_one(refused, run_
     save_array(folder_data.root / "val_mask" / "1.png", np.full((48, 64), 9))
     refused("evaluate", *given, logs=True)
     assert not figures.exists() and not list((figures.parent / "worst").iterdir())
+    assert not list(figures.parent.glob("confusion.*"))
