@@ -48,9 +48,9 @@ def _glob(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
         raise ValueError(f"{pattern!r} is not a glob pattern relative to dataset.root: {error}") from None
     visible = (name for name in paths if not _hidden(name, pattern))
     matches = {name: match for name in visible if (match := expression.fullmatch(name))}
-    # macOS separates accents from letters in file names, other systems do not
-    keys = {name: tuple(normalize("NFC", group) for group in match.groups("")) for name, match in matches.items()}
-    return {keys[name]: paths[name] for name in matches}
+    return {  # macOS separates accents from letters in file names, other systems do not
+        tuple(normalize("NFC", group) for group in match.groups("")): paths[name] for name, match in matches.items()
+    }
 
 
 def _hidden(name: str, pattern: str) -> bool:
