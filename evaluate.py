@@ -43,13 +43,14 @@ def main() -> None:
         if note:
             log.info(note)
         log.info(f"checkpoint: {describe_network(checkpoint, segmenter, config.test)}")
-        log.info(f"data: {len(data)} images of the split {config.test.split!r}; device: {runtime.describe(device)}")
+        log.info(f"data: {len(data)} images of the split {config.test.split!r}")
+        log.info(f"device: {runtime.describe(segmenter.device)}")
 
         branches = measure_branches(path, data, config, device) if config.test.branches else {}
-        confusion, metrics = measure(segmenter, data, config.train, device, on_prediction=results.add)
+        confusion, metrics = measure(segmenter, data, config.train, on_prediction=results.add)
         if branches:
             metrics |= {"branches": branches | {"sub4 + sub2 + sub1": metrics.copy()}}
-        results.write(confusion, metrics | run_details(checkpoint, segmenter, config, device), segmenter, log)
+        results.write(confusion, metrics | run_details(checkpoint, segmenter, config), segmenter, log)
 
 
 def open_data(config: Config, checkpoint: Checkpoint) -> SegmentationDataset:
@@ -71,11 +72,11 @@ def measure_branches(
     metrics = {}
     for name, branches in {"sub4": 1, "sub4 + sub2": 2}.items():
         _, segmenter = open_network(path, device, config.test, branches=branches)
-        _, metrics[name] = measure(segmenter, data, config.train, device, title=name)
+        _, metrics[name] = measure(segmenter, data, config.train, title=name)
     return metrics
 
 
-def run_details(checkpoint: Checkpoint, segmenter: Segmenter, config: Config, device: torch.device) -> dict[str, Any]:
+def run_details(checkpoint: Checkpoint, segmenter: Segmenter, config: Config) -> dict[str, Any]:
     """Return the settings and the environment that the metrics depend on."""
     own = with_checkpoint_input(checkpoint, config.test)
     return {
@@ -84,7 +85,7 @@ def run_details(checkpoint: Checkpoint, segmenter: Segmenter, config: Config, de
         "input_size": own.input_size,
         "resize_probabilities": bool(own.resize_probabilities),
         "split": config.test.split,
-        "device": runtime.describe(device),
+        "device": runtime.describe(segmenter.device),
         "processes": distributed.world_size(),
         "runtime": segmenter.runtime,
         "precision": segmenter.precision,

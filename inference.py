@@ -45,7 +45,7 @@ def main() -> int:
     if note:
         log.info(note)
     log.info(f"checkpoint: {predictor.description}")
-    log.info(f"device: {runtime.describe(device)}")
+    log.info(f"device: {runtime.describe(predictor.segmenter.device)}")
     with cli.catching_signals() as stopping:
         inference = Inference(
             sources=sources,

@@ -97,7 +97,7 @@ def test_a_run_begun_on_the_cpu_continues_on_the_gpu(folder_data, run_script, mo
 
 def test_the_predictor_knows_the_index_of_its_gpu(checkpoint_path, image):
     predictor = Predictor(checkpoint_path, "cuda")
-    assert predictor.device == torch.device("cuda", torch.cuda.current_device())
+    assert predictor.segmenter.device == torch.device("cuda", torch.cuda.current_device())
     frames = [image[0].permute(1, 2, 0).numpy()] * 3
     assert len(list(predictor.stream(frames))) == 3
 

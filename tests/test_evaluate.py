@@ -104,7 +104,7 @@ def test_metrics_of_every_branch(evaluated):
 
 def test_settings_of_the_views_reach_the_network(evaluated, monkeypatch):
     given = []
-    monkeypatch.setattr(opening, "with_options", lambda segmenter, test, device: given.append(test) or segmenter)
+    monkeypatch.setattr(opening, "with_options", lambda segmenter, test: given.append(test) or segmenter)
     monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: True)  # no warning
     options = ["test.tta={scales: [0.75, 1], flip: true}", "test.window=40", "test.stride=24", "test.precision=bf16"]
     metrics, _ = evaluated("test.save=none", *options)

@@ -269,6 +269,12 @@ def test_a_file_whose_input_is_in_half_precision_is_given_that(psp, tmp_path):
     assert scores.shape == (1, 3, 32, 48) and scores.dtype == torch.float32
 
 
+def test_a_file_runs_on_the_cpu_if_onnx_runtime_lacks_cuda(labels_file, monkeypatch):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    segmenter = OnnxSegmenter(labels_file, "cuda")
+    assert segmenter.device == torch.device("cpu") and "CPU" in segmenter.runtime
+
+
 def test_onnx_runtime_gets_the_gpu_and_the_threads(monkeypatch):
     asked, names = [], ["CUDAExecutionProvider", "CPUExecutionProvider"]
 

@@ -277,7 +277,7 @@ def test_weights_for_classes_in_another_order_are_pointed_out(folder_data, check
 
 def test_validation_follows_the_configuration(build, tmp_path, monkeypatch):
     given, shared = [], []
-    monkeypatch.setattr(trainer_module, "with_options", lambda segmenter, test, device: given.append(test) or segmenter)
+    monkeypatch.setattr(trainer_module, "with_options", lambda segmenter, test: given.append(test) or segmenter)
     monkeypatch.setattr(distributed, "broadcast_buffers", shared.append)
     trainer = build(tmp_path, "test.resize_probabilities=true", "test.tta.flip=true", "train.epochs=1")
     trainer.fit()

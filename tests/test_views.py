@@ -33,6 +33,7 @@ class PerPixel:
     """Scores at full size that depend on each pixel alone, and on nothing around it; notes the sizes it is given."""
 
     gives_scores, align_corners, runtime, precision = True, True, "PyTorch", "fp32"
+    device = torch.device("cpu")
 
     def __init__(self):
         self.seen = []
@@ -195,6 +196,7 @@ class LabelsOnly:
     """A segmenter that gives label maps only, as some ONNX files; the labels are the red of its images."""
 
     gives_scores, align_corners, runtime, precision = False, True, "PyTorch", "fp32"
+    device = torch.device("cpu")
 
     def __call__(self, image):
         self.image, self.size = image, image.shape[-2:]

@@ -85,9 +85,8 @@ def _at_input_size(image: Image.Image, test: TestConfig) -> np.ndarray:
 
 def miou(path: Path, data: SegmentationDataset, config: Config) -> float:
     """Return the mIoU, 0 to 1, of a checkpoint in PyTorch in fp32, or of an exported file."""
-    device = torch.device("cpu")
-    _, segmenter = open_network(path, device, _test_of(path, config))
-    return measure(segmenter, data, config.train, device, title=path.name)[1]["miou"]
+    _, segmenter = open_network(path, torch.device("cpu"), _test_of(path, config))
+    return measure(segmenter, data, config.train, title=path.name)[1]["miou"]
 
 
 def _test_of(path: Path, config: Config) -> TestConfig:

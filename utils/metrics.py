@@ -37,9 +37,9 @@ class ConfusionMatrix:
 
     def merge(self) -> None:
         """Combine the counts of all processes, each of which must call this."""
-        distributed.sum_over_processes(self.counts)
-        parts = distributed.gather((sorted(self.by_image), self._marginals()))
-        self.by_image = {index: row for indices, rows in parts for index, row in zip(indices, rows, strict=True)}
+        parts = distributed.gather((self.counts.cpu(), sorted(self.by_image), self._marginals()))
+        self.counts = torch.stack([counts for counts, _, _ in parts]).sum(0)
+        self.by_image = {index: row for _, indices, rows in parts for index, row in zip(indices, rows, strict=True)}
 
     @property
     def running(self) -> Tensor:

@@ -26,7 +26,6 @@ def measure(
     segmenter: Segmenter,
     data: SegmentationDataset,
     train: TrainConfig,
-    device: torch.device,
     *,
     on_prediction: Callable[[int, np.ndarray], None] | None = None,
     title: str = "evaluation",
@@ -43,6 +42,7 @@ def measure(
     Returns:
         the confusion matrix; and `ConfusionMatrix.summary` (only for labelled data) with `speed`, see `Timer.summary`.
     """
+    device = segmenter.device
     timer = Timer(segmenter, device)
     workers = runtime.loader_workers(train.num_workers, device, training=False)
     batches = eval_loader(data, batch_size=train.valid_batch_size, workers=workers)

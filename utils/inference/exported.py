@@ -37,6 +37,7 @@ class ExportedSegmenter(ABC):
         ValueError: a file without metadata, or with damaged metadata.
     """
 
+    device = torch.device("cpu")
     runtime: str
 
     def __init__(self, path: Path, metadata: str | None, *, dtype: type = np.float32) -> None:

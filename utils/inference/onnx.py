@@ -24,7 +24,9 @@ class OnnxSegmenter(ExportedSegmenter):
         if not Path(path).is_file():
             raise FileNotFoundError(f"no ONNX file {path}; python tools/export.py writes one")
         self.session = _open_session(path, torch.device(device))
-        self.runtime = f"ONNX Runtime ({self.session.get_providers()[0]})"
+        provider = self.session.get_providers()[0]
+        self.runtime = f"ONNX Runtime ({provider})"
+        self.device = torch.device(device if provider.startswith("CUDA") else "cpu")
         self.input = self.session.get_inputs()[0]
         metadata = self.session.get_modelmeta().custom_metadata_map.get(METADATA)
         super().__init__(Path(path), metadata, dtype=DTYPES.get(self.input.type, np.float32))

@@ -51,7 +51,7 @@ def open_network(
     else:
         checkpoint = read_checkpoint(path)
         segmenter = _open_checkpoint(checkpoint, device, test, branches)
-    return checkpoint, with_options(segmenter, with_checkpoint_input(checkpoint, test), device)
+    return checkpoint, with_options(segmenter, with_checkpoint_input(checkpoint, test))
 
 
 def check_exported(path: Path, test: TestConfig) -> None:

@@ -58,14 +58,14 @@ class Predictor:
                 f"{torch.__version__}; set test.compile=default"
             )
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.device = torch.empty(0, device=device).device  # "cuda" alone would mean each thread's current GPU
-        if self.device.type not in ("cpu", "cuda"):
+        device = torch.empty(0, device=device).device  # "cuda" alone would mean each thread's current GPU
+        if device.type not in ("cpu", "cuda"):
             raise ValueError(f"the device {device} is not supported; use cpu or cuda")
         path = path or find_checkpoint(test.ckpt_path, TrainConfig().ckpt_dir, fallback=INCLUDED)
-        checkpoint, self.segmenter = open_network(path, self.device, test)
+        checkpoint, self.segmenter = open_network(path, device, test)
         self.classes = checkpoint.classes
         self.description = describe_network(checkpoint, self.segmenter, test)
-        self.batch_size = 8 if self.device.type == "cuda" else 1  # one image may not saturate a GPU
+        self.batch_size = 8 if self.segmenter.device.type == "cuda" else 1  # one image may not saturate a GPU
         self.watch = Stopwatch()
 
     def predict(self, image: np.ndarray | Image.Image | str | Path) -> np.ndarray:

@@ -21,11 +21,13 @@ class Segmenter(Protocol):
     """Interface of all networks that predict label maps, whatever the runtime.
 
     Attributes:
+        device: where the network runs; images may be elsewhere.
         align_corners: how its logits are to be resized, see `models.layers.resize`.
         gives_scores: whether callers should use `scores`; if not, only label maps.
         runtime, precision: what executes the network, and in which precision, for reports.
     """
 
+    device: torch.device
     align_corners: bool
     gives_scores: bool
     runtime: str

@@ -17,12 +17,11 @@ from utils.inference.segmenter import Segmenter
 _LEAST = 1e-30  # probability, so that its logarithm is finite
 
 
-def with_options(segmenter: Segmenter, test: TestConfig, device: torch.device | str = "cpu") -> Segmenter:
+def with_options(segmenter: Segmenter, test: TestConfig) -> Segmenter:
     """Wrap a segmenter as configured: input size, test-time augmentation, and sliding windows.
 
     Args:
         test: with the checkpoint's own input size filled in, see `utils.inference.opening.with_checkpoint_input`.
-        device: where images are resized.
 
     Raises:
         ValueError: incompatible options; the message names their keys.
@@ -39,7 +38,6 @@ def with_options(segmenter: Segmenter, test: TestConfig, device: torch.device | 
             short_side=test.short_side or None,
             input_size=test.input_size,
             resize_probabilities=resize_probabilities,
-            device=device,
         )
     if test.window is not None:
         segmenter = SlidingWindow(segmenter, window=test.window, stride=test.stride or 2 * test.window // 3)
@@ -67,10 +65,11 @@ def _check_options(segmenter: Segmenter, test: TestConfig) -> None:
 
 
 class _Wrapper:
-    """Base class of segmenters that wrap another one, whose alignment, runtime and precision they report."""
+    """Base class of segmenters that wrap another one, whose device, alignment, runtime and precision they report."""
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.segmenter = segmenter
+        self.device = segmenter.device
         self.align_corners = segmenter.align_corners
         self.runtime, self.precision = segmenter.runtime, segmenter.precision
 
@@ -86,7 +85,6 @@ class MultiView(_Wrapper):
             images are resized as Matlab's `imresize` does bilinearly: corners are not aligned, shrinking antialiases.
         resize_probabilities: resize the probabilities at a view's size to that of the image, in the same way, rather
             than logits: as in the paper's evaluation. The scores then have the image's size.
-        device: where images are resized.
     """
 
     def __init__(
@@ -98,7 +96,6 @@ class MultiView(_Wrapper):
         short_side: int | None = None,
         input_size: Sequence[int] | None = None,
         resize_probabilities: bool = False,
-        device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(segmenter)
         self.gives_scores = segmenter.gives_scores
@@ -107,7 +104,6 @@ class MultiView(_Wrapper):
         self.short_side = short_side
         self.input_size = input_size
         self.resize_probabilities = resize_probabilities
-        self.device = device
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8."""

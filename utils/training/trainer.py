@@ -173,7 +173,7 @@ class Trainer:
         normalization = self.template.normalization
         segmenter = PyTorchSegmenter(state.trained.eval(), device=self.device, normalization=normalization)
         single_view = self.test_config.model_copy(update={"tta": TtaConfig(), "window": None, "stride": None})
-        segment = with_options(segmenter, single_view, self.device)
+        segment = with_options(segmenter, single_view)
         show = partial(self.records.show_prediction, dataset, state.iteration)
         confusion = ConfusionMatrix(len(names), self.device)
         with progress(read_batches(self.val_loader, self.device), "validation", total=len(self.val_loader)) as bar:
