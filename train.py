@@ -76,7 +76,8 @@ def main() -> None:
             log.info(f"best checkpoint: {state.best_path}")
             log.info(f"in {records.folder}: train.log, train.jsonl (metrics of each epoch), curves.png")
             chosen = shlex.quote(setting("test.ckpt_path", state.best_path.as_posix()))
-            log.info(f"next: python inference.py --input IMAGE_OR_VIDEO {chosen}")
+            output = shlex.quote((records.folder / "inference_output").as_posix())
+            log.info(f"next: python inference.py --input IMAGE_OR_VIDEO --output {output} {chosen}")
 
 
 def build_trainer(config: Config, device: torch.device, records: Records, *, last: Checkpoint | None = None) -> Trainer:

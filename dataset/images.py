@@ -79,7 +79,10 @@ def check_mask_mode(path: Path, mode: str) -> None:
     if mode == "JPEG":
         raise ValueError(f"{path} is a JPEG file, whose compression changes class indices; save masks as PNG")
     if mode not in ("1", "L", "P"):
-        raise ValueError(f"{path} is not a mask: expected class indices in one 8-bit channel, got mode {mode!r}")
+        raise ValueError(
+            f"{path} is not a mask: expected class indices in one 8-bit channel, got mode {mode!r}; docs/training.md "
+            "shows how to convert it"
+        )
 
 
 def _mode(image: Image.Image) -> str:

@@ -49,13 +49,15 @@ class ICNet(nn.Module):
             variant's default.
         variant: one of `VARIANTS`.
         ppm: pyramid pooling, "sum" (without weights), "concat" (learned) or "none"; None: the variant's default.
-        sub4_input: input of sub4, the "image" at 1/4 or the output of "sub2" at 1/2; None: the variant's default.
+        sub4_input: input of sub4, the "image" at 1/4 or the output of "sub2", halved again; None: the variant's
+            default.
         width: share of each layer's channels, classifiers excepted; None: the variant's default, 0.5 for "paper", as
             released, and 1 for the others.
-        dropout: channel dropout probability in the heads.
+        dropout: channel dropout probability in the classifiers.
 
     Attributes:
         structure: the arguments from `variant` on, resolved; they rebuild the same structure.
+        spec: the `Variant`.
         align_corners: how the network resizes, and how its logits are to be resized, see `models.layers.resize`.
 
     Raises:
@@ -81,9 +83,9 @@ class ICNet(nn.Module):
         self.backbone = _backbone(backbone or spec.backbone, width=width, paper=variant == "paper")
         self.pyramid_pooling, pooled_channels = self._pyramid_pooling(self.structure["ppm"])
         self.sub1 = Sub1(width=scale)
-        layer2_channels, fused_channels = self.backbone.shallow_channels, scaled(128, scale)
-        self.conv_sub2, sub2_channels = _projection(layer2_channels, layer2_channels, spec.projections[0])
-        self.conv_sub4, sub4_channels = _projection(pooled_channels, layer2_channels, spec.projections[1])
+        shallow_channels, fused_channels = self.backbone.shallow_channels, scaled(128, scale)
+        self.conv_sub2, sub2_channels = _projection(shallow_channels, shallow_channels, spec.projections[0])
+        self.conv_sub4, sub4_channels = _projection(pooled_channels, shallow_channels, spec.projections[1])
         head = partial(spec.head, dropout=dropout)
         fusion = partial(
             CascadeFeatureFusion,
@@ -198,11 +200,12 @@ class ICNet(nn.Module):
         return relu(norm(y if conv.bias is None else y + conv.bias[:, None, None]))
 
 
-def _projection(channels: int, layer2: int, multiple: float | None) -> tuple[nn.Module, int]:
-    """Return a 1x1 conv to a multiple of layer2's channels, or nothing for None, and its output channels."""
+def _projection(channels: int, shallow_channels: int, multiple: float | None) -> tuple[nn.Module, int]:
+    """Return a 1x1 conv to a multiple of the shallow channels, or nothing for None, and its output channels."""
     if multiple is None:
         return nn.Identity(), channels
-    return ConvBNReLU(channels, scaled(layer2, multiple), kernel_size=1), scaled(layer2, multiple)
+    out_channels = scaled(shallow_channels, multiple)
+    return ConvBNReLU(channels, out_channels, kernel_size=1), out_channels
 
 
 def _backbone(name: str, *, width: float, paper: bool) -> DilatedResNet | TimmBackbone:

@@ -14,9 +14,9 @@ BINS = (1, 2, 3, 6)  # per side, of the four poolings
 class PyramidPooling(nn.Module):
     """Add average-pooled features, of 1x1, 2x2, 3x3 and 6x6 bins, to the features (section 3.2).
 
-    differs from PSPNet: the pooled maps are summed instead of concatenated, so there are no weights. The result is
-    `x + sum(resize(adaptive_avg_pool2d(x, n), size) for n in BINS)`, computed as two matrix products, since ONNX has no
-    adaptive pooling for variable input sizes.
+    differs from PSPNet: the pooled maps are summed instead of concatenated, so there are no weights. By default, the
+    result is `x + sum(resize(adaptive_avg_pool2d(x, n), size) for n in BINS)`, computed as two matrix products, since
+    ONNX has no adaptive pooling for variable input sizes.
 
     Args:
         overlapping: see `axis_pooling_matrix`.

@@ -30,7 +30,7 @@ class DilatedResNet(ResNet):
         name: one of `BACKBONES`.
         width: share of the channels of every layer.
         paper: the form of the paper's own network: max pooling with `ceil_mode`, `shallow` ends after the first block
-            of layer2, and bottlenecks have their stride in the first 1x1 conv.
+            of layer2, and bottlenecks have their stride in the first 1x1 conv; see `stride_early` for layer2's.
 
     Attributes:
         shallow_channels, deep_channels: output channels of `shallow` and `deep`.

@@ -27,7 +27,7 @@ class Variant:
     Attributes:
         backbone, ppm, sub4_input, width: defaults of the arguments of `ICNet`.
         overlapping: whether the bins of `ppm` "sum" overlap, see `PyramidPooling`.
-        projections: channels of sub2 and sub4 after a 1x1 conv, in multiples of layer2's; None: no conv.
+        projections: channels of sub2 and sub4 after a 1x1 conv, in multiples of `shallow_channels`; None: no conv.
         head: builds a classifier from its channels and classes.
         rectified, doubling: see `CascadeFeatureFusion`.
         shrink: makes an image or features smaller by an integer factor.

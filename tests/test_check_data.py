@@ -108,6 +108,15 @@ def test_valid_data_is_reported(halves, run_script):
     assert list(halves.ckpt_dir.iterdir()) == [halves.ckpt_dir / "check_data.png"]
 
 
+def test_images_in_both_splits_are_reported(folder_data, run_script):
+    result = run_script("tools.check_data", "--config", folder_data.config)
+    assert result.code == 0 and "in both splits" not in result.out
+    val = "dataset.val={images: 'train/[02].png', masks: 'train_mask/[02].png'}"
+    result = run_script("tools.check_data", "--config", folder_data.config, val)
+    assert result.code == 0, result.err
+    assert f"images in both splits: 2, such as {folder_data.root / 'train' / '0.png'}; they make" in result.out
+
+
 def test_samples_are_drawn_beside_their_labels(halves, run_script):
     overrides = ["model.crop_size=48", "augment.scale_max=1", "augment.scale_min=1", "augment.blur=0"]
     run_script("tools.check_data", "--config", halves.config, *overrides)

@@ -186,6 +186,15 @@ def test_a_new_run_does_not_overwrite_the_state_of_another(tmp_path):
         find_last(str(tmp_path / "older" / "last.pth"), str(tmp_path))
 
 
+@pytest.mark.parametrize("resume", [None, "auto"])
+def test_a_new_run_does_not_start_beside_the_best_checkpoint_of_another(tmp_path, resume):
+    (tmp_path / "icnet_resnet50_197_0.710_best_model.pth").touch()  # the published one
+    assert find_last(resume, str(tmp_path)) is None
+    (tmp_path / "icnet_resnet18_9_0.950_best_model.pth").touch()
+    with pytest.raises(FileExistsError, match=r"0\.950_best_model\.pth is of an earlier run; delete or move it"):
+        find_last(resume, str(tmp_path))
+
+
 def test_after_a_change_of_the_validation_the_best_miou_starts_anew(build, tmp_path):
     build(tmp_path, "train.epochs=1").fit()
     last = read_checkpoint(tmp_path / "last.pth")

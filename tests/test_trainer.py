@@ -90,7 +90,8 @@ def test_classes_without_a_pixel_in_validation_are_named_once(build, folder_data
     for path in (folder_data.root / "val_mask").iterdir():
         Image.new("L", Image.open(path).size, 0).save(path)
     build(tmp_path / "run", "train.epochs=2").fit()
-    assert capsys.readouterr().out.count("no pixel of the validation set is labelled sky or car\n") == 1
+    message = "no pixel of the validation set is labelled sky or car; once predicted, their IoU is 0\n"
+    assert capsys.readouterr().out.count(message) == 1
 
 
 def test_every_setting_of_the_run_is_applied(build, tmp_path, monkeypatch):

@@ -52,6 +52,7 @@ def main() -> int:
         checks[split] = check_split(dataset, pairs, name=split)
         print_split(split, checks[split])
     train = checks[config.train.split]
+    print_shared(checks)
     print_classes(checks, train, config.loss.balance_offset)
     if train.valid:
         save_image(sheet, draw_samples(train))
@@ -125,6 +126,13 @@ def print_split(name: str, check: SplitCheck) -> None:
         print(f"  masks without an image, which are not used: {check.unused_masks}")
     for problem in check.problems:
         print(f"  problem: {problem}")
+
+
+def print_shared(checks: Mapping[str, SplitCheck]) -> None:
+    """Print how many images the splits have in common, if any."""
+    images = [{sample.image for sample in check.dataset.samples} for check in checks.values()]
+    if len(images) == 2 and (shared := images[0] & images[1]):
+        print(f"images in both splits: {len(shared)}, such as {min(shared)}; they make the mIoU too high")
 
 
 def print_classes(checks: Mapping[str, SplitCheck], train: SplitCheck, offset: float) -> None:

@@ -37,7 +37,7 @@ class ModelConfig(Section):
     variant: Literal[tuple(VARIANTS)] = "published"  # type: ignore[valid-type]  # psp: the best results; paper: the paper's
     ppm: Literal[POOLINGS] | None = None  # type: ignore[valid-type]  # pyramid pooling; null: the variant's own
     sub4_input: Literal[SUB4_INPUTS] | None = None  # type: ignore[valid-type]  # input of sub4; null: the variant's own
-    dropout: Annotated[Float, Field(ge=0, lt=1)] = 0.0  # channel dropout in the heads
+    dropout: Annotated[Float, Field(ge=0, lt=1)] = 0.0  # channel dropout in the classifiers
     width: Fraction | None = None  # share of each layer's channels; null: as in `weights`, or else the variant's own
     base_size: InputSize = 1024  # short side in pixels at augmentation scale 1
     crop_size: InputSize = 960

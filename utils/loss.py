@@ -108,12 +108,10 @@ class CascadeLoss(nn.Module):
         )
         target = target.where(valid, 0)
         counted = valid if self.ohem is None else valid & self._hard(logits, target, valid, below=self.ohem)
-        weight = counted
-        if self.class_weights is not None:
-            weight = self.class_weights[target] * counted
-            counted = weight > 0  # label smoothing gives pixels of a class without weight a loss, too
+        weight = counted if self.class_weights is None else self.class_weights[target] * counted
         total = distributed.mean_over_processes(weight.sum().float())  # so that pixels of all processes count equally
-        return (pixels * counted).sum() / total.clamp(min=1e-6)  # 0, not NaN, if all are ignored
+        pixels = pixels * (weight > 0)  # label smoothing gives pixels of a class without weight a loss, too
+        return pixels.sum() / total.clamp(min=1e-6)  # 0, not NaN, if all are ignored
 
     @torch.no_grad()
     def _hard(self, logits: Tensor, target: Tensor, valid: Tensor, *, below: float) -> Tensor:

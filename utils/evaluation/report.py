@@ -61,7 +61,7 @@ def _plot(path: Path, pixels: np.ndarray, names: Sequence[str]) -> None:
     image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="prediction", ylabel="label", title="% of the label's pixels (rows of absent classes are empty)")
+    axes.set(xlabel="prediction", ylabel="label", title="% of the label's pixels (empty: class without labels)")
     for row, column in zip(*np.nonzero(percent >= 0.5), strict=True) if annotated else ():
         value = percent[row, column]
         color = "white" if value > 55 else "black"

@@ -37,7 +37,7 @@ class Segmenter(Protocol):
         """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8."""
 
     def scores(self, image: Tensor) -> Tensor:
-        """Return the logits (B, C, h, w) at the network's output resolution: (B, 3, H, W) uint8 -> float32."""
+        """Return logits, or logarithms of mean probabilities, (B, C, h, w): (B, 3, H, W) uint8 -> float32."""
 
 
 class PyTorchSegmenter:

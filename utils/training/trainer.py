@@ -180,9 +180,10 @@ class Trainer:
             evaluate(segment, bar, confusion=confusion, on_image=show)
         confusion.merge()
         state.metrics = confusion.summary(names)
-        absent = [name for name, share in state.metrics["class_share"].items() if not share]
-        if absent and state.best_path is None:  # the first validation
-            self.records.log.info(f"no pixel of the validation set is labelled {' or '.join(absent)}")
+        unlabelled = [name for name, share in state.metrics["class_share"].items() if not share]
+        if unlabelled and state.best_path is None:  # the first validation
+            which = " or ".join(unlabelled)
+            self.records.log.info(f"no pixel of the validation set is labelled {which}; once predicted, their IoU is 0")
         best = state.metrics["miou"] > state.best_miou
         if best:
             state.save_best(self.name)

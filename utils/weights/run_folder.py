@@ -37,12 +37,7 @@ def find_checkpoint(
     """
     if ckpt_path is not None:
         return find_weights(ckpt_path, ckpt_dir)
-    published = {known.file for known in WEIGHTS.values()}
-    found = [
-        (match[1] == name, path.name not in published, float(match[2]), path)
-        for path in Path(ckpt_dir).glob("*.pth")
-        if (match := re.fullmatch(r"(.*)_\d+_(\d\.\d+)_best_model\.pth", path.name))
-    ]
+    found = [(prefix == name, own, miou, path) for prefix, own, miou, path in _best_checkpoints(ckpt_dir)]
     if not found and fallback is not None:
         return fallback
     if not found:
@@ -50,6 +45,16 @@ def find_checkpoint(
             f"no *_best_model.pth in {ckpt_dir}; train first, or set test.ckpt_path to a checkpoint"
         )
     return max(found)[-1]
+
+
+def _best_checkpoints(folder: str | Path) -> list[tuple[str, bool, float, Path]]:
+    """Find a folder's best checkpoints: prefix of the name, whether of a run of your own, mIoU, and path."""
+    published = {known.file for known in WEIGHTS.values()}
+    return [
+        (match[1], path.name not in published, float(match[2]), path)
+        for path in Path(folder).glob("*.pth")
+        if (match := re.fullmatch(r"(.*)_\d+_(\d\.\d+)_best_model\.pth", path.name))
+    ]
 
 
 def choose_checkpoint(config: Config, config_file: Path | None) -> tuple[Path, str | None]:
@@ -72,7 +77,7 @@ def find_last(resume: str | None, ckpt_dir: str) -> Checkpoint | None:
     """Read the checkpoint to resume from: a given file, or for "auto" the folder's `last.pth` if there is one.
 
     Raises:
-        FileExistsError: the run would overwrite another one's state.
+        FileExistsError: the run would overwrite another one's state, or start beside another one's best checkpoint.
     """
     last = Path(ckpt_dir) / LAST
     continues = resume is not None and (resume == "auto" or Path(resume).resolve() == last.resolve())
@@ -81,5 +86,8 @@ def find_last(resume: str | None, ckpt_dir: str) -> Checkpoint | None:
             f"{last} is the state of a run; continue it with train.resume=auto, or set another train.ckpt_dir"
         )
     if resume is None or (resume == "auto" and not last.is_file()):
+        for _, own, _, path in _best_checkpoints(ckpt_dir):
+            if own:  # test.ckpt_path=null might prefer it to those of the new run
+                raise FileExistsError(f"{path} is of an earlier run; delete or move it, or set another train.ckpt_dir")
         return None
     return read_checkpoint(last if resume == "auto" else resume)
