@@ -7,7 +7,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from models.layers import BatchNorm2d, scaled
 
-_LAYERS = {
+LAYERS = {
     "resnet18": (BasicBlock, [2, 2, 2, 2]),
     "resnet34": (BasicBlock, [3, 4, 6, 3]),
     "resnet50": (Bottleneck, [3, 4, 6, 3]),
@@ -16,7 +16,7 @@ _LAYERS = {
 }
 _DEEP_STEMS = {"_v1s": (64, 128), "_v1c": (32, 64)}  # channels of the first two convs, and of the third
 
-BACKBONES = tuple(name + stem for stem in ("", *_DEEP_STEMS) for name in _LAYERS)
+BACKBONES = tuple(name + stem for stem in ("", *_DEEP_STEMS) for name in LAYERS)
 
 
 class DilatedResNet(ResNet):
@@ -43,7 +43,7 @@ class DilatedResNet(ResNet):
         if name not in BACKBONES:
             raise ValueError(f"unknown backbone {name!r}; available: {', '.join(BACKBONES)}")
         plain = name.partition("_")[0]
-        block, layers = _LAYERS[plain]
+        block, layers = LAYERS[plain]
         stem = _DEEP_STEMS.get(name.removeprefix(plain))
         super().__init__(block, layers, norm_layer=BatchNorm2d)
         if stem is not None or width != 1:

@@ -177,13 +177,11 @@ def test_int8_is_a_file_of_its_own_calibrated_on_the_image(tmp_path, monkeypatch
         written.append((path.name, len(calibration)))
         path.touch()
 
-    written, session = [], SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+    written, cpu = [], torch.device("cpu")
     for function in ("export_onnx", "export_openvino"):
         monkeypatch.setattr(contenders, function, export)
     for segmenter in ("OnnxSegmenter", "OpenVinoSegmenter"):
-        monkeypatch.setattr(
-            contenders, segmenter, lambda path, *_, **__: SimpleNamespace(file=path.name, session=session)
-        )
+        monkeypatch.setattr(contenders, segmenter, lambda path, *_, **__: SimpleNamespace(file=path.name, device=cpu))
     monkeypatch.setattr(contenders, "has_bf16", lambda: False)
     monkeypatch.setattr(Workload, "checkpoint", lambda self: None)
     tiny = {"backbone": "resnet18", "size": (64, 96), "batch": 1, "device": torch.device("cpu"), "precision": "fp32"}

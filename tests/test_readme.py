@@ -156,7 +156,7 @@ def test_code_that_adds_a_dataset_and_a_backbone_runs(tmp_path: Path, monkeypatc
     assert pairs.complete() == [Sample(tmp_path / "images/0.jpg", tmp_path / "masks/0.png")]
     assert len(classes) == 3 and train_ids[[7, 11, 26, 0]].tolist() == [0, 1, 2, 255]
 
-    monkeypatch.setattr(models.resnet, "_LAYERS", dict(models.resnet._LAYERS))
+    monkeypatch.setattr(models.resnet, "LAYERS", dict(models.resnet.LAYERS))
     exec(resnet, vars(models.resnet))
     monkeypatch.setattr(models.resnet, "BACKBONES", ("resnet26",))
     network = models.resnet.DilatedResNet("resnet26").eval()

@@ -45,7 +45,7 @@ def test_dilations_and_strides(name):
 
 
 def test_the_papers_strides_suit_a_layer1_of_a_single_block(monkeypatch):
-    monkeypatch.setitem(resnet._LAYERS, "resnet14", (Bottleneck, [1, 1, 1, 1]))
+    monkeypatch.setitem(resnet.LAYERS, "resnet14", (Bottleneck, [1, 1, 1, 1]))
     monkeypatch.setattr(resnet, "BACKBONES", ("resnet14",))
     with torch.device("meta"):
         network = DilatedResNet("resnet14", paper=True)

@@ -125,10 +125,10 @@ def test_networks_of_one_name_are_refused(run_tool, capsys):
 
 
 def test_rows_measured_on_a_gpu_are_marked(run_tool, monkeypatch, capsys):
-    metrics = {"miou": 0.5, "device": "cuda:0 (a GPU)", "speed": {"latency_median_ms": 10.0}}
-    names = {"onnx": "ONNX Runtime", "openvino": "OpenVINO", "pytorch": "PyTorch"}
+    metrics = {"miou": 0.5, "speed": {"latency_median_ms": 10.0}}
+    devices = {"onnx": "CPU, 2 threads", "openvino": "CPU, 2 threads", "pytorch": "cuda:0 (a GPU)"}
     monkeypatch.setattr(
-        tradeoff, "run_evaluation", lambda path, folder, *_: metrics | {"runtime": names[folder.name.split("-")[1]]}
+        tradeoff, "run_evaluation", lambda path, folder, *_: metrics | {"device": devices[folder.name.split("-")[1]]}
     )
     run_tool("--ckpt", "a.pth", "--config", "c.yaml", "--out", ".")
     rows = [line.split("|")[2].strip() for line in capsys.readouterr().out.splitlines()[2:]]

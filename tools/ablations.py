@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 
-from tools.runs import REPOSITORY, finished_checkpoint, run_script, save_plot
+from tools.runs import REPOSITORY, finished_checkpoint, plotting, run_script
 from utils import cli
 from utils.config import load_config
 from utils.settings import setting
@@ -156,17 +156,13 @@ def format_results(results: dict[Trial, list[float]]) -> str:
 
 def plot_results(results: dict[Trial, list[float]], path: Path) -> None:
     """Draw each trial's mean as a bar and its seeds as points."""
-    from matplotlib.figure import Figure  # takes a second to import
-
-    figure = Figure(figsize=(9, 0.4 * len(results) + 1), layout="constrained")
-    axes = figure.subplots()
-    for trial, values in results.items():
-        axes.barh(trial.name, mean(values), color="lightsteelblue")
-        axes.plot(values, [trial.name] * len(values), "o", color="midnightblue", markersize=4)
-    axes.invert_yaxis()
-    axes.set_xlabel("mIoU % on val; bar: mean, points: seeds")
-    axes.grid(axis="x", alpha=0.3)
-    save_plot(figure, path)
+    with plotting(path, (9, 0.4 * len(results) + 1)) as axes:
+        for trial, values in results.items():
+            axes.barh(trial.name, mean(values), color="lightsteelblue")
+            axes.plot(values, [trial.name] * len(values), "o", color="midnightblue", markersize=4)
+        axes.invert_yaxis()
+        axes.set_xlabel("mIoU % on val; bar: mean, points: seeds")
+        axes.grid(axis="x", alpha=0.3)
 
 
 if __name__ == "__main__":

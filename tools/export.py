@@ -20,6 +20,7 @@ from utils.evaluation.measure import measure
 from utils.inference.export import OUTPUTS, PRECISIONS, check_packages, export_onnx, export_openvino
 from utils.inference.exported import SUFFIXES, runtime_of
 from utils.inference.opening import check_exported, open_network, with_checkpoint_input
+from utils.inference.predictor import Predictor
 from utils.io.files import check_folder
 from utils.io.sources import find_sources, read_image
 from utils.weights.checkpoint import read_checkpoint
@@ -96,14 +97,10 @@ def _test_of(path: Path, config: Config) -> TestConfig:
 
 def label_agreement(ckpt: Path, target: Path, images: list[np.ndarray]) -> float:
     """Return the share of pixels to which an exported network and its checkpoint in PyTorch give the same label."""
-    device, equal = torch.device("cpu"), []
     test = TestConfig(short_side=0, resize_probabilities=False)  # the images have the right size
-    _, reference = open_network(ckpt, device, test.model_copy(update={"runtime": "pytorch"}))
-    _, exported = open_network(target, device, test)
-    for image in images:
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-        equal.append((exported(pixels) == reference(pixels)).double().mean().item())
-    return float(np.mean(equal))
+    reference = Predictor(ckpt, "cpu", test=test.model_copy(update={"runtime": "pytorch"}))
+    exported = Predictor(target, "cpu", test=test)
+    return float(np.mean([(exported.predict(image) == reference.predict(image)).mean() for image in images]))
 
 
 def parse_arguments() -> argparse.Namespace:

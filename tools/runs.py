@@ -5,9 +5,10 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from utils.cli import Interruption, catching_signals
 from utils.config import Config, load_config
@@ -16,9 +17,6 @@ from utils.settings import setting
 from utils.training.state import check_resumable
 from utils.weights.checkpoint import Checkpoint, read_checkpoint
 from utils.weights.run_folder import LAST
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -82,9 +80,13 @@ def changed_since(reference: Path, path: Path) -> bool:
     return max(status.st_mtime, status.st_ctime) > reference.stat().st_mtime
 
 
-def save_plot(figure: "Figure", path: Path) -> None:
-    """Write an SVG; the same plot gives the same file."""
-    from matplotlib import rc_context
+@contextmanager
+def plotting(path: Path, size: tuple[float, float]) -> Iterator[Any]:
+    """Yield the axes of a plot, (width, height) in inches, then write it as an SVG; equal plots give equal files."""
+    from matplotlib import rc_context  # takes a second to import
+    from matplotlib.figure import Figure
 
+    figure = Figure(figsize=size, layout="constrained")
+    yield figure.subplots()
     with rc_context({"svg.hashsalt": "icnet"}), replacing(path) as temporary:
         figure.savefig(temporary, metadata={"Date": None})

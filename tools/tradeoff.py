@@ -17,7 +17,7 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the repository
 
-from tools.runs import changed_since, run_evaluation, run_script, save_plot
+from tools.runs import changed_since, plotting, run_evaluation, run_script
 from utils import cli, runtime
 from utils.io.files import check_folder
 from utils.io.sources import find_sources
@@ -91,35 +91,29 @@ def measure_point(ckpt: Path, execution: str, args: argparse.Namespace) -> Point
             note.write_bytes(images)
     options = [f"test.runtime={engine}", f"test.precision={precision}"]
     metrics = run_evaluation(path, folder, args.config, [*args.overrides, *options, "train.valid_batch_size=1"])
-    on_gpu = "CUDA" in metrics["runtime"] or (engine == "pytorch" and metrics["device"].startswith("cuda"))
-    return Point(
-        ckpt.stem, execution + (", GPU" if on_gpu else ""), metrics["speed"]["latency_median_ms"], metrics["miou"]
-    )
+    gpu = ", GPU" if metrics["device"].startswith("cuda") else ""
+    return Point(ckpt.stem, execution + gpu, metrics["speed"]["latency_median_ms"], metrics["miou"])
 
 
 def plot(points: list[Point], path: Path) -> None:
     """Draw a line for each network, from its slowest to its fastest execution; the time axis is logarithmic."""
-    from matplotlib.figure import Figure  # takes a second to import
-
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    axes = figure.subplots()
-    for network in dict.fromkeys(point.network for point in points):
-        own = sorted((p for p in points if p.network == network), key=lambda point: -point.milliseconds)
-        axes.plot([1000 / p.milliseconds for p in own], [100 * p.miou for p in own], "o-", label=network)
-        for number, point in enumerate(own):
-            at = 1000 / point.milliseconds, 100 * point.miou
-            near = number and own[number - 1].milliseconds < 1.04 * point.milliseconds  # the labels would overlap
-            style = {"xytext": (0, -8), "va": "top", "ha": "right"} if near else {"xytext": (0, 8)}
-            axes.annotate(point.execution, at, textcoords="offset points", rotation=60, fontsize=8, **style)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
-    axes.set_xlabel("images per second")
-    axes.set_ylabel("mIoU %")
-    axes.margins(0.12, 0.4)
-    axes.grid(which="both", alpha=0.3)
-    axes.legend(loc="lower left")
-    save_plot(figure, path)
+    with plotting(path, (9, 5)) as axes:
+        for network in dict.fromkeys(point.network for point in points):
+            own = sorted((p for p in points if p.network == network), key=lambda point: -point.milliseconds)
+            axes.plot([1000 / p.milliseconds for p in own], [100 * p.miou for p in own], "o-", label=network)
+            for number, point in enumerate(own):
+                at = 1000 / point.milliseconds, 100 * point.miou
+                near = number and own[number - 1].milliseconds < 1.04 * point.milliseconds  # the labels would overlap
+                style = {"xytext": (0, -8), "va": "top", "ha": "right"} if near else {"xytext": (0, 8)}
+                axes.annotate(point.execution, at, textcoords="offset points", rotation=60, fontsize=8, **style)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
+        axes.set_xlabel("images per second")
+        axes.set_ylabel("mIoU %")
+        axes.margins(0.12, 0.4)
+        axes.grid(which="both", alpha=0.3)
+        axes.legend(loc="lower left")
 
 
 if __name__ == "__main__":

@@ -2,16 +2,14 @@
 
 from copy import deepcopy
 from functools import partial
-from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from models import ICNet
 from utils.config import OptimizerConfig
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
@@ -54,14 +52,14 @@ def build_scheduler(optimizer: Optimizer, config: OptimizerConfig, *, iterations
     return LambdaLR(optimizer, [partial(factor, lowest=share) for share in lowest])
 
 
-class WeightEMA(Generic[Network]):
+class WeightEMA:
     """Exponential moving average (EMA) of a network's weights and batch norm statistics, in the copy `module`.
 
     After n updates the decay is min(decay, (1 + n) / (10 + n)), so that the early, nearly random weights fade quickly.
     Unlike torch's `AveragedModel`, an update does not synchronise with the GPU.
     """
 
-    def __init__(self, network: Network, decay: float) -> None:
+    def __init__(self, network: ICNet, decay: float) -> None:
         self.module = deepcopy(network)
         self.decay = decay
         self.updates = 0

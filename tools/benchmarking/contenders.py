@@ -108,8 +108,7 @@ def onnx(workload: Workload, *, int8: bool = False) -> Contender:
     if not file.exists():
         export_onnx(workload.checkpoint(), file, calibration=_calibration(workload, int8))
     segmenter = OnnxSegmenter(file, workload.device)
-    on_cpu = segmenter.session.get_providers()[0] == "CPUExecutionProvider"
-    return Contender(segmenter, precision="int8" if int8 else "fp32", on_cpu=on_cpu)
+    return Contender(segmenter, precision="int8" if int8 else "fp32", on_cpu=segmenter.device.type == "cpu")
 
 
 def openvino(workload: Workload, *, precision: str = "fp32", int8: bool = False) -> Contender:

@@ -1,7 +1,7 @@
 """The base class of exported networks, whichever runtime runs them."""
 
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,7 @@ from torch import Tensor
 
 from dataset.transforms import Normalize
 from models.layers import resize_target
-from utils.inference.label_map import label_map
-from utils.inference.segmenter import enlarged
+from utils.inference.segmenter import Segmenter, enlarged
 from utils.weights.checkpoint import Checkpoint
 
 METADATA = "icnet"  # key of the JSON metadata in exported files
@@ -23,12 +22,11 @@ def runtime_of(path: str | Path) -> str:
     return next((name for name, suffix in SUFFIXES.items() if Path(path).suffix.lower() == suffix), "pytorch")
 
 
-class ExportedSegmenter(ABC):
-    """A file written by `tools/export.py`, implementing `utils.inference.segmenter.Segmenter`.
+class ExportedSegmenter(Segmenter):
+    """A file written by `tools/export.py`.
 
     Args:
         metadata: JSON text stored in the file; None if there is none.
-        dtype: of the network's input, unless the file normalises its input itself, which is then uint8.
 
     Attributes:
         checkpoint: the metadata, as a checkpoint without weights.
@@ -38,9 +36,8 @@ class ExportedSegmenter(ABC):
     """
 
     device = torch.device("cpu")
-    runtime: str
 
-    def __init__(self, path: Path, metadata: str | None, *, dtype: type = np.float32) -> None:
+    def __init__(self, path: Path, metadata: str | None) -> None:
         if metadata is None:
             raise ValueError(f"{path} was not written by tools/export.py: it does not name its classes")
         try:
@@ -53,7 +50,7 @@ class ExportedSegmenter(ABC):
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{path}: its metadata is damaged; export it again with tools/export.py") from None
         self.normalize = None if inside else Normalize(self.checkpoint.normalization)
-        self.dtype = np.uint8 if inside else dtype
+        self.dtype = np.uint8 if inside else np.float16 if self.precision == "fp16" else np.float32
 
     @abstractmethod
     def infer(self, image: np.ndarray) -> np.ndarray:
@@ -61,10 +58,9 @@ class ExportedSegmenter(ABC):
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return the most likely class of every pixel: (B, 3, H, W) uint8 of any size -> (B, H, W) uint8."""
-        size = image.shape[-2:]
         if self.gives_scores:
-            return label_map(self.scores(image), size, align_corners=self.align_corners)
-        labels = self._run(image)
+            return super().__call__(image)
+        labels, size = self._run(image), image.shape[-2:]
         return labels if labels.shape[-2:] == size else resize_target(labels, size, align_corners=self.align_corners)
 
     def scores(self, image: Tensor) -> Tensor:

@@ -9,8 +9,6 @@ import torch
 
 from utils.inference.exported import METADATA, ExportedSegmenter
 
-DTYPES = {"tensor(uint8)": np.uint8, "tensor(float16)": np.float16, "tensor(float)": np.float32}
-
 
 class OnnxSegmenter(ExportedSegmenter):
     """An ONNX file in ONNX Runtime.
@@ -27,14 +25,14 @@ class OnnxSegmenter(ExportedSegmenter):
         provider = self.session.get_providers()[0]
         self.runtime = f"ONNX Runtime ({provider})"
         self.device = torch.device(device if provider.startswith("CUDA") else "cpu")
-        self.input = self.session.get_inputs()[0]
+        self.input = self.session.get_inputs()[0].name
         metadata = self.session.get_modelmeta().custom_metadata_map.get(METADATA)
-        super().__init__(Path(path), metadata, dtype=DTYPES.get(self.input.type, np.float32))
+        super().__init__(Path(path), metadata)
 
     def infer(self, image: np.ndarray) -> np.ndarray:
         """Run the network on its input (B, 3, H, W); return its output."""
         try:
-            return self.session.run(None, {self.input.name: image})[0]
+            return self.session.run(None, {self.input: image})[0]
         except Exception as error:  # see `_open_session`
             if "Failed to allocate memory" in str(error):
                 raise MemoryError from None

@@ -1,7 +1,7 @@
-"""Segmenters: from uint8 images to label maps. The interface, and its implementation in PyTorch."""
+"""Segmenters: from uint8 images to label maps. The base class, and its implementation in PyTorch."""
 
+from abc import ABC, abstractmethod
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,8 +17,8 @@ from utils.weights.checkpoint import Checkpoint
 BRANCHES = 3  # of the cascade
 
 
-class Segmenter(Protocol):
-    """Interface of all networks that predict label maps, whatever the runtime.
+class Segmenter(ABC):
+    """Base class of all networks that predict label maps, whatever the runtime.
 
     Attributes:
         device: where the network runs; images may be elsewhere.
@@ -29,19 +29,21 @@ class Segmenter(Protocol):
 
     device: torch.device
     align_corners: bool
-    gives_scores: bool
+    gives_scores: bool = True
     runtime: str
     precision: str
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8."""
+        return label_map(self.scores(image), image.shape[-2:], align_corners=self.align_corners)
 
+    @abstractmethod
     def scores(self, image: Tensor) -> Tensor:
         """Return logits, or logarithms of mean probabilities, (B, C, h, w): (B, 3, H, W) uint8 -> float32."""
 
 
-class PyTorchSegmenter:
-    """A network in PyTorch, implementing `Segmenter`.
+class PyTorchSegmenter(Segmenter):
+    """A network in PyTorch.
 
     Args:
         network: in evaluation mode on `device`; its weights' dtype is that of the arithmetic.
@@ -50,7 +52,6 @@ class PyTorchSegmenter:
         branches: how many of the network's branches to run; fewer are faster and coarser, see `ICNet.partial_cascade`.
     """
 
-    gives_scores = True
     runtime = "PyTorch"
 
     def __init__(
@@ -71,10 +72,6 @@ class PyTorchSegmenter:
         if compiled != "none":
             mode = "reduce-overhead" if compiled == "cuda_graphs" else "default"
             self.run = torch.compile(self.run, mode=mode)
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8 on the device."""
-        return label_map(self.scores(image), image.shape[-2:], align_corners=self.align_corners)
 
     @torch.inference_mode()
     def scores(self, image: Tensor) -> Tensor:

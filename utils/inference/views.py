@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from models.layers import resize, resize_target
 from utils.config import TestConfig
-from utils.inference.label_map import label_map
 from utils.inference.segmenter import Segmenter
 
 _LEAST = 1e-30  # probability, so that its logarithm is finite
@@ -64,7 +63,7 @@ def _check_options(segmenter: Segmenter, test: TestConfig) -> None:
         )
 
 
-class _Wrapper:
+class _Wrapper(Segmenter):
     """Base class of segmenters that wrap another one, whose device, alignment, runtime and precision they report."""
 
     def __init__(self, segmenter: Segmenter) -> None:
@@ -107,11 +106,10 @@ class MultiView(_Wrapper):
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return the most likely class of every pixel: (B, 3, H, W) uint8 -> (B, H, W) uint8."""
-        size = image.shape[-2:]
-        if not self.gives_scores:  # a single view, whose labels are resized by nearest neighbour
-            labels = self.segmenter(self._scaled(image, self.scales[0]))
-            return resize_target(labels, size, align_corners=self.align_corners)
-        return label_map(self.scores(image), size, align_corners=self.align_corners)
+        if self.gives_scores:
+            return super().__call__(image)
+        labels = self.segmenter(self._scaled(image, self.scales[0]))  # a single view
+        return resize_target(labels, image.shape[-2:], align_corners=self.align_corners)
 
     @torch.inference_mode()
     def scores(self, image: Tensor) -> Tensor:

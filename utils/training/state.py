@@ -96,7 +96,7 @@ class RunState:
     optimizer: Optimizer
     scheduler: LRScheduler
     scaler: torch.amp.GradScaler
-    ema: WeightEMA[ICNet] | None  # validated and saved instead of the network
+    ema: WeightEMA | None  # validated and saved instead of the network
     template: Checkpoint  # the content of every checkpoint but weights and progress
     folder: Path
     epoch_length: int  # iterations per epoch

@@ -4,14 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
+from torchvision.models.resnet import Bottleneck
 
-_RESNETS = {  # by (blocks in layer3, bottleneck blocks)
-    (2, False): "resnet18",
-    (6, False): "resnet34",
-    (6, True): "resnet50",
-    (23, True): "resnet101",
-    (36, True): "resnet152",
-}
+from models.resnet import LAYERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +54,8 @@ class Layout:
         """
         blocks = {name.split(".")[2] for name in state if name.startswith("backbone.layer3.")}
         bottleneck = any(name.startswith("backbone.layer") and ".conv3." in name for name in state)
-        name = _RESNETS.get((len(blocks), bottleneck))
+        known = {(layers[2], block is Bottleneck): name for name, (block, layers) in LAYERS.items()}
+        name = known.get((len(blocks), bottleneck))
         if name is None:
             raise ValueError(f"its backbone is not a known ResNet (layer3 has {len(blocks)} blocks)")
         has_deep_stem = any(key.startswith("backbone.conv1.") and key != "backbone.conv1.weight" for key in state)
