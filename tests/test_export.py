@@ -107,18 +107,22 @@ def test_a_file_that_differs_is_refused(psp, logits_file):
         compare(exported, replace(psp, state_dict=state), "logits", tolerance=1e-4)
 
 
-def test_the_documented_program_runs_a_labels_file(labels_file, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("config", "size"),
+    [({}, (48, 80)), ({"test": {"short_side": None}}, (48, 80)), ({"test": {"short_side": 60}}, (60, 100))],
+)
+def test_the_documented_program_runs_a_labels_file(labels_file, tmp_path, monkeypatch, config, size):
     page = (Path(__file__).parent.parent / "docs" / "speed.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(tmp_path)
     model = onnx.load(labels_file)
     facts = json.loads(model.metadata_props[0].value)
-    onnx.helper.set_model_props(model, {METADATA: json.dumps(facts | {"config": {"test": {"short_side": 60}}})})
+    onnx.helper.set_model_props(model, {METADATA: json.dumps(facts | {"config": config})})
     onnx.save(model, "network.onnx")
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 80, 3)).astype(np.uint8)).save("street.jpg")
     exec(program, {})
     colors = np.asarray(Image.open("street_labels.png"))
-    assert colors.shape == (60, 100, 3) and {tuple(color) for color in colors.reshape(-1, 3)} <= set(CLASSES.colors)
+    assert colors.shape == (*size, 3) and {tuple(color) for color in colors.reshape(-1, 3)} <= set(CLASSES.colors)
 
 
 def test_a_file_that_gives_nan_is_refused(psp, logits_file, monkeypatch):

@@ -2,6 +2,7 @@ import threading
 import time
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,6 +43,14 @@ def test_array_file_and_pillow_image_give_the_segmenters_labels(predictor, check
     for image in (FRAMES[0], tmp_path / "a.png", str(tmp_path / "a.png"), Image.open(tmp_path / "a.png")):
         labels = predictor.predict(image)
         assert labels.dtype == np.uint8 and np.array_equal(labels, expected)
+
+
+@pytest.mark.parametrize(("device", "size"), [("cpu", 1), ("cuda", 8)])
+def test_only_a_network_on_a_gpu_is_given_batches(checkpoint_path, monkeypatch, device, size):
+    segmenter = SimpleNamespace(device=torch.device(device), runtime="ONNX Runtime", precision="fp32")
+    checkpoint = read_checkpoint(checkpoint_path)
+    monkeypatch.setattr("utils.inference.predictor.open_network", lambda *_: (checkpoint, segmenter))
+    assert Predictor(checkpoint_path, "cpu").batch_size == size
 
 
 def test_network_without_align_corners_gives_its_segmenters_labels(tmp_path):

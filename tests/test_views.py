@@ -50,9 +50,11 @@ def test_without_options_nothing_is_wrapped(network):
     assert wrap(network) is network
 
 
-def test_wrapped_segmenters_report_their_runtime(network):
-    wrapped = wrap(network, flip=True, window=32)
-    assert (wrapped.runtime, wrapped.precision) == ("PyTorch", "fp32")
+def test_wrapped_segmenters_report_their_device_and_runtime():
+    segmenter = PerPixel()
+    segmenter.device = torch.device("meta")
+    wrapped = wrap(segmenter, flip=True, window=32)
+    assert (wrapped.device, wrapped.runtime, wrapped.precision) == (torch.device("meta"), "PyTorch", "fp32")
 
 
 def test_one_view_gives_the_labels_of_the_network(network, image):
