@@ -208,11 +208,12 @@ def test_faulty_masks_are_found_before_the_network_runs(
     assert not (folder_data.ckpt_dir / "evaluate_output").exists()
 
 
-def test_a_full_disk_is_reported(run_script, folder_data, checkpoint_path, monkeypatch):
-    def full(*_):
+@pytest.mark.parametrize("step", ["save_labels", "write_confusion", "write_worst"])
+def test_a_full_disk_is_reported_and_leaves_no_metrics(run_script, folder_data, checkpoint_path, monkeypatch, step):
+    def full(*_, **__):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("utils.evaluation.results.save_labels", full)
+    monkeypatch.setattr(f"utils.evaluation.results.{step}", full)
     result = run_script("evaluate", "--config", folder_data.config, f"test.ckpt_path={checkpoint_path}")
     assert result.code == 2 and "No space left" in result.err
     assert not (folder_data.ckpt_dir / "evaluate_output" / "metrics.json").exists()

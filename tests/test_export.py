@@ -55,6 +55,8 @@ def paper():
 def labels_file(paper, tmp_path_factory):
     path = tmp_path_factory.mktemp("onnx") / "labels.onnx"
     assert export_onnx(paper, path, output="labels", precision="fp16", normalized_inside=True) < 0.01
+    largest = max(onnx.load(path).graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    assert largest.data_type == onnx.TensorProto.FLOAT16
     return path
 
 
@@ -123,6 +125,22 @@ def test_the_documented_program_runs_a_labels_file(labels_file, tmp_path, monkey
     exec(program, {})
     colors = np.asarray(Image.open("street_labels.png"))
     assert colors.shape == (*size, 3) and {tuple(color) for color in colors.reshape(-1, 3)} <= set(CLASSES.colors)
+
+
+def test_a_file_that_differs_is_not_left_behind(psp, tmp_path, monkeypatch):
+    program = SimpleNamespace(
+        model=SimpleNamespace(metadata_props={}), save=lambda path, **_: Path(path).write_bytes(b"-")
+    )
+
+    def differ(*_, **__):
+        raise ValueError("differs")
+
+    monkeypatch.setattr("utils.inference.export._trace", lambda *_, **__: (program, {}))
+    monkeypatch.setattr("utils.inference.export.OnnxSegmenter", lambda path: path)
+    monkeypatch.setattr("utils.inference.export.compare", differ)
+    with pytest.raises(ValueError, match="differs"):
+        export_onnx(psp, tmp_path / "network.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_gives_nan_is_refused(psp, logits_file, monkeypatch):

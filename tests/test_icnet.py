@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from models import BACKBONES, ICNet
+from models import BACKBONES, VARIANTS, ICNet
+from models.layers import Classifier
 from tests.networks import check_gradients, check_partial_cascades
 
 
@@ -60,7 +61,20 @@ def test_unknown_backbone_is_an_error():
         ICNet(19, "vgg16")
 
 
+@pytest.mark.parametrize("options", [{"width": 0.5}, {"variant": "paper"}])
+def test_a_backbone_of_fixed_width_takes_no_other(options):
+    with pytest.raises(ValueError, match="timm/resnet18 has a fixed width and structure"):
+        ICNet(19, "timm/resnet18", **options)
+
+
 # --- structure
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_dropout_is_in_every_classifier(variant):
+    with torch.device("meta"):
+        network = ICNet(4, variant=variant, dropout=0.1)
+    assert [module.dropout for module in network.modules() if isinstance(module, Classifier)] == [0.1] * 3
 
 
 def test_layer3_and_layer4_run_once_and_only_on_the_quarter_image():
@@ -103,13 +117,13 @@ def test_cut_off_network_returns_the_auxiliary_logits_of_training(variant, backb
     check_partial_cascades(ICNet(4, backbone, variant=variant), torch.randn(1, 3, *size))
 
 
-@pytest.mark.parametrize(("branches", "idle"), [(1, ["sub1", "cff_12", "classifier"]), (2, ["sub1", "classifier"])])
-def test_cut_off_network_runs_only_the_layers_it_needs(branches, idle):
+@pytest.mark.parametrize(("branches", "more"), [(1, set()), (2, {"conv_sub2", "cff_12"})])
+def test_cut_off_network_runs_only_the_layers_it_needs(branches, more):
     network, ran = ICNet(4, "resnet18").eval(), []
     for name, module in network.named_modules():
         module.register_forward_hook(lambda _, inputs, __, name=name: None if inputs[0].is_meta else ran.append(name))
     network.partial_cascade(torch.randn(1, 3, 64, 64), branches)
-    assert not [name for name in ran if name.split(".")[0] in idle and not name.startswith("cff_12.")]
+    assert {name.split(".")[0] for name in ran} == {"backbone", "pyramid_pooling", "conv_sub4", "cff_24"} | more
     assert not [name for name in ran if name.startswith("cff_12.conv_high")]
     assert ran.count("backbone.layer2") == branches and ran.count("backbone.layer4") == 1
     assert ("cff_24.conv_high.0" in ran) == (branches == 2)

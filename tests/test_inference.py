@@ -54,11 +54,15 @@ def test_every_kind_of_output_of_an_image(infer, pictures, tmp_path, checkpoint_
     }
 
 
-def test_only_the_classes_asked_for_are_painted(infer, pictures, tmp_path):
-    assert infer(pictures / "a.png", "--save", "pred,overlay", "--classes", "sky, car").code == 0
-    labels, image = (np.asarray(Image.open(path)) for path in (tmp_path / "out" / "a_pred.png", pictures / "a.png"))
+def test_only_the_classes_asked_for_are_shown_but_all_are_in_pred(infer, pictures, checkpoint_path, tmp_path):
+    result = infer(pictures / "a.png", "--save", "pred,overlay", "--classes", "sky, car", "--json")
+    assert result.code == 0 and "road" not in result.out
+    out, labels = tmp_path / "out", Predictor(checkpoint_path).predict(pictures / "a.png")
+    assert 0 in labels and np.array_equal(np.asarray(Image.open(out / "a_pred.png")), labels)
+    image = np.asarray(Image.open(pictures / "a.png"))
     expected = Painter(classes=CLASSES, shown=("sky", "car")).paint("overlay", image, labels)
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "a_overlay.png")), expected)
+    assert np.array_equal(np.asarray(Image.open(out / "a_overlay.png")), expected)
+    assert set(json.loads((out / "a_shares.json").read_text())["shares"]) == {"sky", "car"}
 
 
 def test_shares_alone(infer, pictures, tmp_path):

@@ -30,6 +30,14 @@ def test_video_outputs_keep_frame_rate_and_times_and_report_the_codec(infer, vid
     assert "0 of 1 inputs done, 1 already complete" in infer(video, "--save", "overlay").out
 
 
+def test_shares_of_frames_are_a_file_each(infer, video, tmp_path):
+    assert infer(video, "--frames", "--save", "none", "--json", "--every", 5).code == 0
+    out = tmp_path / "out" / "v_frames"
+    assert names(out) == ["000000_shares.json", "000005_shares.json"]
+    facts = json.loads((out / "000005_shares.json").read_text())
+    assert (facts["frame"], facts["seconds"]) == (5, 1.0) and sum(facts["shares"].values()) == pytest.approx(1)
+
+
 def test_interrupted_frames_of_a_video_are_resumed(infer, video, tmp_path):
     given = ("--frames", "--save", "pred", "--every", 3)
     assert infer(video, *given).code == 0

@@ -184,7 +184,15 @@ def test_a_checkpoint_in_openvino_has_the_precision_of_the_cpu(checkpoint_path, 
     assert asked == ["cpu"]
 
 
-def test_the_input_size_is_described_as_width_and_height(checkpoint_path):
-    checkpoint, segment = opening.open_network(checkpoint_path, CPU, config.TestConfig())
-    described = opening.describe_network(checkpoint, segment, config.TestConfig(input_size=(65, 97)))
-    assert described.endswith("images are resized to 97x65")
+@pytest.mark.parametrize(
+    ("test", "resized"),
+    [
+        ({"input_size": (65, 97)}, "; images are resized to 97x65"),
+        ({"short_side": 48}, "; images are resized to a short side of 48"),
+        ({"short_side": 0}, ""),
+    ],
+)
+def test_a_network_is_described_with_its_runtime_and_input_size(checkpoint_path, test, resized):
+    checkpoint, segment = opening.open_network(checkpoint_path, CPU, config.TestConfig(runtime="pytorch"))
+    described = opening.describe_network(checkpoint, segment, config.TestConfig(**test))
+    assert described == f"{checkpoint_path} (published resnet18 width 0.25, 3 classes); PyTorch, fp32{resized}"

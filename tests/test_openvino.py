@@ -55,8 +55,11 @@ def test_a_file_predicts_as_its_checkpoint_at_any_size(trained, file, shape):
     assert (segment(image) == expected(image)).float().mean() > (0.99 if large else 0.9)
 
 
-def test_the_papers_variant_is_exported_for_any_size(tmp_path):
-    export_openvino(trained_checkpoint(variant="paper"), tmp_path / "paper.xml")  # compares with PyTorch
+def test_the_papers_variant_is_exported_to_label_maps_of_any_size(tmp_path):
+    path = tmp_path / "paper.xml"
+    export_openvino(trained_checkpoint(variant="paper"), path, output="labels")  # compares with PyTorch
+    labels = OpenVinoSegmenter(path)(torch.zeros(2, 3, 40, 60, dtype=torch.uint8))
+    assert labels.shape == (2, 40, 60) and labels.dtype == torch.uint8
 
 
 def test_an_earlier_result_is_not_overwritten_by_the_next(file):

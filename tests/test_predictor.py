@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch.torch_version import TorchVersion
 
 from models import ICNet
@@ -60,6 +60,14 @@ def test_network_without_align_corners_gives_its_segmenters_labels(tmp_path):
     _, segment = open_network(path, torch.device("cpu"), config.TestConfig())
     expected = segment(torch.from_numpy(FRAMES[0]).permute(2, 0, 1)[None])[0].numpy()
     assert len(np.unique(expected)) > 1 and np.array_equal(Predictor(path, "cpu").predict(FRAMES[0]), expected)
+
+
+def test_a_file_is_turned_upright_but_not_a_pillow_image(predictor, tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(FRAMES[0]).save(tmp_path / "turned.png", exif=exif)
+    assert predictor.predict(tmp_path / "turned.png").shape == (64, 48)
+    assert predictor.predict(Image.open(tmp_path / "turned.png")).shape == (48, 64)
 
 
 def test_sixteen_bit_pillow_image_is_scaled_not_clipped(predictor):

@@ -7,14 +7,17 @@ from pathlib import Path
 from textwrap import indent
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 import models.layers
 import models.resnet
 import utils.data
+from dataset.images import read_mask
 from dataset.pairs import Sample
 from models import ICNet
 from utils.config import Config, DatasetConfig, load_config
@@ -161,6 +164,33 @@ def test_code_that_adds_a_dataset_and_a_backbone_runs(tmp_path: Path, monkeypatc
     monkeypatch.setattr(models.resnet, "BACKBONES", ("resnet26",))
     network = models.resnet.DilatedResNet("resnet26").eval()
     assert network(torch.zeros(1, 3, 70, 97)).shape == (1, network.deep_channels, 9, 13)
+
+
+def test_code_that_converts_masks_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    imports, *programs = _python_blocks(ROOT / "docs" / "training.md")[0].split("\n\n")
+    colors = np.array([[[128, 64, 128], [0, 0, 0], [244, 35, 232]]], np.uint8)
+    cases = {  # by what identifies the program: the old mask and the new one
+        "mask > 0": (np.array([[0, 255, 255]], np.uint8), [0, 1, 1]),
+        "mask - 1": (np.array([[0, 1, 255, 3]], np.uint8), [255, 0, 255, 2]),
+        "16 bits": (np.array([[0, 3, 255]], np.uint16), [0, 3, 255]),
+        "rgb": (colors, [0, 255, 1]),
+    }
+    assert len(programs) == len(cases)
+    for program, (words, (old, expected)) in zip(programs, cases.items(), strict=True):
+        assert words in program
+        for name in ("old.png", "colors.png"):
+            Image.fromarray(old).save(name)
+        exec(f"{imports}\n{program}", {})
+        assert read_mask(tmp_path / "new.png").tolist() == [expected]
+
+
+def test_the_networks_outputs_are_those_that_the_readme_shows(capsys: pytest.CaptureFixture):
+    (program,) = _python_blocks(ROOT / "README.md")
+    with torch.device("meta"):
+        exec(program, {})
+    (shown,) = re.findall(r"# (out .+)$", program, flags=re.MULTILINE)
+    assert capsys.readouterr().out.splitlines() == re.findall(r"\w+ \(.+?\)", shown)
 
 
 def _python_blocks(path: Path) -> list[str]:

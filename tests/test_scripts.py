@@ -131,9 +131,11 @@ def test_scripts_start_a_process_per_gpu(folder_data, run_script, monkeypatch, n
 
 
 def test_training_without_a_configuration_follows_the_published_recipe(run_script, tmp_path):
-    result = run_script("train", f"train.cityscapes_root={tmp_path}/none", f"train.ckpt_dir={tmp_path}/run")
+    given = [f"train.cityscapes_root={tmp_path}/none", f"train.ckpt_dir={tmp_path}/run", "train.seed=3"]
+    result = run_script("train", *given)
     assert "configs/icnet.yaml" in result.out
     assert result.code == 2 and f"{tmp_path}/none" in result.err
+    assert torch.initial_seed() == 3  # seeded before anything is built
 
 
 @pytest.mark.parametrize("name", ["evaluate", "inference"])

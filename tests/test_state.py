@@ -332,7 +332,7 @@ def test_a_run_killed_before_its_epoch_is_saved_has_recorded_it(build, tmp_path,
 CHANGES = ["train.amp=bf16", "train.accumulate=2", "train.val_epoch=3", "train.save_iter=1", "train.valid_batch_size=2"]
 CHANGES += ["train.specific_gpu_num=1", "train.cityscapes_root=x", "train.num_workers=1", "train.log_iter=3"]
 CHANGES += ["dataset.root=x", "dataset.cache=true", "test.short_side=96"]
-CHANGES += ["dataset.colors=[[1, 2, 3]]"]
+CHANGES += ["dataset.colors=[[1, 2, 3]]", "model.backbone_weights=x.pth"]
 FIXED = ["train.seed=1", "train.ema=0.9", "train.freeze_bn=true", "train.freeze=[sub1]", "train.oversample=0.5"]
 FIXED += ["train.train_batch_size=4", "optimizer.init_lr=0.1", "loss.ohem=0.7", "augment.blur=0", "model.dropout=0.1"]
 FIXED += ["dataset.ignore_index=254", "dataset.train.images=x", "train.split=val"]
@@ -354,6 +354,8 @@ def test_which_settings_may_change_on_resuming(folder_data, setting):
 def test_a_run_resumes_from_a_given_file(tmp_path, checkpoint_path):
     shutil.copy(checkpoint_path, tmp_path / "other.pth")
     assert find_last(str(tmp_path / "other.pth"), str(tmp_path / "run")).source == tmp_path / "other.pth"
+    shutil.copy(checkpoint_path, tmp_path / "last.pth")
+    assert find_last(str(tmp_path / "last.pth"), str(tmp_path)).source == tmp_path / "last.pth"
 
 
 def test_a_file_that_cannot_grow_is_one_line_and_keeps_the_previous_one(tmp_path):

@@ -213,12 +213,14 @@ def test_a_broken_training_file_is_reported_before_the_first_epoch(build, folder
         build(tmp_path)
 
 
-def test_save_iter_saves_within_an_epoch(build, tmp_path, monkeypatch):
-    trainer = build(tmp_path, "train.save_iter=1", "train.epochs=2", "train.val_epoch=5")
+def test_saves_and_validations_come_at_their_intervals(build, tmp_path, monkeypatch):
+    settings = ["train.train_batch_size=1", "train.epochs=3"]  # three epochs of four iterations
+    trainer = build(tmp_path, *settings, "train.save_iter=3", "train.val_epoch=2")
     saved = []
     monkeypatch.setattr(trainer.state, "save_last", lambda: saved.append(trainer.state.iteration))
     trainer.fit()
-    assert saved == [1, 2, 3, 4, 4]  # before and after the only validation
+    assert saved == [3, 4, 6, 8, 8, 9, 12, 12]  # also at the end of an epoch, and before and after a validation
+    assert [record["epoch"] for record in records(tmp_path) if "miou" in record] == [2, 3]
 
 
 def test_batches_of_one_at_the_smallest_crop_size(folder_data, run_script):
