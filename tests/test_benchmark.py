@@ -160,14 +160,18 @@ def test_figures_by_hand(monkeypatch):
     monkeypatch.setattr(benchmark, "peak_flops", lambda device, dtype: peaks[dtype])
     times = {"a": [2.0, 4.0], "b": [2.0, 4.0], "c": [0.5, 1.0]}
     monkeypatch.setattr(benchmark, "time_in_turns", lambda jobs, **options: times)
-    monkeypatch.setattr(benchmark, "peak_memory", lambda *args: None)
+    monkeypatch.setattr(benchmark, "peak_memory", lambda *args: 3e6)
     own = {"a": "fp32", "b": "bf16", "c": "int8"}
-    found = {name: Contender(lambda image: image[:, 0], precision=precision) for name, precision in own.items()}
+    found = {
+        name: Contender(lambda image: image[:, 0], precision=precision, memory=name != "b")
+        for name, precision in own.items()
+    }
     facts = {"folder": Path(), "ckpt": None, "backbone": "resnet18", "device": torch.device("cpu"), "precision": "fp32"}
     rows = benchmark.compare(Workload(size=(64, 96), batch=2, **facts), found, repeats=2)
     assert rows["a"]["share_of_peak"] == pytest.approx(4 * rows["b"]["share_of_peak"])  # of each precision's own peak
     assert rows["c"]["share_of_peak"] is None
     assert [row["ratio"] for row in rows.values()] == [1, 1, 4]
+    assert [row["memory_mb"] for row in rows.values()] == [3, None, 3]
     assert rows["c"]["median_ms"] == 750 and rows["c"]["images_per_second"] == pytest.approx(2 / 0.75)
 
 

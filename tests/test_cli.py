@@ -88,7 +88,9 @@ def test_the_traceback_of_a_user_error_is_for_developers(monkeypatch):
     [
         type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried …"),
         RuntimeError("CUDA error: out of memory\nCUDA kernel errors might …"),  # when the GPU is first used
-        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("NCCL error in: …\nCuda failure 2 'out of memory'"),
         RuntimeError("FIND was unable to find an engine to execute this computation"),  # of a convolution
     ],
 )

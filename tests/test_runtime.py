@@ -22,6 +22,8 @@ def gpus(monkeypatch):
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU of {device}")
         return current
 
+    monkeypatch.setenv("OMP_NUM_THREADS", "")  # restored afterwards, as torchrun's environment is this process's
+    monkeypatch.delenv("OMP_NUM_THREADS")
     return pretend
 
 
@@ -76,7 +78,9 @@ def test_one_process_is_started_per_gpu_among_the_visible_ones(gpus, monkeypatch
     commands = []
     monkeypatch.setattr(os, "execv", lambda program, command: commands.append(command))
     monkeypatch.setattr(sys, "argv", ["train.py", "--config", "x.yaml", "train.epochs=3"])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     distributed.start_process_per_gpu("0, 2")
+    assert os.environ["OMP_NUM_THREADS"] == "3"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == started
     assert "--nproc_per_node=2" in commands[0]
     assert commands[0][-4:] == ["train.py", "--config", "x.yaml", "train.epochs=3"]

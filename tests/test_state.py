@@ -151,7 +151,7 @@ def test_the_fp16_loss_scale_is_restored(build, tmp_path):
     assert resumed.state.scaler.get_scale() == 8
 
 
-@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # as fp16 skips the first step
+@pytest.mark.filterwarnings("error:Detected call of `lr_scheduler.step")  # as fp16 skips the first step
 @pytest.mark.parametrize(("before", "after"), [("off", "fp16"), ("fp16", "off")])
 def test_precision_may_change(build, tmp_path, before, after):
     trainer = build(tmp_path, f"train.amp={before}", "train.epochs=1")

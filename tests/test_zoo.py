@@ -63,8 +63,10 @@ def test_imagenet_weights_go_by_torchvisions_names(tmp_path, downloads):
     assert downloads == [(theirs.url, "f37072fd")]
     with pytest.raises(ValueError, match="'IMAGENET1K_V9' is neither a file nor one of IMAGENET1K_V1"):
         find_weights("IMAGENET1K_V9", tmp_path, backbone="resnet18")
-    with pytest.raises(ValueError, match=r"no ImageNet weights for resnet50_v1s; .* model\.backbone to resnet50$"):
-        find_weights("IMAGENET1K_V1", tmp_path, backbone="resnet50_v1s")
+    for backbone, known in (("resnet50_v1s", "resnet50_v1s_imagenet, "), ("resnet18_v1c", "")):
+        hint = rf"no ImageNet weights for {backbone}; .* to {known}a file or null, or model\.backbone to resnet\d\d$"
+        with pytest.raises(ValueError, match=hint):
+            find_weights("IMAGENET1K_V1", tmp_path, backbone=backbone)
 
 
 def test_a_path_stays_a_path(tmp_path, monkeypatch):
@@ -140,3 +142,14 @@ def test_a_backbone_in_openmmlabs_layout_loads(tmp_path):
     load_backbone(target, tmp_path / "v1c.pth")
     for name, tensor in source.state_dict().items():
         assert torch.equal(target.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("paper", [False, True])
+def test_the_deep_stem_has_gluons_tensors(paper):
+    """timm's network of `resnet50_v1s_imagenet` has the same names and shapes."""
+    timm = pytest.importorskip("timm")
+    theirs = timm.create_model("resnet50s", pretrained=False)
+    assert theirs.default_cfg["url"] == WEIGHTS["resnet50_v1s_imagenet"].url
+    ours = DilatedResNet("resnet50_v1s", paper=paper).state_dict()
+    shapes = {name: tensor.shape for name, tensor in theirs.state_dict().items() if not name.startswith("fc.")}
+    assert {name: tensor.shape for name, tensor in ours.items()} == shapes

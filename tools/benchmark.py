@@ -87,7 +87,8 @@ def compare(workload: Workload, contenders: dict[str, Contender], repeats: int) 
     for name, contender in contenders.items():
         median = statistics.median(seconds[name])
         flops = count_flops(contender.network or network, Normalize()(image))
-        memory = peak_memory(partial(prediction_job, workload, name), device) if name in here else None
+        measurable = name in here and contender.memory
+        memory = peak_memory(partial(prediction_job, workload, name), device) if measurable else None
         peak = peaks.get(contender.precision) if name in here else None
         same = (labels[name] == labels[first]).double().mean().item()
         rows[name] = {

@@ -122,8 +122,9 @@ def _hint(error: Exception) -> str | None:
             "a loader worker has too little memory; lower train.num_workers, set dataset.cache=false, or give a Docker "
             "container more shared memory (--shm-size)"
         )
-    # PyTorch's class cannot be imported here; the other messages are of a GPU that is full before anything is allocated
-    full = "CUDA error: out of memory|_ALLOC_FAILED|unable to find an engine"  # the last one is a convolution's
+    # PyTorch's class cannot be imported here; the other messages, of CUDA, NCCL, cuBLAS and cuDNN, are of a GPU
+    # that is full before anything is allocated
+    full = r"CUDA error: out of memory|Cuda failure 2\b|_ALLOC(ATION)?_FAILED|unable to find an engine"
     on_gpu = type(error).__name__ == "OutOfMemoryError" or re.search(full, text)
     if not (on_gpu or isinstance(error, MemoryError) or "DefaultCPUAllocator" in text):
         return None

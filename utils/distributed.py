@@ -24,6 +24,7 @@ def start_process_per_gpu(gpus: str) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[index] for index in indices)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # under nohup
         os.environ.setdefault("PET_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGQUIT")  # torchrun would stop at SIGHUP
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // len(indices))))  # else torchrun's 1
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={len(indices)}"]
     os.execv(sys.executable, [*torchrun, *sys.argv])
 

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -107,6 +108,8 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 def gradient_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
     """Build the loss scaler of fp16 training; disabled for other precisions."""
+    if precision == "fp16":  # the schedule includes steps that the scaler skips, such as the first
+        warnings.filterwarnings("ignore", "Detected call of .lr_scheduler.step")
     return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
 

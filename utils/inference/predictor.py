@@ -65,7 +65,8 @@ class Predictor:
         checkpoint, self.segmenter = open_network(path, device, test)
         self.classes = checkpoint.classes
         self.description = describe_network(checkpoint, self.segmenter, test)
-        self.batch_size = 8 if self.segmenter.device.type == "cuda" else 1  # one image may not saturate a GPU
+        batches = self.segmenter.device.type == "cuda" and test.compile == "none"  # compiled anew for each batch size
+        self.batch_size = 8 if batches else 1  # one image may not saturate a GPU
         self.watch = Stopwatch()
 
     def predict(self, image: np.ndarray | Image.Image | str | Path) -> np.ndarray:

@@ -76,8 +76,8 @@ class PyTorchSegmenter(Segmenter):
     @torch.inference_mode()
     def scores(self, image: Tensor) -> Tensor:
         """Return the logits (B, C, h, w): (B, 3, H, W) uint8 of any size -> float32, see `models.ICNet.cascade`."""
-        image = enlarged(image.to(self.device, non_blocking=True), align_corners=self.align_corners)
-        x = self.normalize(image)
+        image = image.to(self.device, non_blocking=self.device.type == "cuda")  # a CPU would not wait for a GPU's image
+        x = self.normalize(enlarged(image, align_corners=self.align_corners))
         return self.run(x.to(self.dtype).contiguous(memory_format=torch.channels_last))["out"].float()
 
 

@@ -117,7 +117,7 @@ class MultiView(_Wrapper):
 
         A single view's logits are returned as they are, and with `resize_probabilities` the size is (B, C, H, W).
         """
-        image = image.to(self.device, non_blocking=True)
+        image = image.to(self.device, non_blocking=self.device.type == "cuda")
         if len(self.scales) == 1 and not self.flip and not self.resize_probabilities:
             return self.segmenter.scores(self._scaled(image, self.scales[0]))
         size = image.shape[-2:] if self.resize_probabilities else None

@@ -47,6 +47,12 @@ WEIGHTS = {
     "icnet_resnet50_cityscapes": Weights(
         file="icnet_resnet50_197_0.710_best_model.pth", source="https://github.com/liminn/ICNet-pytorch/issues"
     ),
+    "resnet50_v1s_imagenet": Weights(
+        file="gluon_resnet50_v1s-1762acc0.pth",
+        url="https://github.com/rwightman/pytorch-pretrained-gluonresnet/releases/download/v0.1/"
+        "gluon_resnet50_v1s-1762acc0.pth",
+        licence="Apache-2.0",
+    ),
     "resnet50_v1c_imagenet": Weights(
         file="resnet50_v1c-2cccc1ad.pth",
         url=f"{_OPENMMLAB}/pretrain/third_party/resnet50_v1c-2cccc1ad.pth",
@@ -94,9 +100,11 @@ def _checked(path: Path, known: Weights) -> Path:
 def _torchvision_weights(name: str, backbone: str) -> Weights:
     plain, _, deep_stem = backbone.partition("_")
     if deep_stem:
+        known = f"{backbone}_imagenet"
+        choices = f"{known}, a file or null" if known in WEIGHTS else "a file or null"
         raise ValueError(
-            f"no file {name}, and torchvision has no ImageNet weights for {backbone}; set model.backbone_weights to a "
-            f"file or to null, or model.backbone to {plain}"
+            f"no file {name}, and torchvision has no ImageNet weights for {backbone}; set model.backbone_weights to "
+            f"{choices}, or model.backbone to {plain}"
         )
     members = get_model_weights(backbone).__members__
     if name not in members:
