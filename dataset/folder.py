@@ -42,15 +42,16 @@ def _glob(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
     """Find the files that match a glob pattern, keyed by the text that its wildcards match."""
     pattern = PurePath(pattern).as_posix()  # without ./ and //
     try:
-        expression = _regex(pattern)
-        paths = {path.relative_to(root).as_posix(): path for path in sorted(root.glob(pattern)) if not path.is_dir()}
+        expression = _regex(normalize("NFC", pattern))
+        # file names have accents with their letters or, as those from macOS, apart from them
+        spellings = {pattern, normalize("NFC", pattern), normalize("NFD", pattern)}
+        found = sorted({path for spelling in spellings for path in root.glob(spelling) if not path.is_dir()})
     except (NotImplementedError, ValueError, IndexError, re.error) as error:
         raise ValueError(f"{pattern!r} is not a glob pattern relative to dataset.root: {error}") from None
-    visible = (name for name in paths if not _hidden(name, pattern))
-    matches = {name: match for name in visible if (match := expression.fullmatch(name))}
-    return {  # macOS separates accents from letters in file names, other systems do not
-        tuple(normalize("NFC", group) for group in match.groups("")): paths[name] for name, match in matches.items()
-    }
+    names = {path: path.relative_to(root).as_posix() for path in found}
+    visible = (path for path in found if not _hidden(names[path], pattern))
+    matches = {path: expression.fullmatch(normalize("NFC", names[path])) for path in visible}
+    return {match.groups(""): path for path, match in matches.items() if match}
 
 
 def _hidden(name: str, pattern: str) -> bool:

@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -32,6 +33,15 @@ def test_only_a_further_ctrl_c_stops_at_once():
         assert stopping()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_a_signal_that_kills_a_starting_worker_interrupts():
+    error = RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly with exit code 1")
+    with pytest.raises(cli.Interruption), cli.catching_signals():
+        signal.raise_signal(signal.SIGINT)
+        raise error
+    with pytest.raises(RuntimeError, match="pid"), cli.catching_signals():
+        raise error
 
 
 def test_previous_signal_handlers_are_restored():
@@ -193,3 +203,10 @@ def test_names_that_are_not_text_can_be_printed(tmp_path):
     script = "from utils import cli; cli.run(lambda: print('caf\\udce9.png'))"
     done = subprocess.run([sys.executable, "-X", "utf8", "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "caf\\udce9.png\n")
+
+
+def test_lines_reach_a_file_at_once():
+    script = "import os; from utils import cli; cli.run(lambda: (cli.open_log().info('epoch 1'), os._exit(0)))"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.stdout == "epoch 1\n"  # although the process ended without flushing

@@ -203,6 +203,15 @@ def test_without_onnx_runtime_a_file_cannot_be_opened(logits_file, monkeypatch):
         open_network(logits_file, CPU, config.TestConfig())
 
 
+def test_an_onnx_runtime_that_cannot_be_loaded_is_not_called_missing_and_ends_before_the_export(tmp_path, monkeypatch):
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('DLL load failed')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.setattr(torch.onnx, "export", lambda *arguments, **options: pytest.fail("exported"))
+    with pytest.raises(ValueError, match=r"^ONNX Runtime cannot be loaded: DLL load failed$"):
+        export_onnx(trained_checkpoint(width=0.25), tmp_path / "x.onnx")
+
+
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "x.onnx").write_bytes(b"nothing of the kind")
     with pytest.raises(ValueError, match=r"x\.onnx cannot be read as an ONNX file"):
@@ -308,7 +317,7 @@ def test_onnx_runtime_gets_the_gpu_and_the_threads(monkeypatch):
 
     fake = {"SessionOptions": SimpleNamespace, "get_available_providers": lambda: names}
     package = SimpleNamespace(**fake, InferenceSession=open_session)
-    monkeypatch.setattr("utils.inference.onnx._onnxruntime", lambda: package)
+    monkeypatch.setattr("utils.inference.onnx.import_onnxruntime", lambda: package)
     _open_session("a.onnx", torch.device("cuda", 1))
     assert asked == [
         (torch.get_num_threads(), [(names[0], {"device_id": 1, "cudnn_conv_algo_search": "HEURISTIC"}), names[1]])

@@ -117,6 +117,8 @@ def test_letters_with_composed_and_separate_accents_are_the_same(tree):
     root = tree(f"i/{separate}.jpg", f"m/{composed}.png")
     (sample,) = find_folder(root, images="i/*.jpg", masks="m/*.png").complete()
     assert (sample.image.stem, sample.mask.stem) == (separate, composed)
+    (sample,) = find_folder(root, images=f"i/{composed}*.jpg", masks=f"m/{separate}*.png").complete()
+    assert (sample.image.stem, sample.mask.stem) == (separate, composed)
 
 
 def test_a_link_to_a_missing_file_is_not_left_out_silently(tmp_path):

@@ -64,6 +64,9 @@ def catching_signals(forward: Callable[[int], None] = lambda number: None) -> It
 
     Args:
         forward: called with the number of each signal that arrives, to pass it on.
+
+    Raises:
+        Interruption: a signal killed a starting loader worker, which could not defer it yet.
     """
     received: list[int] = []
 
@@ -79,6 +82,10 @@ def catching_signals(forward: Callable[[int], None] = lambda number: None) -> It
     previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield lambda: bool(received)
+    except RuntimeError as error:
+        if received and "DataLoader worker" in str(error):  # the signal killed one that was just starting
+            raise Interruption("interrupted while loader workers were starting") from None
+        raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -91,7 +98,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names of files need not be valid text
+            # names of files need not be valid text; a file or a pipe would get the lines only in blocks of 8 KB
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
         sys.exit(main() or 0)
     except (ValueError, OSError) as error:

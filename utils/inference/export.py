@@ -15,7 +15,7 @@ from models import ICNet
 from models.fold import fold_batch_norms
 from models.layers import resize
 from utils.inference.exported import METADATA, ExportedSegmenter
-from utils.inference.onnx import OnnxSegmenter
+from utils.inference.onnx import OnnxSegmenter, import_onnxruntime
 from utils.inference.openvino import OpenVinoSegmenter, import_openvino
 from utils.inference.segmenter import PyTorchSegmenter
 from utils.io.files import replacing
@@ -228,8 +228,9 @@ def _smooth_noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:
 
 
 def check_packages(file_format: str, *, calibrating: bool = False) -> None:
-    """Raise a ValueError unless the packages for an export to "onnx" or "openvino" are installed."""
+    """Raise a ValueError unless the packages for an export to "onnx" or "openvino" are installed and can be loaded."""
     own = ["onnxruntime"] if file_format == "onnx" else ["openvino", *(["nncf"] if calibrating else [])]
     missing = [name for name in ("onnx", "onnxscript", *own) if not installed(name)]
     if missing:
         raise ValueError(f"export needs {', '.join(missing)}: pip install -r requirements-{file_format}.txt")
+    import_onnxruntime() if file_format == "onnx" else import_openvino()

@@ -40,7 +40,7 @@ class OnnxSegmenter(ExportedSegmenter):
 
 
 def _open_session(path: str | Path, device: torch.device) -> Any:  # onnxruntime has no types
-    ort = _onnxruntime()
+    ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     settings = {"device_id": device.index or 0, "cudnn_conv_algo_search": "HEURISTIC"}  # sizes vary
@@ -52,10 +52,17 @@ def _open_session(path: str | Path, device: torch.device) -> Any:  # onnxruntime
         raise ValueError(f"{path} cannot be read as an ONNX file: {str(error).splitlines()[0]}") from None
 
 
-def _onnxruntime() -> ModuleType:
+def import_onnxruntime() -> ModuleType:
+    """Import ONNX Runtime.
+
+    Raises:
+        ValueError: it is not installed, or cannot be loaded.
+    """
     try:
         import onnxruntime
-    except ImportError:
+    except ModuleNotFoundError:
         raise ValueError("an .onnx file needs ONNX Runtime: pip install -r requirements-onnx.txt") from None
+    except ImportError as error:  # such as a DLL that Windows lacks
+        raise ValueError(f"ONNX Runtime cannot be loaded: {error}") from None
     onnxruntime.set_default_logger_severity(3)  # errors only
     return onnxruntime

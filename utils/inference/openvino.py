@@ -95,10 +95,12 @@ def import_openvino() -> ModuleType:
     """Import OpenVINO.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: it is not installed, or cannot be loaded.
     """
     try:
         import openvino
-    except ImportError:
+    except ModuleNotFoundError:
         raise ValueError("OpenVINO is not installed: pip install -r requirements-openvino.txt") from None
+    except ImportError as error:  # such as a DLL that Windows lacks
+        raise ValueError(f"OpenVINO cannot be loaded: {error}") from None
     return openvino
