@@ -32,7 +32,7 @@ def main() -> None:
         os.environ["no_proxy"] = "*"  # Gradio requests its own page to check that it runs; a proxy cannot reach it
         page = build_page(Service(weights, Path(folder)))
         launch(page, args.host, port)
-        print(f"open http://{args.host}:{port} in a browser; Ctrl-C ends it", flush=True)
+        print(f"open http://{args.host}:{port} in a browser; Ctrl-C ends it")
         while not stopping():
             time.sleep(0.2)
         page.close(verbose=False)

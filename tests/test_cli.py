@@ -35,15 +35,6 @@ def test_only_a_further_ctrl_c_stops_at_once():
             signal.raise_signal(signal.SIGINT)
 
 
-def test_a_signal_that_kills_a_starting_worker_interrupts():
-    error = RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly with exit code 1")
-    with pytest.raises(cli.Interruption), cli.catching_signals():
-        signal.raise_signal(signal.SIGINT)
-        raise error
-    with pytest.raises(RuntimeError, match="pid"), cli.catching_signals():
-        raise error
-
-
 def test_previous_signal_handlers_are_restored():
     before = signal.getsignal(signal.SIGINT)
     with cli.catching_signals():

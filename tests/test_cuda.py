@@ -14,7 +14,7 @@ from models import ICNet
 from tests.conftest import CLASSES
 from tools import benchmark
 from tools.benchmarking.contenders import Contender, Workload
-from utils.config import TestConfig
+from utils.config import TestConfig as Settings
 from utils.inference.predictor import Predictor
 from utils.inference.segmenter import build_segmenter
 from utils.runtime import gradient_scaler, select_device
@@ -100,7 +100,7 @@ def test_the_predictor_knows_the_index_of_its_gpu(checkpoint_path, image):
     predictor = Predictor(checkpoint_path, "cuda")
     assert predictor.segmenter.device == torch.device("cuda", torch.cuda.current_device())
     assert predictor.batch_size == 8
-    assert Predictor(checkpoint_path, "cuda", test=TestConfig(compile="default")).batch_size == 1
+    assert Predictor(checkpoint_path, "cuda", test=Settings(compile="default")).batch_size == 1
     frames = [image[0].permute(1, 2, 0).numpy()] * 3
     assert len(list(predictor.stream(frames))) == 3
 

@@ -20,7 +20,7 @@ from dataset.pairs import Sample
 from dataset.segmentation import EpochSampler, SegmentationDataset, repeat_factors
 from utils import distributed
 from utils.config import AugmentConfig, ModelConfig, load_config
-from utils.data import build_dataset, build_transform, check_classes, eval_loader, train_loader
+from utils.data import EvalLoader, build_dataset, build_transform, check_classes, eval_loader, train_loader
 from utils.weights.checkpoint import Checkpoint
 
 CLASSES = class_table(["road", "sky", "car"], ())
@@ -208,6 +208,21 @@ def test_workers_ignore_signals(folder_data, start):
     time.sleep(0.3)
     assert next(iterator)["image"].shape[0] == 2
     assert worker.is_alive()
+
+
+class BlockedSignals:
+    """A dataset of the signals that the process blocks which reads it."""
+
+    def __getitem__(self, index):
+        return signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_workers_start_with_signals_blocked():
+    """A signal between their start and `_prepare_worker`, which takes seconds with spawn, would end them."""
+    before = BlockedSignals()[0]
+    (batch,) = EvalLoader(BlockedSignals(), batch_sampler=[[0]], collate_fn=list, num_workers=1)
+    assert batch[0] >= {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    assert BlockedSignals()[0] == before
 
 
 def test_workers_leave_opencvs_threads_to_the_others(folder_data, monkeypatch):

@@ -30,7 +30,7 @@ def run_script(folder: Path, script: str, *arguments: str) -> None:
         Interruption: a signal stopped it, after it saved its state.
     """
     with locked(folder.with_name(f".{folder.name}.lock")):
-        print(f"{folder.name}: python {shlex.join([script, *arguments])}", flush=True)
+        print(f"{folder.name}: python {shlex.join([script, *arguments])}")
         command = [sys.executable, str(REPOSITORY / script), *arguments]
         process = subprocess.Popen(command, start_new_session=True)  # Ctrl-C, too, reaches the script once, from here
         posix = os.name == "posix"  # on Windows, the console sends Ctrl-C to both

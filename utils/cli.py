@@ -64,9 +64,6 @@ def catching_signals(forward: Callable[[int], None] = lambda number: None) -> It
 
     Args:
         forward: called with the number of each signal that arrives, to pass it on.
-
-    Raises:
-        Interruption: a signal killed a starting loader worker, which could not defer it yet.
     """
     received: list[int] = []
 
@@ -82,10 +79,6 @@ def catching_signals(forward: Callable[[int], None] = lambda number: None) -> It
     previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield lambda: bool(received)
-    except RuntimeError as error:
-        if received and "DataLoader worker" in str(error):  # the signal killed one that was just starting
-            raise Interruption("interrupted while loader workers were starting") from None
-        raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

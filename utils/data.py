@@ -2,8 +2,11 @@
 
 import atexit
 import multiprocessing
+import os
 import signal
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
+from typing import Any
 
 import cv2
 import numpy as np
@@ -103,14 +106,28 @@ def build_transform(model: ModelConfig, augment: AugmentConfig) -> Compose:
     return Compose([crop, RandomMirror(augment.mirror), RandomBlur(augment.blur), distortion])
 
 
-class TrainLoader(DataLoader):
+class _Loader(DataLoader):
+    """Starts its workers with those signals blocked that the main process handles, which would end them meanwhile."""
+
+    def __iter__(self) -> Any:
+        if not self.num_workers or os.name == "nt":  # Windows cannot block signals
+            return super().__iter__()
+        resource_tracker.ensure_running()  # it starts with the first worker otherwise, and unblocks them
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+class TrainLoader(_Loader):
     """Batches in the order of an `EpochSampler`, as dicts of tensors."""
 
     dataset: SegmentationDataset
     sampler: EpochSampler
 
 
-class EvalLoader(DataLoader):
+class EvalLoader(_Loader):
     """Batches in order, as lists of samples, since images may differ in size."""
 
     dataset: SegmentationDataset

@@ -15,7 +15,7 @@ class OnnxSegmenter(ExportedSegmenter):
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file of another kind, or ONNX Runtime is not installed.
+        ValueError: a file of another kind, or ONNX Runtime is not usable.
     """
 
     def __init__(self, path: str | Path, device: torch.device | str = "cpu") -> None:

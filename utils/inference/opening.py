@@ -41,7 +41,7 @@ def open_network(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file of another kind, incompatible options, or a missing package.
+        ValueError: a file of another kind, incompatible options, or a package that is missing or unusable.
     """
     segmenter: Segmenter
     if runtime_of(path) != "pytorch":

@@ -23,7 +23,7 @@ class OpenVinoSegmenter(ExportedSegmenter):
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file of another kind, a precision that the CPU lacks, or OpenVINO is not installed.
+        ValueError: a file of another kind, a precision that the CPU lacks, or OpenVINO is not usable.
     """
 
     def __init__(self, path: str | Path, *, precision: str = "fp32", cache: Path | None = None) -> None:

@@ -65,7 +65,7 @@ class Predictor:
         checkpoint, self.segmenter = open_network(path, device, test)
         self.classes = checkpoint.classes
         self.description = describe_network(checkpoint, self.segmenter, test)
-        batches = self.segmenter.device.type == "cuda" and test.compile == "none"  # compiled anew for each batch size
+        batches = self.segmenter.device.type == "cuda" and test.compile == "none"
         self.batch_size = 8 if batches else 1  # one image may not saturate a GPU
         self.watch = Stopwatch()
 
@@ -77,7 +77,10 @@ class Predictor:
         return self.predict_batch([image])[0]
 
     def predict_batch(self, images: Sequence[np.ndarray | Image.Image | str | Path]) -> list[np.ndarray]:
-        """Return the result of `predict` for each image; on a GPU, consecutive images of one size form batches."""
+        """Return the result of `predict` for each image; on a GPU, consecutive images of one size form batches.
+
+        Not with `test.compile`: a batch of another size, such as the last, would be compiled anew.
+        """
         arrays = enumerate(map(_as_array, images))
         return [labels for _, _, labels in self._predict_in_batches(arrays, Smoother(), self.batch_size)]
 
